@@ -1,0 +1,49 @@
+# make demo    the main job: fine-tunes SmolLM2-135M with unmodified Unsloth on the Mac's GPU, or on a simulated Mac
+# make test    every test
+# make check   the part that a developer runs all day
+# make lint    ruff and mypy
+# make bench   benchmarks, as ratios within one run
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ifeq ($(shell uname -s),Darwin)
+PINS = requirements/macos.txt
+SIMULATE =
+else
+PINS = requirements/linux.txt
+SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
+endif
+TORCH = $(shell grep '^torch==' $(PINS))
+
+.PHONY: venv demo test check lint bench
+venv: $(VENV)/.installed
+
+$(VENV)/.installed: $(PINS)
+	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed for the pinned versions') if sys.version_info < (3, 11) else None"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(PINS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# Triton, as the oracle that the kernels are compared with: beside the environment, since a Mac has none.
+$(VENV)/oracle: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ -r requirements/oracle.txt
+
+demo: venv
+	HF_HUB_OFFLINE=1 $(BIN)/python examples/prepare_smollm2.py demo
+	HF_HUB_OFFLINE=1 $(SIMULATE) $(BIN)/python examples/finetune.py
+
+test: $(VENV)/oracle
+	$(BIN)/python -m pytest
+
+check: $(VENV)/oracle
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p patcher
+
+bench: venv
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file; done

@@ -1,0 +1,110 @@
+"""Environment variables that a run on mps needs, set where the user has set nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from patcher.environment import HIGH, LOW
+from patcher.machine import Machine
+from patcher.model import EnvDefault
+
+
+def _low_for(environment: Mapping[str, str]) -> str | None:
+    """A soft limit of nine tenths of the user's own hard limit; None where the user has set none."""
+    high = environment.get(HIGH)
+    return None if high is None or HIGH_DEFAULT == high else f"{float(high) * 0.9:.4g}"
+
+
+def _high_for(environment: Mapping[str, str]) -> str | None:
+    """A hard limit that is not below the user's own soft limit; None where the user has set none."""
+    low = environment.get(LOW)
+    return None if low is None else f"{max(float(low), float(HIGH_DEFAULT)):.4g}"
+
+
+def _on_linux_only(machine: Machine) -> str | None:
+    return None if machine.simulated else "a Mac's torchvision wheel is whole"
+
+
+HIGH_DEFAULT = "1.2"
+_torch = partial(EnvDefault, distribution="torch", reviewed=">=2.11,<2.15")
+_unsloth = partial(EnvDefault, distribution="unsloth", reviewed="==2026.10.9")
+
+CHANGES = (
+    _torch(
+        name=HIGH,
+        value=HIGH_DEFAULT,
+        derive=_high_for,
+        before="torch",
+        why="torch's default of 1.7 times the working set is more memory than the Mac has; it swaps until it hangs",
+        upstream="torch 2.13.0 ATen/mps/MPSAllocator.h: kDefaultHighWatermarkRatio",
+        until="torch limits an mps process to the memory of the machine by default",
+    ),
+    _torch(
+        name=LOW,
+        value="1.0",
+        derive=_low_for,
+        before="torch",
+        why="must not exceed the hard limit, or torch refuses to start the device",
+        upstream="torch 2.13.0 ATen/mps/MPSAllocator.mm: setLowWatermarkRatio",
+        until="PYTORCH_MPS_HIGH_WATERMARK_RATIO needs no default",
+    ),
+    _torch(
+        name="PYTORCH_ENABLE_MPS_FALLBACK",
+        value="1",
+        before="torch",
+        why="an operator without an mps kernel then runs on the CPU instead of stopping the run",
+        upstream="torch 2.13.0 ATen/mps/MPSFallback.mm; read when the library is loaded",
+        until="every operator that the patched libraries call has an mps kernel",
+    ),
+    EnvDefault(
+        distribution="tokenizers",
+        reviewed=">=0.21",
+        name="TOKENIZERS_PARALLELISM",
+        value="false",
+        why="tokenizer threads and a later fork deadlock, and each worker warns about it",
+        upstream="tokenizers README: TOKENIZERS_PARALLELISM",
+        until="tokenizers no longer warns after a fork",
+    ),
+    _unsloth(
+        name="UNSLOTH_FORCE_GPU_PATH",
+        value="1",
+        before="unsloth",
+        why="with mlx installed Unsloth would take its MLX path, where the model is no torch module",
+        upstream="unsloth 2026.10.9 unsloth/__init__.py: _is_mlx_available",
+        until="Unsloth asks before it takes the MLX path",
+    ),
+    _unsloth(
+        name="UNSLOTH_DISABLE_AUTO_PADDING_FREE",
+        value="1",
+        before="unsloth",
+        why="padding-free batches build dense block masks on mps: more memory and time, not less",
+        upstream="unsloth 2026.10.9 unsloth/trainer.py",
+        until="mps has a variable-length attention kernel",
+    ),
+    _unsloth(
+        name="UNSLOTH_DISABLE_PINNED_MEMORY",
+        value="1",
+        before="unsloth",
+        why="memory is unified: pinning buys nothing, and mps has no pinned allocator",
+        upstream="unsloth_zoo 2026.10.9 gradient_checkpointing.py",
+        until="Unsloth asks the device whether it can pin",
+    ),
+    _unsloth(
+        name="UNSLOTH_COMPILE_LOCATION",
+        value="unsloth_compiled_cache_mps",
+        before="unsloth_zoo",
+        why="code that Unsloth generated for another device in the same folder would be reused on mps",
+        upstream="unsloth_zoo 2026.10.9 compiler.py: UNSLOTH_COMPILE_LOCATION",
+        until="Unsloth keeps the caches of different devices apart",
+    ),
+    _unsloth(
+        name="UNSLOTH_SKIP_TORCHVISION_CHECK",
+        value="1",
+        skip=_on_linux_only,
+        before="unsloth",
+        why="the Linux wheel of torchvision is a CUDA build that does not load beside CPU torch",
+        upstream="unsloth 2026.10.9 import_fixes.py: torchvision_compatibility_check",
+        until="a CPU build of torchvision is on PyPI",
+    ),
+)

@@ -1,0 +1,24 @@
+"""Asking Unsloth's loaders for what mps lacks is an error that names the alternative, before anything is downloaded.
+
+4-bit and 8-bit weights, fp8, vLLM and FlashAttention: upstream clears the 4-bit and 8-bit flags and loads 16 bit.
+"""
+
+from __future__ import annotations
+
+from patcher.model import AnyChange, Patch
+
+_MODULE = "unsloth.models.loader"
+
+CHANGES: tuple[AnyChange, ...] = tuple(
+    Patch(
+        distribution="unsloth",
+        reviewed="==2026.10.9",
+        target=f"{_MODULE}:{loader}.from_pretrained",
+        replacement=f"patcher.replacements.unsloth_models_loader:{loader}.from_pretrained",
+        # No expects: the arguments are passed on as they come, and read by name from the installed signature.
+        why="without native bitsandbytes kernels load_in_4bit=True (the default) and load_in_8bit=True load 16 bit",
+        upstream="unsloth 2026.10.9 unsloth/models/loader.py: `if not ALLOW_BITSANDBYTES` in both from_pretrained",
+        until="4-bit and 8-bit weights work on mps; the errors for vLLM and FlashAttention stay useful",
+    )
+    for loader in ("FastLanguageModel", "FastModel")
+)

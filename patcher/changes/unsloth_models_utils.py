@@ -1,0 +1,29 @@
+"""Unsloth knows that the Mac computes in bfloat16."""
+
+from __future__ import annotations
+
+from patcher.model import Patch, Substitute
+
+_VALUE = "patcher.replacements.unsloth_device_type:SUPPORTS_BFLOAT16"
+
+CHANGES = (
+    Substitute(
+        distribution="unsloth",
+        reviewed="==2026.10.9",
+        module="unsloth.models._utils",
+        references={"SUPPORTS_BFLOAT16": _VALUE},
+        why="there is no branch for mps: bfloat16 counts as missing and every model is loaded in fp16",
+        upstream="unsloth 2026.10.9 unsloth/models/_utils.py: SUPPORTS_BFLOAT16",
+        until="Unsloth knows mps as a device type",
+    ),
+    Patch(
+        distribution="unsloth",
+        reviewed="==2026.10.9",
+        target="unsloth._gpu_init:SUPPORTS_BFLOAT16",
+        replacement=_VALUE,
+        adds=True,
+        why="there is no branch for mps: `from unsloth import SUPPORTS_BFLOAT16` fails",
+        upstream="unsloth 2026.10.9 unsloth/_gpu_init.py: SUPPORTS_BFLOAT16",
+        until="Unsloth knows mps as a device type",
+    ),
+)

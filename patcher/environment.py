@@ -1,0 +1,143 @@
+"""The only code that touches os.environ: the switches, the defaults, and values set for a moment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from patcher.errors import InvalidSwitch, compose
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"", "0", "false", "no", "off"}
+
+HIGH = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
+LOW = "PYTORCH_MPS_LOW_WATERMARK_RATIO"
+DEFAULT_HIGH = 1.7
+DEFAULT_LOW = 1.4
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What the user asked for by environment variables.
+
+    Attributes:
+        force_mps: ``UNSLOTH_FORCE_MPS``: use mps even where CUDA is present.
+        disable_auto_padding_free: ``UNSLOTH_DISABLE_AUTO_PADDING_FREE``; None where unset.
+        mlx_quant: ``UNSLOTH_ENABLE_MLX_QUANT``: accepted, not available yet.
+        verbose: ``UNSLOTH_VERBOSE``: print every change as it is applied.
+        simulate: ``UNSLOTH_SIMULATE_MAC``: the Mac to simulate, or None.
+    """
+
+    force_mps: bool
+    disable_auto_padding_free: bool | None
+    mlx_quant: bool
+    verbose: bool
+    simulate: str | None
+
+
+def switches() -> Switches:
+    """Reads the switches. Raises InvalidSwitch for a value that is neither yes nor no."""
+    simulate = os.environ.get("UNSLOTH_SIMULATE_MAC", "").strip()
+    return Switches(
+        force_mps=_flag("UNSLOTH_FORCE_MPS") or False,
+        disable_auto_padding_free=_flag("UNSLOTH_DISABLE_AUTO_PADDING_FREE"),
+        mlx_quant=_flag("UNSLOTH_ENABLE_MLX_QUANT") or False,
+        verbose=_flag("UNSLOTH_VERBOSE") or False,
+        simulate=None if simulate.lower() in _FALSE else simulate,
+    )
+
+
+def value_of(name: str) -> str | None:
+    """The variable's value, or None where it is not set."""
+    return os.environ.get(name)
+
+
+def set_default(name: str, value: str) -> bool:
+    """Sets the variable where the user has not; says whether it did."""
+    if name in os.environ:
+        return False
+    os.environ[name] = value
+    return True
+
+
+def unset(name: str, value: str) -> None:
+    """Removes a variable that still has the value that was given to it."""
+    if os.environ.get(name) == value:
+        del os.environ[name]
+
+
+@contextmanager
+def temporarily(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets variables, and puts back what was there, also after an exception."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def watermark_warning() -> str | None:
+    """What is wrong with the user's memory limits for mps, and the cure; None if nothing.
+
+    torch refuses to allocate when LOW is above HIGH, and HIGH alone below 1.4 meets LOW's default of 1.4
+    (ATen/mps/MPSAllocator.mm, torch 2.13.0).
+    """
+    high, low = _ratio(HIGH), _ratio(LOW)
+    if high is None and low is None:
+        return None
+    effective_high = DEFAULT_HIGH if high is None else high
+    effective_low = DEFAULT_LOW if low is None else low
+    if effective_high and effective_low > effective_high:
+        return (
+            f"{LOW}={effective_low:g} is above {HIGH}={effective_high:g}: torch will refuse to start the mps device. "
+            f"Set both, for example {HIGH}={effective_high:g} {LOW}={min(effective_low, effective_high * 0.9):.2g}"
+        )
+    if high == 0:
+        return f"{HIGH}=0 removes the memory limit: a Mac that runs out of memory then swaps until it hangs. Try 1.0"
+    return None
+
+
+def snapshot() -> dict[str, str]:
+    """A copy of the environment."""
+    return dict(os.environ)
+
+
+def _ratio(name: str) -> float | None:
+    text = os.environ.get(name)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 2:
+        raise InvalidSwitch(
+            compose(f"{name} is not a ratio", expected="a number from 0 to 2", found=text, run=f"unset {name}")
+        )
+    return value
+
+
+def _flag(name: str) -> bool | None:
+    text = os.environ.get(name)
+    if text is None:
+        return None
+    if text.strip().lower() in _TRUE:
+        return True
+    if text.strip().lower() in _FALSE:
+        return False
+    raise InvalidSwitch(
+        compose(
+            f"{name} is neither on nor off",
+            expected="1 or 0",
+            found=text,
+            left="nothing changed",
+            run=f"export {name}=1, or unset {name}",
+        )
+    )

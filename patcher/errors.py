@@ -1,0 +1,85 @@
+"""Every exception of the project, and the form of its message.
+
+None derives from ImportError: optional-import guards upstream would swallow it. A message names the target, the
+installed version, what was expected and found, what state was left, and the next command to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def compose(
+    headline: str,
+    *,
+    target: str | None = None,
+    installed: str | None = None,
+    expected: str | None = None,
+    found: str | None = None,
+    left: str | None = None,
+    run: str | None = None,
+) -> str:
+    """One message from its parts, each on a line of its own; parts that are None are left out."""
+    parts = {
+        "target": target,
+        "installed": installed,
+        "expected": expected,
+        "found": found,
+        "state": left,
+        "do": run,
+    }
+    return "\n".join([headline, *(f"  {name + ':':<10} {text}" for name, text in parts.items() if text)])
+
+
+class PatcherError(RuntimeError):
+    """Base of all errors of this project."""
+
+
+class RefusedChange(PatcherError):
+    """A change could not be put in place: the installed library does not have the expected shape."""
+
+
+class GateClosed(PatcherError):
+    """``import unsloth`` has finished, but changes that it needs on mps are not in place."""
+
+    def __init__(self, refused: Sequence[tuple[str, str]]) -> None:
+        lines = [f"{len(refused)} change(s) that training on mps needs could not be put in place:"]
+        lines += [f"  {target}: {detail}" for target, detail in refused]
+        lines += [
+            "  state:     unsloth is not imported; the other changes stay until .undo()",
+            "  do:        install the reviewed versions (python -m patcher report), or go on at your own risk with",
+            "             patch_for_mac(strict=False)",
+        ]
+        super().__init__("\n".join(lines))
+
+
+class TooLate(PatcherError):
+    """patch_for_mac() came after a module that had already taken what it changes."""
+
+
+class UndoConflict(PatcherError):
+    """undo() found another value than the one that was put in place: somebody patched over it."""
+
+
+class NoMps(PatcherError):
+    """mps was asked for, and this machine has no mps device, real or simulated."""
+
+
+class InvalidSwitch(PatcherError):
+    """An argument or an environment switch has a value that is not accepted."""
+
+
+class NotOnMac(PatcherError):
+    """The script asks for something that cannot work on a Mac; the message names the alternative."""
+
+
+class KernelNotReplaced(PatcherError):
+    """A Triton kernel was launched that has no replacement; the message names it and its file."""
+
+
+class MissingLibrary(PatcherError):
+    """A part of a library was used that only the real library has, and it is not installed."""
+
+
+class SimulatorUnavailable(PatcherError):
+    """The simulated mps device cannot be built or started here; the message says what is missing and how to get it."""

@@ -1,0 +1,61 @@
+"""Rotary position embedding, Llama's form: the two halves of a head are the two coordinates of its rotations.
+
+``out0 = x0 * cos - x1 * sin``, ``out1 = x1 * cos + x0 * sin``; the transpose has ``-sin``.
+Su et al., "RoFormer", 2021, in the layout of ``transformers``' ``rotate_half``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from patcher.ops.row_chunks import row_chunks
+
+
+def rope_(
+    x: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    out: Tensor,
+    positions: Tensor | None = None,
+    transpose: bool = False,
+    in_table_dtype: bool = False,
+) -> Tensor:
+    """Rotates every head of ``x`` into ``out``, which may be ``x`` itself.
+
+    Args:
+        x: ``[batch, heads, tokens, head]``, any strides; ``head`` is even.
+        cos: ``[positions, >= head / 2]``; the first half of the columns is used.
+        sin: as ``cos``.
+        out: the shape of ``x``, any strides; ``x`` itself, or memory that does not overlap it.
+        positions: row of the table for each of ``batch * tokens`` tokens; without them the token's index.
+        transpose: rotates back, which is the backward.
+        in_table_dtype: computes in ``sin``'s dtype; else in the wider of ``x``'s and the table's.
+
+    Returns:
+        ``out``. Each product ``x1 * sin`` is rounded to the dtype of the computation, as a 16-bit GPU kernel does;
+        the other product and the sum are one multiply-add.
+    """
+    batch, heads, tokens, head = x.shape
+    half = head // 2
+    dtype = sin.dtype if in_table_dtype else torch.promote_types(x.dtype, cos.dtype)
+    c = _rows_of(cos, half, positions, batch, tokens).to(dtype)
+    s = _rows_of(sin, half, positions, batch, tokens).to(dtype)
+    if transpose:
+        s = -s
+    for part in row_chunks(heads, batch * tokens * head):
+        first, second = x[:, part, :, :half].to(dtype), x[:, part, :, half:].to(dtype)
+        out0 = (second * s).neg_().addcmul_(first, c)
+        out1 = (first * s).addcmul_(second, c) if transpose else (second * c).addcmul_(first, s)
+        out[:, part, :, :half] = out0
+        out[:, part, :, half:] = out1
+    return out
+
+
+def _rows_of(table: Tensor, half: int, positions: Tensor | None, batch: int, tokens: int) -> Tensor:
+    """The table's rows for every token, ``[batch or 1, 1, tokens, half]``."""
+    table = table.reshape(-1, table.shape[-1])[:, :half]
+    if positions is None:
+        return table[:tokens].view(1, 1, tokens, half)
+    return table.index_select(0, positions.reshape(-1)).view(batch, 1, tokens, half)

@@ -1,0 +1,155 @@
+"""Starts the simulated device in this process, and tells what it holds."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from patcher import environment
+from patcher.errors import InvalidSwitch, SimulatorUnavailable, compose
+from patcher.mac import DEFAULT, parse, recommended_max_bytes
+from patcher.simulator import build
+
+if TYPE_CHECKING:
+    from patcher.simulator.torch_mps import Mac
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of the simulated device.
+
+    Attributes:
+        current: held by live storages.
+        peak: the highest value of ``current`` since the start or the last reset.
+        blocks: number of live storages that hold something.
+        limit: beyond it an allocation fails; 0 means none.
+    """
+
+    current: int
+    peak: int
+    blocks: int
+    limit: int
+
+
+class Device:
+    """The simulated mps device of this process."""
+
+    def __init__(self, native: ModuleType) -> None:
+        self._native = native
+        self.mac: Mac = parse(DEFAULT)
+
+    def become(self, mac: Mac) -> None:
+        """Takes on another Mac's name, cores, macOS and memory limit. Live tensors stay."""
+        from patcher.simulator import torch_mps
+
+        self.mac = mac
+        self._native.set_macos(*(mac.macos or (0, 0)))
+        self._native.set_memory_limit(recommended_max_bytes(mac.memory_bytes), _high_watermark())
+        torch_mps.name_device(mac)
+
+    def memory(self) -> Memory:
+        """Bytes held now and at the peak."""
+        return Memory(**self._native.memory())
+
+    def reset_peak(self) -> None:
+        """Lets the peak start again from what is held now."""
+        self._native.reset_peak_memory()
+
+    def operator_counts(self) -> dict[str, int]:
+        """How often each operator ran on the device since the start or the last reset."""
+        counts: dict[str, int] = self._native.operator_counts()
+        return counts
+
+    def reset_operator_counts(self) -> None:
+        """Lets the operators be counted from zero."""
+        self._native.reset_operator_counts()
+
+
+_RUNNING: list[Device] = []
+"""At most one device: what torch has registered cannot be taken back."""
+
+
+def running() -> Device | None:
+    """The device of this process, or None if it has not been started."""
+    return _RUNNING[0] if _RUNNING else None
+
+
+def start(mac: Mac | str | None = None) -> Device:
+    """Gives this process an mps device. To be called after torch was imported and before it was asked about mps.
+
+    Args:
+        mac: the Mac to simulate: a text for `patcher.mac.parse`, a profile, or None for the one that is running
+            already, else an M3 Max with 36 GB. A second call only changes which Mac it is.
+
+    Raises:
+        SimulatorUnavailable: it cannot be built or started here.
+        InvalidSwitch: no such Mac, or PYTORCH_MPS_HIGH_WATERMARK_RATIO is no ratio.
+    """
+    chosen = parse(mac) if isinstance(mac, str) else mac
+    device = running()
+    if device is None:
+        device = Device(_load())
+        device.become(chosen or parse(DEFAULT))
+        _RUNNING.append(device)
+    elif chosen is not None:
+        device.become(chosen)
+    return device
+
+
+def _load() -> ModuleType:
+    import torch
+
+    path = build.library(torch)
+    loader = importlib.machinery.ExtensionFileLoader(build.MODULE, str(path))
+    spec = importlib.util.spec_from_file_location(build.MODULE, path, loader=loader)
+    assert spec is not None
+    try:
+        native = importlib.util.module_from_spec(spec)
+    except ImportError as error:
+        raise SimulatorUnavailable(
+            compose(
+                "the simulated mps device was built, but does not load",
+                target=str(path),
+                installed=f"torch {torch.__version__}",
+                found=str(error),
+                run=f"rm -r {path.parent}, and start again",
+            )
+        ) from error
+    loader.exec_module(native)
+    if not native.is_in_place():
+        raise SimulatorUnavailable(
+            compose(
+                "torch was asked about mps before the simulated device was started, and has remembered that there is "
+                "none",
+                left="the device is not usable in this process",
+                run="call patch_for_mac() before anything that imports torch and asks about accelerators",
+            )
+        )
+    from patcher.simulator import torch_mps
+
+    torch_mps.complete(native)
+    return native
+
+
+def _high_watermark() -> float:
+    """The allocation limit as a multiple of the recommended maximum; torch reads it when its allocator starts."""
+    text = environment.value_of(environment.HIGH)
+    if text is None:
+        return environment.DEFAULT_HIGH
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = -1.0
+    if not 0 <= ratio <= 2:
+        raise InvalidSwitch(
+            compose(
+                f"{environment.HIGH} is not a ratio",
+                expected="a number from 0 to 2",
+                found=text,
+                run=f"unset {environment.HIGH}",
+            )
+        )
+    return ratio

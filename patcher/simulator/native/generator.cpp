@@ -1,0 +1,70 @@
+// Random numbers: an mps generator owns a CPU generator, which the CPU kernels draw from.
+#include "simulator.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+namespace simulator {
+namespace {
+
+class GeneratorImpl final : public c10::GeneratorImpl {
+ public:
+  explicit GeneratorImpl(at::Generator state)
+      : c10::GeneratorImpl(simulator::device(), c10::DispatchKeySet(c10::DispatchKey::MPS)), state_(std::move(state)) {}
+
+  void set_current_seed(uint64_t seed) override {
+    state_.set_current_seed(seed);
+  }
+  void set_offset(uint64_t offset) override {
+    state_.set_offset(offset);
+  }
+  uint64_t get_offset() const override {
+    return state_.get_offset();
+  }
+  uint64_t current_seed() const override {
+    return state_.current_seed();
+  }
+  uint64_t seed() override {
+    return state_.unsafeGetGeneratorImpl()->seed();
+  }
+  void set_state(const c10::TensorImpl& state) override {
+    state_.unsafeGetGeneratorImpl()->set_state(state);
+  }
+  c10::intrusive_ptr<c10::TensorImpl> get_state() const override {
+    return state_.unsafeGetGeneratorImpl()->get_state();
+  }
+  const at::Generator& state() const {
+    return state_;
+  }
+
+ private:
+  GeneratorImpl* clone_impl() const override {
+    return new GeneratorImpl(state_.clone());
+  }
+  at::Generator state_;
+};
+
+at::Generator make(uint64_t seed) {
+  return at::make_generator<GeneratorImpl>(at::detail::createCPUGenerator(seed));
+}
+
+}  // namespace
+
+const at::Generator& default_generator() {
+  // Leaked: Python objects may hold it after static destructors have run.
+  static const auto* generator = new at::Generator(make(c10::detail::getNonDeterministicRandom()));
+  return *generator;
+}
+
+at::Generator new_generator() {
+  return make(c10::default_rng_seed_val);
+}
+
+at::Generator cpu_generator(const std::optional<at::Generator>& generator) {
+  const at::Generator& given = generator.has_value() && generator->defined() ? *generator : default_generator();
+  TORCH_CHECK(
+      given.device().type() == kType,
+      "Expected a 'mps' device type for generator but found '", given.device().type(), "'");
+  return static_cast<const GeneratorImpl*>(given.unsafeGetGeneratorImpl())->state();
+}
+
+}  // namespace simulator

@@ -1,0 +1,51 @@
+// The Python module: what patcher/simulator/device.py calls.
+#include "simulator.h"
+
+#include <ATen/detail/MPSHooksInterface.h>
+#include <pybind11/pybind11.h>
+#include <torch/csrc/Storage.h>
+#include <torch/csrc/StorageMethods.h>
+
+namespace py = pybind11;
+
+namespace {
+
+py::dict memory() {
+  const auto stats = simulator::memory_stats();
+  py::dict result;
+  result["current"] = stats.current;
+  result["peak"] = stats.peak;
+  result["blocks"] = stats.blocks;
+  result["limit"] = stats.limit;
+  return result;
+}
+
+py::dict operator_counts() {
+  py::dict result;
+  for (const auto& [name, count] : simulator::operator_counts()) {
+    result[py::str(name)] = count;
+  }
+  return result;
+}
+
+py::object host_alias(const py::object& storage) {
+  TORCH_CHECK_TYPE(THPStorage_Check(storage.ptr()), "expected a torch.UntypedStorage");
+  const c10::Storage source = THPStorage_Unpack(storage.ptr());
+  TORCH_CHECK(source.device().type() == simulator::kType, "expected a storage on mps, got ", source.device());
+  return py::reinterpret_steal<py::object>(THPStorage_Wrap(simulator::cpu_alias(source)));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_simulated_mps, module) {
+  simulator::register_direct();
+  module.def("is_in_place", [] { return at::detail::getMPSHooks().hasMPS(); });
+  module.def("allocator_address", [] { return reinterpret_cast<intptr_t>(&simulator::allocator()); });
+  module.def("set_memory_limit", &simulator::set_memory_limit, py::arg("recommended"), py::arg("ratio"));
+  module.def("set_macos", &simulator::set_macos, py::arg("major"), py::arg("minor"));
+  module.def("memory", &memory);
+  module.def("reset_peak_memory", &simulator::reset_peak_memory);
+  module.def("operator_counts", &operator_counts);
+  module.def("reset_operator_counts", &simulator::reset_operator_counts);
+  module.def("host_alias", &host_alias);
+}

@@ -1,0 +1,43 @@
+"""Stands in for Triton, which has no macOS build, so that modules that define Triton kernels can be imported.
+
+Decorating a kernel works, launching one raises `patcher.errors.KernelNotReplaced`. Only names that an installed
+library reads are here; every other one is an AttributeError or ImportError, as where Triton lacks it.
+
+The version is at least what the libraries ask for when they are imported (Unsloth 3.0, its flash-linear-attention
+3.3), and below 3.5, from which on transformers would hand MXFP4 weights on the CPU to Triton kernels.
+"""
+
+from __future__ import annotations
+
+__version__ = "3.4.0+patcher"
+
+from triton import backends as backends
+from triton import compiler as compiler
+from triton import language as language
+from triton import runtime as runtime
+from triton.runtime.autotuner import Config, autotune, heuristics
+from triton.runtime.jit import JITFunction, KernelInterface, jit
+
+
+def cdiv(x: int, y: int) -> int:
+    """``x / y`` rounded up, for a positive ``y``."""
+    return -(-x // y)
+
+
+def next_power_of_2(n: int) -> int:
+    """The smallest power of two that is at least ``n``; 0 for ``n <= 0``, as Triton's own."""
+    return 0 if n <= 0 else 1 << (n - 1).bit_length()
+
+
+__all__ = [
+    "Config",
+    "JITFunction",
+    "KernelInterface",
+    "autotune",
+    "cdiv",
+    "heuristics",
+    "jit",
+    "language",
+    "next_power_of_2",
+    "runtime",
+]

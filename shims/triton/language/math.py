@@ -1,0 +1,1 @@
+"""Mathematical functions of the kernel language: torch takes the module, and nobody a function outside a kernel."""

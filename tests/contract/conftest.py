@@ -1,0 +1,78 @@
+"""Shims under test are imported from the shims folder, and taken out again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patcher.changes import bitsandbytes as bitsandbytes_changes
+from patcher.changes import triton as triton_changes
+from patcher.imports import Finder
+
+ROOT = Path(__file__).parents[2]
+
+ANSWER_FOR = """
+import json, sys
+from patcher.imports import Finder
+from patcher.changes import {shim}
+finder = Finder()
+finder.shim({shim}.CHANGES[0])
+finder.install()
+def answer(**values):
+    print("ANSWER" + json.dumps(values))
+"""
+
+
+@pytest.fixture
+def triton_shim() -> Iterator[None]:
+    """``import triton`` gives the shim; nothing else in the process is touched."""
+    yield from _shim(triton_changes.CHANGES[0])
+
+
+@pytest.fixture
+def bitsandbytes_shim() -> Iterator[None]:
+    """``import bitsandbytes`` gives the shim, also where the real one is installed or imported."""
+    yield from _shim(bitsandbytes_changes.CHANGES[0])
+
+
+def _shim(shim: Any) -> Iterator[None]:
+    before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == shim.module}
+    for name in before:
+        del sys.modules[name]
+    finder = Finder()
+    finder.shim(shim)
+    finder.install()
+    try:
+        yield
+    finally:
+        finder.remove()
+        sys.modules.update(before)
+
+
+@pytest.fixture(scope="session")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """Runs Python in a fresh process with a shim in place; gives what it passed to ``answer(**values)``."""
+    folder = tmp_path_factory.mktemp("ask")
+
+    def run(shim: str, code: str, **environment: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", ANSWER_FOR.format(shim=shim) + code],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
+            timeout=300,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]
+        assert done.returncode == 0 and lines, f"{done.stdout}\n{done.stderr}"
+        answer: dict[str, Any] = json.loads(lines[-1].removeprefix("ANSWER"))
+        return answer
+
+    return run
