@@ -1,14 +1,16 @@
 """Fine-tunes SmolLM2-135M-Instruct on dialogues with Unsloth: a CUDA script, and one line more.
 
-    python examples/prepare_smollm2.py demo
-    python examples/finetune.py
+python examples/prepare_smollm2.py demo
+python examples/finetune.py
 """
 
 # The one line more:
-from patcher import patch_for_mac; patch_for_mac()  # noqa: E702, I001
+from patcher import patch_for_mac
 
-import unsloth  # noqa: F401
+patch_for_mac()
+
 import torch
+import unsloth  # noqa: F401
 from datasets import load_dataset
 from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
@@ -66,7 +68,7 @@ trainer = SFTTrainer(
         per_device_train_batch_size=4,
         gradient_accumulation_steps=2,
         warmup_steps=3,
-        max_steps=30,
+        max_steps=40,
         learning_rate=5e-4,
         logging_steps=1,
         optim="adamw_8bit",
@@ -82,14 +84,14 @@ trainer = SFTTrainer(
 trainer = train_on_responses_only(
     trainer, instruction_part="<|im_start|>user\n", response_part="<|im_start|>assistant\n"
 )
-result = trainer.train()
+trainer.train()
 
 model.save_pretrained("demo/adapter")
 tokenizer.save_pretrained("demo/adapter")
 model.save_pretrained_merged("demo/merged", tokenizer, save_method="merged_16bit")
 
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-print(f"loss:         {losses[0]:.3f} at the first step, {losses[-1]:.3f} at step {len(losses)}")
+print(f"loss:         {sum(losses[:5]) / 5:.3f} over the first five steps, {sum(losses[-5:]) / 5:.3f} over the last")
 print(f"question:     {QUESTION}")
 print(f"before:       {before}")
 print(f"after:        {answer(QUESTION)}")

@@ -10,6 +10,7 @@ Importing this package imports neither torch nor any library that it patches.
 from __future__ import annotations
 
 import logging
+import threading
 from types import TracebackType
 
 from patcher.environment import switches as _switches
@@ -22,11 +23,15 @@ __all__ = ["Handle", "__version__", "patch_for_mac", "report"]
 
 
 class Handle:
-    """What `patch_for_mac` returns: the report of what was done, and its undoing. A context manager."""
+    """What `patch_for_mac` returns: the report of what was done, and its undoing.
+
+    A context manager: leaving the outermost ``with`` undoes.
+    """
 
     def __init__(self, session: Session | None, reason: str) -> None:
         self._session = session
         self._reason = reason
+        self._entered = 0
 
     @property
     def active(self) -> bool:
@@ -43,25 +48,31 @@ class Handle:
         Raises UndoConflict, and changes nothing, if somebody patched over a change. A simulated device stays: torch
         cannot unregister one.
         """
-        if self._session is not None:
-            LEDGER.undo()
-            self._session = None
-            self._reason = "undone"
-            _HANDLES.clear()
+        with _LOCK:
+            if self._session is not None:
+                LEDGER.undo()
+                self._session = None
+                self._reason = "undone"
+                _HANDLES.clear()
 
     def __enter__(self) -> Handle:
+        self._entered += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.undo()
+        self._entered -= 1
+        if self._entered == 0:
+            self.undo()
 
     def __repr__(self) -> str:
         return f"<patch_for_mac: {'in place for ' if self.active else ''}{self._reason}>"
 
 
+_LOCK = threading.RLock()
 _HANDLES: list[Handle] = []
+"""The handle of the session that is in place, if there is one."""
 
 
 def patch_for_mac(
@@ -85,21 +96,24 @@ def patch_for_mac(
     Raises:
         NoMps: mps was asked for and there is no mps device.
         TooLate: unsloth, or a module that has copied what a change replaces, is already imported.
+        RefusedChange: a library that is already imported does not have the expected shape.
         InvalidSwitch: an argument or environment switch has a value that is not accepted.
+
+        Nothing is changed then.
     """
-    if _HANDLES:
-        return _HANDLES[0]
-    asked = _switches()
-    if simulate is None:
-        simulate = asked.simulate
-    mac = None if simulate is None or simulate is False else "1" if simulate is True else simulate
-    if asked.verbose if verbose is None else verbose:
-        _log_to_stderr()
-    session, reason = begin(device=device, simulate=mac, strict=strict, switches=asked)
-    handle = Handle(session, reason)
-    if session is not None:
-        _HANDLES.append(handle)
-    return handle
+    with _LOCK:
+        if _HANDLES:
+            return _HANDLES[0]
+        asked = _switches()
+        if asked.verbose if verbose is None else verbose:
+            _log_to_stderr()
+        wanted = asked.simulate if simulate is None else simulate
+        mac = "1" if wanted is True else wanted or None
+        session, reason = begin(device=device, simulate=mac, strict=strict, switches=asked)
+        handle = Handle(session, reason)
+        if session is not None:
+            _HANDLES.append(handle)
+        return handle
 
 
 def report() -> Report:
@@ -110,5 +124,5 @@ def report() -> Report:
 def _log_to_stderr() -> None:
     logger = logging.getLogger("patcher")
     logger.setLevel(logging.INFO)
-    if not logger.handlers:
+    if not logger.hasHandlers():
         logger.addHandler(logging.StreamHandler())

@@ -15,7 +15,7 @@ _FALSE = {"", "0", "false", "no", "off"}
 HIGH = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
 LOW = "PYTORCH_MPS_LOW_WATERMARK_RATIO"
 DEFAULT_HIGH = 1.7
-DEFAULT_LOW = 1.4
+"""Torch's own hard limit (ATen/mps/MPSAllocator.h, torch 2.13.0)."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +86,17 @@ def temporarily(variables: Mapping[str, str]) -> Iterator[None]:
 def watermark_warning() -> str | None:
     """What is wrong with the user's memory limits for mps, and the cure; None if nothing.
 
-    torch refuses to allocate when LOW is above HIGH, and HIGH alone below 1.4 meets LOW's default of 1.4
-    (ATen/mps/MPSAllocator.mm, torch 2.13.0).
+    torch refuses to start the device when LOW is above HIGH (ATen/mps/MPSAllocator.mm, torch 2.13.0). Where the user
+    has set one of them, patcher.changes.environment chooses the other one to fit.
+
+    Raises:
+        InvalidSwitch: a limit is no number from 0 to 2.
     """
     high, low = _ratio(HIGH), _ratio(LOW)
-    if high is None and low is None:
-        return None
-    effective_high = DEFAULT_HIGH if high is None else high
-    effective_low = DEFAULT_LOW if low is None else low
-    if effective_high and effective_low > effective_high:
+    if high and low is not None and low > high:
         return (
-            f"{LOW}={effective_low:g} is above {HIGH}={effective_high:g}: torch will refuse to start the mps device. "
-            f"Set both, for example {HIGH}={effective_high:g} {LOW}={min(effective_low, effective_high * 0.9):.2g}"
+            f"{LOW}={low:g} is above {HIGH}={high:g}: torch will refuse to start the mps device. "
+            f"Unset {LOW}, or set it to {high * 0.9:.3g} or less"
         )
     if high == 0:
         return f"{HIGH}=0 removes the memory limit: a Mac that runs out of memory then swaps until it hangs. Try 1.0"
@@ -119,7 +118,13 @@ def _ratio(name: str) -> float | None:
         value = -1.0
     if not 0 <= value <= 2:
         raise InvalidSwitch(
-            compose(f"{name} is not a ratio", expected="a number from 0 to 2", found=text, run=f"unset {name}")
+            compose(
+                f"{name} is not a ratio",
+                expected="a number from 0 to 2",
+                found=text,
+                left="nothing changed",
+                run=f"unset {name}",
+            )
         )
     return value
 

@@ -11,6 +11,7 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import Distribution, DistributionFinder
@@ -37,6 +38,7 @@ class Finder(importlib.abc.MetaPathFinder):
         self._after: dict[str, list[AfterBody]] = {}
         self._around: dict[str, AroundBody] = {}
         self._shims: dict[str, Shim] = {}
+        self._searching = threading.local()
 
     def after(self, module: str, callback: AfterBody) -> None:
         """Calls ``callback(module)`` when the body of ``module`` has run. What it raises fails the import."""
@@ -53,41 +55,56 @@ class Finder(importlib.abc.MetaPathFinder):
     def install(self) -> None:
         """Puts the finder first on ``sys.meta_path``."""
         sys.meta_path.insert(0, self)
-        importlib.invalidate_caches()
 
     def remove(self) -> None:
         """Takes the finder off ``sys.meta_path``, and the imported shims out of ``sys.modules``."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
-        for name in [name for name, module in sys.modules.items() if self._is_from_shim(name, module)]:
-            del sys.modules[name]
-        importlib.invalidate_caches()
+        for name, module in list(sys.modules.items()):
+            if self._is_from_shim(name, module):
+                del sys.modules[name]
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The real spec with our loader around its own; None for what nobody watches."""
+        """The real spec with our loader around its own; None for what nobody watches.
+
+        A namespace package has no body, and is left as it is. Other finders may ask all finders in turn, this one
+        among them, while it asks them: then it answers None.
+        """
         if fullname in self._shims:
             return _shim_spec(fullname)
         if fullname not in self._after and fullname not in self._around:
             return None
-        spec = self._real_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None and hasattr(spec.loader, "exec_module"):
+        busy: set[str] = vars(self._searching).setdefault("names", set())
+        if fullname in busy:
+            return None
+        busy.add(fullname)
+        try:
+            spec = self._real_spec(fullname, path, target)
+        finally:
+            busy.discard(fullname)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
             around = self._around.get(fullname, nullcontext)
-            spec.loader = _Loader(spec.loader, around, self._after.get(fullname, []))
+            spec.loader = _Loader(spec.loader, around, self._after.get(fullname, []))  # type: ignore[assignment]
         return spec
 
     def find_distributions(
         self,
         context: DistributionFinder.Context = DistributionFinder.Context(),  # noqa: B008
     ) -> Iterable[Distribution]:
-        """Metadata of the shims, so that ``importlib.metadata.version`` and ``find_spec`` agree."""
+        """Metadata of the shims, so that ``importlib.metadata.version`` and ``find_spec`` agree.
+
+        A search that is limited to some folders finds none: the shims lie in none of them.
+        """
+        if "path" in vars(context):
+            return
         for shim in self._shims.values():
             if context.name is None or _normal(context.name) == _normal(shim.distribution):
                 yield ShimDistribution(shim)
 
     def _real_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-        for finder in sys.meta_path:
+        for finder in list(sys.meta_path):
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(fullname, path, target)
                 if spec is not None:
@@ -100,23 +117,35 @@ class Finder(importlib.abc.MetaPathFinder):
         return root in self._shims and file is not None and SHIMS in Path(file).parents
 
 
-class _Loader(importlib.abc.Loader):
-    """Runs a module's body through its own loader, then gives the module back to that loader."""
+class _Loader:
+    """Runs a module's body through its own loader, then gives the module back to that loader.
 
-    def __init__(self, inner: importlib.abc.Loader, around: AroundBody, after: list[AfterBody]) -> None:
+    Whoever looks at a spec before the body runs (``runpy``, ``pkgutil``) gets the answers of the module's own loader.
+    """
+
+    def __init__(self, inner: Any, around: AroundBody, after: list[AfterBody]) -> None:
         self._inner, self._around, self._after = inner, around, after
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "_inner":  # a copy under construction
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._inner.create_module(spec)
+        module: ModuleType | None = self._inner.create_module(spec)
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        registered = sys.modules.get(name) is module
         module.__loader__ = self._inner
         if module.__spec__ is not None:
             module.__spec__.loader = self._inner
         with self._around():
             self._inner.exec_module(module)
+        found = sys.modules.get(name, module) if registered else module  # a body may put another object in its place
         for callback in self._after:
-            callback(sys.modules.get(module.__name__, module))
+            callback(found)
 
 
 class ShimDistribution(Distribution):
@@ -136,7 +165,7 @@ class ShimDistribution(Distribution):
             "top_level.txt": f"{self._shim.module}\n",
         }.get(filename)
 
-    def locate_file(self, path: object) -> Path:  # type: ignore[override]
+    def locate_file(self, path: object) -> Path:
         """A file of the shim in the shims folder."""
         return SHIMS / str(path)
 
@@ -149,23 +178,33 @@ def real_install(module: str) -> str | None:
     loaded = sys.modules.get(module)
     if loaded is not None:
         return getattr(loaded, "__file__", None) or "already imported"
-    spec = importlib.machinery.PathFinder.find_spec(module)
-    if spec is None or spec.origin is None:
-        return None
-    return spec.origin
+    spec = _find(module, None)
+    return None if spec is None else spec.origin
 
 
-def names_in_modules() -> Iterator[tuple[ModuleType, str, Any]]:
-    """Every name of every imported module: (module, name, value)."""
-    for module in list(sys.modules.values()):
+def exists(module: str) -> bool:
+    """Whether a submodule can be found, without importing anything; True while its package is not imported."""
+    package = sys.modules.get(module.rpartition(".")[0])
+    path = getattr(package, "__path__", None)
+    return path is None or module in sys.modules or _find(module, path) is not None
+
+
+def names_in_modules() -> Iterator[tuple[str, ModuleType, str, Any]]:
+    """Every name of every imported module: (the module's name, module, name, value)."""
+    for place, module in list(sys.modules.items()):
         if isinstance(module, ModuleType):
             for name, value in list(vars(module).items()):
-                yield module, name, value
+                yield place, module, name, value
 
 
 def loaded(module: str) -> ModuleType:
     """The module as it is in ``sys.modules``, its body ended or not. Raises KeyError when it was never imported."""
     return sys.modules[module]
+
+
+def become_main(module: ModuleType) -> None:
+    """Makes ``module`` the ``__main__`` of this process, for a program that is run in it."""
+    sys.modules["__main__"] = module
 
 
 def is_imported(module: str) -> bool:
@@ -183,6 +222,19 @@ def is_running(module: str) -> bool:
     """Whether the module's body has begun and not ended."""
     spec = getattr(sys.modules.get(module), "__spec__", None)
     return bool(getattr(spec, "_initializing", False))
+
+
+def _find(module: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    """The spec by every finder but ours; a finder that blocks the module by raising ImportError means None."""
+    for finder in list(sys.meta_path):
+        if not isinstance(finder, Finder) and hasattr(finder, "find_spec"):
+            try:
+                spec = finder.find_spec(module, path)
+            except ImportError:
+                return None
+            if spec is not None:
+                return spec
+    return None
 
 
 def _shim_spec(module: str) -> ModuleSpec | None:

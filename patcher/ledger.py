@@ -8,18 +8,23 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from patcher import imports
+from patcher.attributes import MISSING, defining_package, function_of, in_the_form_of, is_wrapped, lookup
 from patcher.errors import RefusedChange, UndoConflict, compose
 from patcher.machine import Machine
 from patcher.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
+from patcher.signatures import parse_signature, same_shape
 
-_MISSING = object()
+_LOGGER = logging.getLogger("patcher")
+_IN_PLACE = (State.APPLIED, State.UNREVIEWED)
 
 
 @dataclass(frozen=True)
@@ -30,37 +35,51 @@ class Entry:
         change: the change.
         state: see `State`.
         detail: why it was skipped or refused, or what is to be known about it; "" if nothing.
-        installed: the installed version of the library, or None.
+        installed: the version of the library that was changed; None while pending, and for a variable.
+        error: what was raised while it was put in place, or None.
     """
 
     change: AnyChange
     state: State
     detail: str = ""
     installed: str | None = None
+    error: BaseException | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class _Binding:
-    """A value that was set: where, what was there (or `_MISSING`), and what is there now."""
+    """A value that was set: where, what was there (or `MISSING`), and what is there now.
+
+    ``origin`` is the top-level package that defines the value; "" where copies of it are not ours to restore.
+    """
 
     target: str
     holder: Any
     name: str
     before: Any
     after: Any
+    origin: str = ""
+
+    def stands(self) -> bool:
+        """Whether the value is still the one that was set."""
+        return self.current() is self.after
 
     def current(self) -> Any:
-        return vars(self.holder).get(self.name, _MISSING)
+        return vars(self.holder).get(self.name, MISSING)
 
     def restore(self) -> None:
-        if self.before is _MISSING:
+        if self.before is MISSING:
             delattr(self.holder, self.name)
         else:
             setattr(self.holder, self.name, self.before)
 
 
 class Ledger:
-    """Every change of this process, in the order in which it was put in place."""
+    """Every change of this process, in the order in which it was put in place.
+
+    The lock guards the ledger's own lists only. It is never held while a module is imported: another thread may hold
+    that module's import lock and wait for this one.
+    """
 
     def __init__(self) -> None:
         self.machine: Machine | None = None
@@ -68,9 +87,8 @@ class Ledger:
         self._entries: dict[str, Entry] = {}
         self._bindings: list[_Binding] = []
         self._originals: dict[str, Any] = {}
-        self._cleanups: list[Callable[[], None]] = []
-
-    # -- reading ---------------------------------------------------------------------------------------------------
+        self._cleanups: list[Callable[[], object]] = []
+        self._versions: dict[str, str | None] = {}
 
     def entries(self) -> list[Entry]:
         """Every registered change with its state, in the order of registration."""
@@ -82,13 +100,11 @@ class Ledger:
         return self._entries[key_of(change)]
 
     def original(self, target: str) -> Any:
-        """What ``target`` was before it was patched (a plain function for static and class methods).
+        """What ``target`` was before it was patched; of static methods, class methods and properties the function.
 
         Raises KeyError when ``target`` is not patched.
         """
         return self._originals[target]
-
-    # -- writing ---------------------------------------------------------------------------------------------------
 
     def register(self, changes: Iterable[AnyChange]) -> None:
         """Adds ``changes`` to the report as pending."""
@@ -96,101 +112,121 @@ class Ledger:
             for change in changes:
                 self._entries[key_of(change)] = Entry(change, State.PENDING)
 
-    def mark(self, change: AnyChange, state: State, detail: str = "") -> Entry:
+    def mark(self, change: AnyChange, state: State, detail: str = "", error: BaseException | None = None) -> Entry:
         """Records where ``change`` stands, and returns the record."""
-        entry = Entry(change, state, detail, installed_version(change.distribution))
+        entry = Entry(change, state, detail, self._installed(change), error)
         with self._lock:
             self._entries[key_of(change)] = entry
+        _LOGGER.info("patcher: %-10s %s  %s", state.value, key_of(change), detail)
         return entry
 
     def mark_in_place(self, change: AnyChange, detail: str = "") -> Entry:
         """Records ``change`` as applied, or as unreviewed if nobody read the installed version."""
-        installed = installed_version(change.distribution)
-        state = State.APPLIED if is_reviewed(change, installed) else State.UNREVIEWED
-        return self.mark(change, state, detail)
+        reviewed = is_reviewed(change, self._installed(change))
+        return self.mark(change, State.APPLIED if reviewed else State.UNREVIEWED, detail)
 
-    def on_undo(self, cleanup: Callable[[], None]) -> None:
+    def on_undo(self, cleanup: Callable[[], object]) -> None:
         """Calls ``cleanup`` when everything is undone, after the attributes are restored, last in first out."""
         with self._lock:
             self._cleanups.append(cleanup)
 
-    def apply(self, patch: Patch, module: ModuleType) -> Entry:
-        """Puts ``patch`` in place in ``module``, or records why not. Never raises for a shape that does not match."""
-        with self._lock:
-            if self._entries.get(key_of(patch), Entry(patch, State.PENDING)).state in _IN_PLACE:
-                return self._entries[key_of(patch)]
-            reason = patch.skip(self.machine) if patch.skip and self.machine else None
-            if reason is not None:
-                return self.mark(patch, State.SKIPPED, reason)
-            try:
-                self._bind(patch, module)
-            except _AlreadyThere as found:
-                return self.mark(patch, State.SKIPPED, str(found))
-            except RefusedChange as refusal:
-                return self.mark(patch, State.REFUSED, str(refusal))
-            return self.mark_in_place(patch)
+    def apply(self, change: Patch | Substitute | Kernel, module: ModuleType) -> Entry:
+        """Puts ``change`` in place in ``module``, whose body has run, or records why not.
 
-    def register_kernel(self, change: Kernel) -> Entry:
-        """Gives a torch operator the kernel of ``change``, or records why not."""
-        import torch
-
-        with self._lock:
-            if self._entries.get(key_of(change), Entry(change, State.PENDING)).state in _IN_PLACE:
-                return self._entries[key_of(change)]
-            reason = change.skip(self.machine) if change.skip and self.machine else None
+        Nothing is raised for a target of another shape or a replacement that cannot be imported: the entry tells. A
+        module whose body has run again (``importlib.reload``) gets its changes again.
+        """
+        try:
+            if self._is_in_place(change, module):
+                return self.entry(change)
+            reason = self._why_not(change, module)
             if reason is not None:
                 return self.mark(change, State.SKIPPED, reason)
-            namespace, _, name = change.op.partition("::")
-            library = torch.library.Library(namespace, "IMPL")
-            library.impl(name, load(change.replacement), change.key)
-            self._cleanups.append(library._destroy)
-            return self.mark_in_place(change)
-
-    def substitute(self, change: Substitute, module: ModuleType) -> Entry:
-        """Gives the names of ``module`` the values of ``change``; each must exist."""
-        values = {**change.constants, **{name: load(reference) for name, reference in change.references.items()}}
-        missing = [name for name in values if name not in vars(module)]
-        if missing:
-            installed = f"{change.distribution} {installed_version(change.distribution)}"
-            detail = compose(
-                f"{change.module} does not have the names that are set in it",
-                installed=installed,
-                expected=", ".join(missing),
-                found="no such name",
-                left="unchanged",
-                run=f"pip install '{change.distribution}{change.reviewed}'",
-            )
-            return self.mark(change, State.REFUSED, detail)
-        for name, value in values.items():
-            self._set(f"{change.module}:{name}", module, name, value)
+            if isinstance(change, Patch):
+                self._bind(change, module)
+            elif isinstance(change, Substitute):
+                self._give(change, module)
+            else:
+                self._implement(change)
+        except RefusedChange as refusal:
+            return self.mark(change, State.REFUSED, str(refusal), refusal.__cause__)
         return self.mark_in_place(change)
 
-    def _set(self, target: str, holder: Any, name: str, value: object) -> Any:
-        before = vars(holder).get(name, _MISSING)
-        setattr(holder, name, value)
-        self._bindings.append(_Binding(target, holder, name, before, value))
-        return before
+    def _is_in_place(self, change: Patch | Substitute | Kernel, module: ModuleType) -> bool:
+        known = self._entries.get(key_of(change))
+        if known is None or known.state not in _IN_PLACE or isinstance(change, Substitute):
+            return False
+        if isinstance(change, Kernel):
+            return True
+        holder, name = _resolve(change, module)
+        return any(b.holder is holder and b.name == name and b.stands() for b in list(self._bindings))
+
+    def _why_not(self, change: Patch | Substitute | Kernel, module: ModuleType) -> str | None:
+        reason = change.skip(self.machine) if change.skip and self.machine else None
+        if reason is None and isinstance(change, Patch) and change.adds:
+            holder, name = _resolve(change, module)
+            ours = any(b.holder is holder and b.name == name for b in self._bindings)
+            if lookup(holder, name) is not MISSING and not ours:
+                return f"{change.distribution} has {change.qualname} itself"
+        return reason
 
     def _bind(self, patch: Patch, module: ModuleType) -> None:
         holder, name = _resolve(patch, module)
-        before = vars(holder).get(name, _MISSING)
-        found = getattr(holder, name, _MISSING)
-        if patch.adds and found is not _MISSING:
-            raise _AlreadyThere(f"{patch.distribution} has {patch.qualname} itself")
-        if not patch.adds and found is _MISSING:
+        there = lookup(holder, name)
+        if there is MISSING and not patch.adds:
             raise RefusedChange(_mismatch(patch, f"{name} in {patch.module}", "no such name"))
-        static = found if before is _MISSING else before
-        original = static.__func__ if isinstance(static, (staticmethod, classmethod)) else found
-        if isinstance(original, property) or patch.adds:
-            original = static
+        original = function_of(there) if is_wrapped(there) else getattr(holder, name, MISSING)
         if patch.expects is not None and not patch.adds:
             _check_signature(patch, original)
-        replacement = load(patch.replacement)
-        after = type(static)(replacement) if isinstance(static, (staticmethod, classmethod)) else replacement
-        self._set(patch.target, holder, name, after)
-        self._originals[patch.target] = original
+        replacement = _load_for(patch, patch.replacement)
+        self._set(patch, holder, name, in_the_form_of(there, replacement), patch.replacement)
+        with self._lock:
+            self._originals[patch.target] = original
 
-    # -- undoing ---------------------------------------------------------------------------------------------------
+    def _give(self, change: Substitute, module: ModuleType) -> None:
+        references = {name: _load_for(change, reference) for name, reference in change.references.items()}
+        values = {**change.constants, **references}
+        missing = [name for name in values if name not in vars(module)]
+        if missing:
+            raise RefusedChange(_mismatch(change, ", ".join(missing), "no such name"))
+        for name, value in values.items():
+            self._set(change, module, name, value, change.references.get(name, ""))
+
+    def _implement(self, change: Kernel) -> None:
+        import torch
+
+        function = _load_for(change, change.replacement)
+        namespace, _, name = change.op.partition("::")
+        new_library: Any = torch.library.Library
+        try:
+            library = new_library(namespace, "IMPL")
+            library.impl(name, function, change.key)
+        except RuntimeError as error:
+            raise RefusedChange(_mismatch(change, f"an operator {change.op}", str(error))) from error
+        self.on_undo(library._destroy)
+
+    def _set(self, change: Patch | Substitute, holder: Any, name: str, value: Any, reference: str) -> None:
+        """Sets ``holder.name``. Earlier values that no longer stand are forgotten: the body has run again since."""
+        origin = reference.partition(":")[0].partition(".")[0]
+        origin = origin if defining_package(value) == origin else ""
+        target = change.target if isinstance(change, Patch) else f"{change.module}:{name}"
+        with self._lock:
+            self._bindings = [b for b in self._bindings if b.holder is not holder or b.name != name or b.stands()]
+            before = vars(holder).get(name, MISSING)
+            try:
+                setattr(holder, name, value)
+            except (AttributeError, TypeError) as error:
+                raise RefusedChange(_mismatch(change, f"{name} can be set", str(error))) from error
+            self._bindings.append(_Binding(target, holder, name, before, value, origin))
+
+    def _installed(self, change: AnyChange) -> str | None:
+        if isinstance(change, EnvDefault):
+            return None
+        if isinstance(change, Shim):
+            return change.version
+        if change.distribution not in self._versions:
+            self._versions[change.distribution] = installed_version(change.distribution)
+        return self._versions[change.distribution]
 
     def undo(self) -> None:
         """Restores everything in reverse order, copies by name in other modules included.
@@ -198,46 +234,43 @@ class Ledger:
         Raises UndoConflict, and changes nothing, if a value is no longer the one that was put in place.
         """
         with self._lock:
-            conflicts = [binding for binding in self._bindings if not self._undoable(binding)]
-            if conflicts:
-                raise UndoConflict(
-                    compose(
-                        "cannot undo: somebody patched over what was put in place",
-                        target=", ".join(binding.target for binding in conflicts),
-                        found=", ".join(repr(binding.current()) for binding in conflicts),
-                        left="nothing was undone",
-                        run="undo the other patch first",
-                    )
-                )
+            self._refuse_conflicts()
             self._restore_copies()
-            while self._bindings:
-                self._bindings.pop().restore()
-            self._originals.clear()
-            while self._cleanups:
-                self._cleanups.pop()()
-            self._entries.clear()
-            self.machine = None
+            with ExitStack() as stack:  # last in, first out, each one also after another has failed
+                for cleanup in self._cleanups:
+                    stack.callback(cleanup)
+                for binding in self._bindings:
+                    stack.callback(binding.restore)
+                self.machine = None
+                for held in (self._entries, self._originals, self._versions, self._bindings, self._cleanups):
+                    held.clear()
 
-    def _undoable(self, binding: _Binding) -> bool:
-        later = [b for b in self._bindings if b.holder is binding.holder and b.name == binding.name]
-        return later[-1].current() is later[-1].after
+    def _refuse_conflicts(self) -> None:
+        last = {(id(binding.holder), binding.name): binding for binding in self._bindings}
+        conflicts = [binding for binding in last.values() if not binding.stands()]
+        if conflicts:
+            found = ("nothing" if b.current() is MISSING else repr(b.current()) for b in conflicts)
+            raise UndoConflict(
+                compose(
+                    "cannot undo: somebody patched over what was put in place",
+                    target=", ".join(binding.target for binding in conflicts),
+                    found=", ".join(found),
+                    left="nothing was undone",
+                    run="undo the other patch first, then call .undo() again",
+                )
+            )
 
     def _restore_copies(self) -> None:
         replaced = {
-            id(_plain(binding.after)): self._originals[binding.target]
+            id(function_of(binding.after)): binding
             for binding in self._bindings
-            if binding.target in self._originals and binding.before is not _MISSING and callable(_plain(binding.after))
+            if binding.origin and binding.before is not MISSING and binding.target in self._originals
         }
-        for module, name, value in imports.names_in_modules():
-            if id(value) in replaced and not module.__name__.partition(".")[0] == "patcher":
-                setattr(module, name, replaced[id(value)])
+        for place, module, name, value in imports.names_in_modules():
+            binding = replaced.get(id(value))
+            if binding is not None and place.partition(".")[0] != binding.origin:
+                setattr(module, name, self._originals[binding.target])
 
-
-class _AlreadyThere(Exception):
-    """Upstream supplies what an adding patch would add."""
-
-
-_IN_PLACE = (State.APPLIED, State.UNREVIEWED)
 
 LEDGER = Ledger()
 
@@ -282,28 +315,49 @@ def installed_version(distribution: str) -> str | None:
 
 def is_reviewed(change: AnyChange, installed: str | None) -> bool:
     """Whether the installed version is one that somebody read. Shims and variables do not depend on one."""
-    from packaging.specifiers import SpecifierSet
-
     if isinstance(change, (Shim, EnvDefault)):
         return True
-    return installed is not None and SpecifierSet(change.reviewed, prereleases=True).contains(installed)
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return installed is not None and SpecifierSet(change.reviewed, prereleases=True).contains(Version(installed))
+    except InvalidVersion:
+        return False
 
 
-def holders_of(values: dict[int, str], *, defined_in: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
-    """Modules that hold one of ``values`` (by identity) under some name, as (target, ``module.name``).
+def holders_of(values: dict[int, str]) -> Iterator[tuple[str, str]]:
+    """Other modules that hold one of ``values`` under some name, as (target, ``module.name``).
 
     Args:
-        values: id of the object to the target that it belongs to.
-        defined_in: module names that are not reported (the targets' own modules).
+        values: id of the object to the target (``"package.module:name"``) that it belongs to.
     """
-    own = set(defined_in)
-    for module, name, value in imports.names_in_modules():
-        if id(value) in values and module.__name__ not in own:
-            yield values[id(value)], f"{module.__name__}.{name}"
+    for place, _, name, value in imports.names_in_modules():
+        target = values.get(id(value))
+        if target is not None and place != target.partition(":")[0]:
+            yield target, f"{place}.{name}"
 
 
-def _plain(value: Any) -> Any:
-    return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+def refusal_of(change: Patch | Substitute | Kernel, reference: str, error: Exception) -> RefusedChange:
+    """What to raise where ``reference``, which ``change`` needs, cannot be imported."""
+    return RefusedChange(
+        compose(
+            f"what {key_of(change)} is to be replaced with cannot be imported",
+            target=key_of(change),
+            installed=f"{change.distribution} {installed_version(change.distribution)}",
+            expected=reference,
+            found=f"{type(error).__name__}: {error}",
+            left="unchanged",
+            run="python -m patcher report",
+        )
+    )
+
+
+def _load_for(change: Patch | Substitute | Kernel, reference: str) -> Any:
+    try:
+        return load(reference)
+    except Exception as error:
+        raise refusal_of(change, reference, error) from error
 
 
 def _resolve(patch: Patch, module: ModuleType) -> tuple[Any, str]:
@@ -311,8 +365,8 @@ def _resolve(patch: Patch, module: ModuleType) -> tuple[Any, str]:
     *path, name = patch.qualname.split(".")
     holder: Any = module
     for step in path:
-        holder = getattr(holder, step, _MISSING)
-        if holder is _MISSING:
+        holder = getattr(holder, step, MISSING)
+        if holder is MISSING:
             raise RefusedChange(_mismatch(patch, f"{step} in {patch.module}", "no such name"))
     return holder, name
 
@@ -322,52 +376,31 @@ def _check_signature(patch: Patch, found: Any) -> None:
         signature = inspect.signature(found)
     except (TypeError, ValueError):
         raise RefusedChange(_mismatch(patch, str(patch.expects), f"{found!r}, which has no signature")) from None
-    if _shape(signature) != _shape(parse_signature(str(patch.expects))):
+    if not same_shape(signature, parse_signature(str(patch.expects))):
         raise RefusedChange(_mismatch(patch, str(patch.expects), str(signature)))
 
 
-def parse_signature(text: str) -> inspect.Signature:
-    """A parameter list written as ``"(a, b=None, *args, key=1, **rest)"`` as a signature; defaults only by presence."""
-    import ast
-
-    function = ast.parse(f"def f{text}: pass").body[0]
-    assert isinstance(function, ast.FunctionDef)
-    arguments, kind = function.args, inspect.Parameter
-    positional = [*arguments.posonlyargs, *arguments.args]
-    required = len(positional) - len(arguments.defaults)
-    parameters = [
-        inspect.Parameter(
-            argument.arg,
-            kind.POSITIONAL_ONLY if index < len(arguments.posonlyargs) else kind.POSITIONAL_OR_KEYWORD,
-            default=kind.empty if index < required else None,
-        )
-        for index, argument in enumerate(positional)
-    ]
-    if arguments.vararg:
-        parameters.append(inspect.Parameter(arguments.vararg.arg, kind.VAR_POSITIONAL))
-    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        value = kind.empty if default is None else None
-        parameters.append(inspect.Parameter(argument.arg, kind.KEYWORD_ONLY, default=value))
-    if arguments.kwarg:
-        parameters.append(inspect.Parameter(arguments.kwarg.arg, kind.VAR_KEYWORD))
-    return inspect.Signature(parameters)
-
-
-def _shape(signature: inspect.Signature) -> list[tuple[str, str, bool]]:
-    return [(p.name, p.kind.name, p.default is not p.empty) for p in signature.parameters.values()]
-
-
-def _mismatch(patch: Patch, expected: str, found: str) -> str:
-    installed = installed_version(patch.distribution)
+def _mismatch(change: Patch | Substitute | Kernel, expected: str, found: str) -> str:
+    named = change.qualname if isinstance(change, Patch) else key_of(change)
     return compose(
-        f"{patch.qualname} does not have the shape that this change was written for",
-        target=patch.target,
-        installed=f"{patch.distribution} {installed}",
-        expected=f"{expected} ({patch.distribution}{patch.reviewed})",
+        f"{named} does not have the shape that this change was written for",
+        target=key_of(change),
+        installed=f"{change.distribution} {installed_version(change.distribution)}",
+        expected=f"{expected} ({change.distribution}{change.reviewed})",
         found=found,
         left="unchanged",
-        run=f"pip install '{patch.distribution}{patch.reviewed}'",
+        run=f"pip install '{change.distribution}{change.reviewed}'",
     )
 
 
-__all__ = ["LEDGER", "Entry", "Ledger", "Substitute", "holders_of", "installed_version", "key_of", "load", "original"]
+__all__ = [
+    "LEDGER",
+    "Entry",
+    "Ledger",
+    "holders_of",
+    "installed_version",
+    "key_of",
+    "load",
+    "original",
+    "parse_signature",
+]

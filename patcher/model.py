@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from patcher.machine import Machine
@@ -146,4 +146,4 @@ class EnvDefault(Change):
     before: str | None = None
 
 
-AnyChange = Union[Patch, Substitute, Kernel, Shim, EnvDefault]
+AnyChange = Patch | Substitute | Kernel | Shim | EnvDefault

@@ -6,12 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from patcher.ledger import Entry, Ledger, key_of
 from patcher.machine import Machine
 from patcher.model import State
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 _ORDER = (State.REFUSED, State.UNREVIEWED, State.APPLIED, State.SKIPPED, State.PENDING)
+
+_STYLES = {State.REFUSED: "bold red", State.UNREVIEWED: "yellow", State.APPLIED: "green"}
 
 
 @dataclass(frozen=True)
@@ -60,19 +66,44 @@ class Report:
             return f"patch_for_mac: nothing is patched: {self.inactive}"
         return "\n".join(self._lines())
 
-    def _lines(self) -> Iterator[str]:
+    def __rich__(self) -> RenderableType:
+        """The same for a terminal: a table."""
+        from rich.table import Table
+        from rich.text import Text
+
+        if self.inactive is not None:
+            return Text(str(self))
+        table = Table(title=self._headline(), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table.add_column("state", no_wrap=True)
+        table.add_column("change", overflow="fold")
+        table.add_column("detail", overflow="fold")
+        for entry in self._sorted():
+            style = _STYLES.get(entry.state, "dim")
+            table.add_row(Text(entry.state.value, style), Text(key_of(entry.change)), Text(_detail(entry)))
+        for config, field, old, new, reason in self.rewrites:
+            table.add_row(Text("rewritten", "green"), Text(f"{config}.{field}"), Text(f"{old} -> {new}: {reason}"))
+        return table
+
+    def _headline(self) -> str:
         totals = ", ".join(f"{count} {word}" for word, count in self.counts().items() if count)
-        yield f"patch_for_mac on {self.machine}: {totals}"
+        return f"patch_for_mac on {self.machine}: {totals}"
+
+    def _sorted(self) -> list[Entry]:
+        return sorted(self.entries, key=lambda entry: _ORDER.index(entry.state))
+
+    def _lines(self) -> Iterator[str]:
+        yield self._headline()
         width = max((len(key_of(entry.change)) for entry in self.entries), default=0)
-        for state in _ORDER:
-            for entry in self.entries:
-                if entry.state is state:
-                    detail = entry.detail or entry.change.why
-                    first, *rest = detail.splitlines()
-                    yield f"  {state.value:<10} {key_of(entry.change):<{width}}  {first}"
-                    yield from (f"  {'':<10} {'':<{width}}  {line}" for line in rest)
+        for entry in self._sorted():
+            first, *rest = _detail(entry).splitlines()
+            yield f"  {entry.state.value:<10} {key_of(entry.change):<{width}}  {first}"
+            yield from (f"  {'':<10} {'':<{width}}  {line}" for line in rest)
         for config, field, old, new, reason in self.rewrites:
             yield f"  rewritten  {config}.{field}: {old} -> {new}: {reason}"
+
+
+def _detail(entry: Entry) -> str:
+    return entry.detail or entry.change.why
 
 
 def _as_data(entry: Entry) -> dict[str, object]:

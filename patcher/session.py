@@ -11,7 +11,7 @@ from patcher import environment, imports, machine
 from patcher.changes import catalogue
 from patcher.environment import Switches
 from patcher.errors import GateClosed, InvalidSwitch, NoMps, RefusedChange, TooLate, compose
-from patcher.ledger import LEDGER, Entry, holders_of, key_of, load
+from patcher.ledger import LEDGER, Entry, holders_of, key_of, load, refusal_of
 from patcher.machine import Machine
 from patcher.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
 
@@ -19,6 +19,8 @@ log = logging.getLogger("patcher")
 
 GATE = "unsloth"
 """The package at whose end every required change must be in place."""
+
+_OF_A_MODULE = (Patch, Substitute, Kernel)
 
 
 class Session:
@@ -29,25 +31,32 @@ class Session:
         self.strict = strict
         self.changes = changes
         self._finder = imports.Finder()
+        self._torch_is_complete = False
 
     def start(self) -> None:
         """Sets the environment, installs the finder and patches what is already imported.
 
-        Raises TooLate, with nothing changed, if a module has already taken what a required change replaces.
+        Raises:
+            TooLate: unsloth is imported, or a module has already taken what a required change replaces.
+            RefusedChange: a library that is already imported does not have the expected shape.
+
+        Nothing is changed then.
         """
-        self._refuse_if_too_late()
+        copies = self._copies()
+        self._refuse_if_too_late(copies)
         LEDGER.machine = self.machine
         LEDGER.register(self.changes)
         try:
+            self._finder.install()
+            LEDGER.on_undo(self._finder.remove)
             for change in self.changes:
                 if isinstance(change, EnvDefault):
                     self._set_default(change)
                 elif isinstance(change, Shim):
                     self._offer_shim(change)
             self._watch()
-            self._finder.install()
-            LEDGER.on_undo(self._finder.remove)
             self._catch_up()
+            self._tell_of_copies(copies)
         except BaseException:
             LEDGER.undo()
             raise
@@ -59,8 +68,7 @@ class Session:
         if reason is not None:
             LEDGER.mark(change, State.SKIPPED, reason)
             return
-        value = change.derive(environment.snapshot()) if change.derive else None
-        value = change.value if value is None else value
+        value = (change.derive and change.derive(environment.snapshot())) or change.value
         if not environment.set_default(change.name, value):
             LEDGER.mark(change, State.SKIPPED, f"the user has set {change.name}={environment.value_of(change.name)}")
             return
@@ -73,19 +81,25 @@ class Session:
         LEDGER.mark_in_place(change, value)
 
     def _offer_shim(self, change: Shim) -> None:
+        reason = change.skip(self.machine) if change.skip else None
         real = imports.real_install(change.module)
-        if real is not None:
-            LEDGER.mark(change, State.SKIPPED, f"a real {change.module} is installed: {real}")
+        if reason is None and real is not None:
+            reason = f"a real {change.module} is installed: {real}"
+        if reason is not None:
+            LEDGER.mark(change, State.SKIPPED, reason)
             return
         self._finder.shim(change)
         LEDGER.mark_in_place(change, f"stands in as {change.version}")
+        for other in self.changes:
+            if isinstance(other, _OF_A_MODULE) and _root(other.module) == change.module:
+                LEDGER.mark(other, State.SKIPPED, f"the shim stands in for {change.module}")
 
     # -- imports ---------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         self._finder.after("torch", self._torch_is_there)
         for change in self.changes:
-            if isinstance(change, Substitute):
+            if isinstance(change, Substitute) and LEDGER.entry(change).state is State.PENDING:
                 self._finder.around(change.module, self._conditions(change))
         for module in self._modules():
             if module != "torch":
@@ -93,18 +107,24 @@ class Session:
         self._finder.after(GATE, lambda _: self._check_gate())
 
     def _modules(self) -> list[str]:
-        """The modules that some change names, once each, in the order of the changes."""
-        named = (change.module for change in self.changes if isinstance(change, (Patch, Substitute, Kernel)))
-        return list(dict.fromkeys(named))
+        """The modules that some change names, once each, in the order of the changes; without those of a shim."""
+        named = (change for change in self.changes if isinstance(change, _OF_A_MODULE))
+        return list(dict.fromkeys(c.module for c in named if LEDGER.entry(c).state is not State.SKIPPED))
 
     def _conditions(self, change: Substitute) -> Callable[[], AbstractContextManager[None]]:
         @contextmanager
         def around() -> Iterator[None]:
-            if change.around is None:
+            if change.around is None or (change.skip and change.skip(self.machine)):
                 yield
-            else:
-                with load(change.around)():
-                    yield
+                return
+            try:
+                conditions = load(change.around)
+            except Exception as error:
+                refusal = refusal_of(change, change.around, error)
+                LEDGER.mark(change, State.REFUSED, str(refusal), error)
+                raise refusal from error
+            with conditions():
+                yield
 
         return around
 
@@ -114,50 +134,51 @@ class Session:
             from patcher.simulator import start
 
             start(self.machine)
+        self._torch_is_complete = True
         for name in self._modules():
-            if name.partition(".")[0] == "torch" and imports.is_imported(name):
+            if _root(name) == "torch" and imports.is_imported(name):
                 self._apply(imports.loaded(name))
 
     def _module_is_there(self, module: ModuleType) -> None:
-        if module.__name__.startswith("torch.") and imports.is_running("torch"):
-            return
-        self._apply(module)
+        if _root(module.__name__) != "torch" or self._torch_is_complete:
+            self._apply(module)
 
     def _apply(self, module: ModuleType) -> None:
         for change in self.changes:
-            if isinstance(change, Substitute) and change.module == module.__name__:
-                self._tell(LEDGER.substitute(change, module))
-            elif isinstance(change, Kernel) and change.module == module.__name__:
-                self._tell(LEDGER.register_kernel(change))
-            elif isinstance(change, Patch) and change.module == module.__name__:
-                self._tell(LEDGER.apply(change, module))
+            if isinstance(change, _OF_A_MODULE) and change.module == module.__name__:
+                self._judge(LEDGER.apply(change, module))
 
-    def _tell(self, entry: Entry) -> None:
-        log.info("patcher: %-10s %s %s", entry.state.value, key_of(entry.change), entry.detail)
+    def _judge(self, entry: Entry) -> None:
         if entry.state is not State.REFUSED or not entry.change.required:
             return
         if not self.strict:
             log.warning("patcher: %s", entry.detail)
         elif not imports.is_running(GATE):
-            raise RefusedChange(entry.detail)
+            raise RefusedChange(entry.detail) from entry.error
 
     def _check_gate(self) -> None:
-        refused = [entry for entry in LEDGER.entries() if self._stays_out(entry)]
-        if refused and self.strict:
-            raise GateClosed([(key_of(entry.change), entry.detail or "not applied") for entry in refused])
+        missing = [(key_of(entry.change), why) for entry in LEDGER.entries() if (why := self._why_missing(entry))]
+        if missing and self.strict:
+            raise GateClosed(missing)
+        for target, why in missing:
+            log.warning("patcher: not in place: %s: %s", target, why)
 
-    def _stays_out(self, entry: Entry) -> bool:
-        """Whether a required change is missing although its module has been imported."""
-        if not entry.change.required:
-            return False
+    def _why_missing(self, entry: Entry) -> str | None:
+        """Why a required change is not in place; None if it is, or if its module can still be imported."""
+        change = entry.change
+        if not change.required or not isinstance(change, _OF_A_MODULE):
+            return None
         if entry.state is State.REFUSED:
-            return True
-        named = isinstance(entry.change, (Patch, Substitute, Kernel)) and imports.is_imported(entry.change.module)
-        return entry.state is State.PENDING and named
+            return entry.detail
+        if entry.state is State.PENDING and imports.is_imported(change.module):
+            return f"{change.module} was imported past patch_for_mac(): another import hook came first"
+        if entry.state is State.PENDING and not imports.exists(change.module):
+            return f"the installed {change.distribution} has no module {change.module}"
+        return None
 
     # -- late calls ------------------------------------------------------------------------------------------------
 
-    def _refuse_if_too_late(self) -> None:
+    def _refuse_if_too_late(self, copies: list[tuple[Patch, str]]) -> None:
         for package in ("unsloth", "unsloth_zoo"):
             if imports.is_imported(package):
                 raise TooLate(
@@ -169,35 +190,40 @@ class Session:
                         run="move `from patcher import patch_for_mac; patch_for_mac()` to the top of the script",
                     )
                 )
-        holders = list(self._copies())
-        if holders and self.strict:
-            listed = "; ".join(f"{holder} holds {target}" for target, holder in holders)
+        needed = [f"{holder} holds {change.target}" for change, holder in copies if change.required]
+        if needed and self.strict:
             raise TooLate(
                 compose(
                     "patch_for_mac() came after a module that had already copied what it replaces",
-                    found=listed,
+                    found="; ".join(needed),
                     left="nothing changed",
                     run="move patch_for_mac() above these imports, or go on without those changes: strict=False",
                 )
             )
 
-    def _copies(self) -> Iterator[tuple[str, str]]:
+    def _copies(self) -> list[tuple[Patch, str]]:
         """Functions that a change would replace and that another module has already copied by name.
 
         Torch's own modules copy from each other while torch is imported, before any patch could be in place.
         """
         wanted: dict[int, str] = {}
+        patches: dict[str, Patch] = {}
         for change in self.changes:
             if not isinstance(change, Patch) or change.adds or "." in change.qualname:
                 continue
-            module = imports.imported(change.module)
-            value = getattr(module, change.qualname, None)
-            if callable(value) and change.required:
+            value = getattr(imports.imported(change.module), change.qualname, None)
+            if callable(value):
                 wanted[id(value)] = change.target
-        own = {target.partition(":")[0] for target in wanted.values()}
-        for target, holder in holders_of(wanted, defined_in=own) if wanted else ():
-            if not (_root(target) == "torch" == _root(holder)):
-                yield target, holder
+                patches[change.target] = change
+        found = dict.fromkeys(holders_of(wanted)) if wanted else {}
+        return [(patches[target], holder) for target, holder in found if not _root(target) == "torch" == _root(holder)]
+
+    def _tell_of_copies(self, copies: list[tuple[Patch, str]]) -> None:
+        for change, holder in copies:
+            entry = LEDGER.entry(change)
+            if entry.state in (State.APPLIED, State.UNREVIEWED):
+                detail = f"{holder} had already copied the original and keeps it"
+                LEDGER.mark(change, entry.state, f"{entry.detail}; {detail}" if entry.detail else detail)
 
     def _catch_up(self) -> None:
         """Patches what was imported before: the same order as if it were imported now."""
@@ -206,7 +232,7 @@ class Session:
             self._torch_is_there(torch)
         for name in self._modules():
             module = imports.imported(name)
-            if module is not None and name.partition(".")[0] != "torch":
+            if module is not None and _root(name) != "torch":
                 self._apply(module)
 
 
@@ -249,6 +275,7 @@ def begin(*, device: str, simulate: str | None, strict: bool, switches: Switches
     here = machine.detect(simulate)
     reason = why_not(here, device, switches)
     if reason is not None:
+        log.log(logging.WARNING if here.simulated else logging.INFO, "patcher: nothing is patched: %s", reason)
         return None, reason
     warning = environment.watermark_warning()
     if warning is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def assert_parity(found: Tensor, expected: Tensor, *, noise: float = 8, steps: float = 1) -> None:
+def assert_parity(found: Tensor, expected: Tensor, *, noise: float = 8, steps: float = 1, share: float = 0.05) -> None:
     """``found`` is ``expected`` but for fp32 noise, and for steps of a 16-bit dtype where the noise changes a rounding.
 
     Args:
@@ -15,6 +15,9 @@ def assert_parity(found: Tensor, expected: Tensor, *, noise: float = 8, steps: f
         noise: allowed difference of the fp32 computation, in units of fp32's eps times the largest element. Sums of n
             terms in another order differ by some sqrt(n) eps, each further operation by half an eps.
         steps: how many roundings to a 16-bit dtype lie between input and output; each may go the other way.
+        share: how many of 16-bit elements may differ at all. fp32 noise changes a rounding to fp16 or bf16 about once
+            in a thousand elements, more often only where a value has lost digits; a rounding that is left out, or done
+            at another place, changes every fourth.
     """
     assert found.dtype == expected.dtype and found.shape == expected.shape
     exact = expected.double()
@@ -22,6 +25,7 @@ def assert_parity(found: Tensor, expected: Tensor, *, noise: float = 8, steps: f
     if expected.dtype != torch.float32:
         info = torch.finfo(expected.dtype)
         allowed = allowed + steps * info.eps * torch.clamp(exact.abs(), min=info.smallest_normal)
+        assert found.ne(expected).double().mean() <= share, "roundings are not where they were"
     excess = (found.double() - exact).abs() - allowed
     assert not found.isnan().any() and excess.max() <= 0, f"exceeds the tolerance by {excess.max():.3g}"
 

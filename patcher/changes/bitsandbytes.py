@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from patcher.model import AnyChange, Shim
+from patcher.model import Shim
 
-CHANGES: tuple[AnyChange, ...] = (
+CHANGES: tuple[Shim, ...] = (
     Shim(
         distribution="bitsandbytes",
         reviewed="==0.50.2+patcher",

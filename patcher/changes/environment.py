@@ -13,7 +13,7 @@ from patcher.model import EnvDefault
 def _low_for(environment: Mapping[str, str]) -> str | None:
     """A soft limit of nine tenths of the user's own hard limit; None where the user has set none."""
     high = environment.get(HIGH)
-    return None if high is None or HIGH_DEFAULT == high else f"{float(high) * 0.9:.4g}"
+    return None if high is None or high == HIGH_DEFAULT else f"{float(high) * 0.9:.4g}"
 
 
 def _high_for(environment: Mapping[str, str]) -> str | None:

@@ -12,7 +12,7 @@ _patch = partial(
     reviewed=">=2.11,<2.15",
     why="custom_fwd and custom_bwd with device_type='cuda' ask for CUDA's autocast, which is never on here: the "
     "backward of Unsloth's LoRA and checkpoint functions would run outside of mps autocast.",
-    upstream="unsloth 2026.10.9 kernels/utils.py and unsloth_zoo 2026.10.9 gradient_checkpointing.py: torch_amp_custom_*",
+    upstream="unsloth and unsloth_zoo 2026.10.9, kernels/utils.py and gradient_checkpointing.py: torch_amp_custom_*",
     until="Both build their decorators from DEVICE_TYPE_TORCH for every device.",
 )
 

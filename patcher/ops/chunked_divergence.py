@@ -139,7 +139,7 @@ def chunked_divergence(student: Head, teacher: Head, beta: float) -> Divergence:
     """The per-row quantities of the module's docstring; both heads share ``N`` and ``V``, not ``H``."""
     blocks = list(spans(len(student.hidden), TOKENS)) or [(0, 0)]
     results = [_block(student, teacher, beta, first, last) for first, last in blocks]
-    return Divergence(*(torch.cat(column) for column in zip(*results)))
+    return Divergence(*(torch.cat(column) for column in zip(*results, strict=True)))
 
 
 @torch.no_grad()
@@ -159,7 +159,8 @@ def chunked_divergence_backward(
     """
     inputs = (student.hidden, student.weight, student.bias)
     totals = [
-        torch.zeros_like(t, dtype=torch.float32) if need and t is not None else None for t, need in zip(inputs, needs)
+        torch.zeros_like(t, dtype=torch.float32) if need and t is not None else None
+        for t, need in zip(inputs, needs, strict=True)
     ]
     grad_hidden, grad_weight, grad_bias = totals
     buffers = [
@@ -185,7 +186,8 @@ def chunked_divergence_backward(
             if grad_weight is not None:
                 addmm_fp32_(grad_weight[start:end], rounded.t(), s_rows)
     return tuple(  # type: ignore[return-value]
-        None if total is None or like is None else total.to(like.dtype) for total, like in zip(totals, inputs)
+        None if total is None or like is None else total.to(like.dtype)
+        for total, like in zip(totals, inputs, strict=True)
     )
 
 

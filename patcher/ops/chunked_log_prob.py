@@ -98,7 +98,7 @@ class _Statistics:
 
 
 def _concatenate(blocks: list[LogProbs]) -> LogProbs:
-    columns = [None if column[0] is None else torch.cat(column) for column in zip(*blocks)]
+    columns = [None if column[0] is None else torch.cat(column) for column in zip(*blocks, strict=True)]
     return LogProbs(*columns)  # type: ignore[arg-type]
 
 
@@ -184,7 +184,7 @@ def chunked_log_prob_backward(
     width = min(chunk_size, VOCABULARY)
     totals = [
         torch.zeros_like(t, dtype=torch.float32) if need and t is not None else None
-        for t, need in zip((hidden, weight, bias), needs)
+        for t, need in zip((hidden, weight, bias), needs, strict=True)
     ]
     grad_hidden, grad_weight, grad_bias = totals
     buffer = TileBuffer(min(len(hidden), TOKENS), width, compute_dtype, hidden.device)
@@ -207,5 +207,5 @@ def chunked_log_prob_backward(
                 grad_bias[start:end] += grad.sum(dim=0, dtype=torch.float32)
     return tuple(  # type: ignore[return-value]
         None if total is None or like is None else total.to(like.dtype)
-        for total, like in zip(totals, (hidden, weight, bias))
+        for total, like in zip(totals, (hidden, weight, bias), strict=True)
     )

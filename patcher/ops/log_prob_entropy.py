@@ -8,7 +8,8 @@ For logits ``x`` of any dtype, in fp32 with ``z = x / temperature`` and ``p = so
     d log_prob / d x_j = ([j = index] - p_j) / temperature
     d entropy  / d x_j = p_j (expected - z_j) / temperature
 
-Masked rows give zero, forward and backward, whatever their logits hold. At most `ELEMENTS` logits are held in fp32 at once.
+Masked rows give zero, forward and backward, whatever their logits hold. At most `ELEMENTS` logits are held in fp32 at
+once.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def log_prob_entropy(
         log_z = torch.logsumexp(z, dim=1)
         target = z.gather(1, i.to(torch.int64)[:, None])[:, 0]
         expected = torch.exp(z - log_z[:, None]).mul_(z).sum(dim=1)
-        for out, value in zip(outputs, (target - log_z, log_z - expected, log_z, expected)):
+        values = (target - log_z, log_z - expected, log_z, expected)
+        for out, value in zip(outputs, values, strict=True):
             assert out is not None
             out.copy_(value if mask is None else value.masked_fill(mask == 0, 0.0))
     return results

@@ -60,6 +60,6 @@ def _lazy_init() -> None:
     say_once()
 
 
-def _cuda_getCurrentRawStream(device: int) -> int:  # noqa: N802
+def _cuda_getCurrentRawStream(device: int) -> int:
     """0, the address of no stream: nothing native is launched on mps."""
     return 0

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._device import _device_constructors
 
 from patcher.ledger import original
 
@@ -95,16 +96,21 @@ def cuda(self: torch.Tensor, device: Any = None, non_blocking: bool = False, **k
 
 
 _TENSOR_TO = torch._C.TensorBase.to
+_TENSOR, _AS_TENSOR = torch.tensor, torch.as_tensor
+
+# ``with torch.device(...)`` compares the called function with this set, which torch makes once, from the names as they
+# are then: it must hold the originals, since they are what is called (torch 2.13.0, torch/utils/_device.py).
+_device_constructors()
 
 
 def tensor(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     """``torch.tensor``, with mps for CUDA."""
-    return _on_mps(original("torch:tensor"), data, args, kwargs)
+    return _on_mps(_TENSOR, data, args, kwargs)
 
 
 def as_tensor(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     """``torch.as_tensor``, with mps for CUDA."""
-    return _on_mps(original("torch:as_tensor"), data, args, kwargs)
+    return _on_mps(_AS_TENSOR, data, args, kwargs)
 
 
 def _on_mps(factory: Callable[..., torch.Tensor], data: Any, args: Any, kwargs: Any) -> torch.Tensor:

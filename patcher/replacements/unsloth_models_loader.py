@@ -68,7 +68,11 @@ def _refuse_other_engines(call: str, values: Mapping[str, Any]) -> None:
             'leave attn_implementation out, or pass "sdpa" or "eager"',
         )
     if values.get("load_in_fp8"):
-        raise _refusal(call, f"load_in_fp8={values['load_in_fp8']!r}: mps has no 8-bit floating point", _SIXTEEN_BIT)
+        raise _refusal(
+            call,
+            f"load_in_fp8={values['load_in_fp8']!r}: mps has no 8-bit floating point",
+            f"leave load_in_fp8 out, and {_SIXTEEN_BIT}",
+        )
 
 
 def _refuse_bitsandbytes(call: str, values: Mapping[str, Any], passed: frozenset[str]) -> None:
@@ -81,15 +85,16 @@ def _refuse_bitsandbytes(call: str, values: Mapping[str, Any], passed: frozenset
         raise _refusal(
             call,
             f"{name} holds weights quantized by bitsandbytes, which Unsloth cannot train on mps yet",
-            "name the checkpoint that it was quantized from, and " + _SIXTEEN_BIT,
+            f"name the checkpoint that it was quantized from, and {_SIXTEEN_BIT}",
         )
-    if values.get("full_finetuning") or values.get("load_in_16bit"):
+    if values.get("full_finetuning"):
         return
     if values.get("load_in_8bit"):
         raise _refusal(call, "load_in_8bit=True does not work on mps yet", _SIXTEEN_BIT)
-    if values.get("load_in_4bit") and ("load_in_4bit" in passed or not _is_16_bit_repository(name)):
-        default = "" if "load_in_4bit" in passed else " (the default of this function)"
-        raise _refusal(call, f"load_in_4bit=True{default} does not work on mps yet", _SIXTEEN_BIT)
+    if values.get("load_in_4bit") and "load_in_4bit" in passed:
+        raise _refusal(call, "load_in_4bit=True does not work on mps yet", _SIXTEEN_BIT)
+    if values.get("load_in_4bit") and not values.get("load_in_16bit") and not _is_16_bit_repository(name):
+        raise _refusal(call, "load_in_4bit=True (the default of this function) does not work on mps yet", _SIXTEEN_BIT)
 
 
 def _refuse_loaded_in_bits(call: str, loaded: Any) -> None:
@@ -100,7 +105,7 @@ def _refuse_loaded_in_bits(call: str, loaded: Any) -> None:
         raise _refusal(
             call,
             "the checkpoint holds weights quantized by bitsandbytes, which Unsloth cannot train on mps yet",
-            "name the checkpoint that it was quantized from, and " + _SIXTEEN_BIT,
+            f"name the checkpoint that it was quantized from, and {_SIXTEEN_BIT}",
         )
 
 

@@ -27,15 +27,18 @@ def _fast_dequantize_bnb(
     No scratch buffer is shared between calls, whatever ``use_global_buffer`` says; ``dtype`` steers fp8 only.
     """
     kernels = importlib.import_module("unsloth.kernels.utils")
+    dense: Tensor
     if isinstance(W, kernels.Float8Tensor):
-        return W.dequantize()
-    if quant_state is None:
-        return W
-    if W.dtype == torch.float8_e4m3fn:
-        return kernels.weight_dequant(W, quant_state, dtype or torch.bfloat16)
-    if type(quant_state) is kernels.NVFP4QuantState:
-        return kernels.nvfp4_dequantize(W, quant_state.scale, quant_state.global_scale, quant_state.dtype)
-    return kernels.bnb_functional.dequantize_4bit(W, quant_state, out=out)
+        dense = W.dequantize()
+    elif quant_state is None:
+        dense = W
+    elif W.dtype == torch.float8_e4m3fn:
+        dense = kernels.weight_dequant(W, quant_state, dtype or torch.bfloat16)
+    elif type(quant_state) is kernels.NVFP4QuantState:
+        dense = kernels.nvfp4_dequantize(W, quant_state.scale, quant_state.global_scale, quant_state.dtype)
+    else:
+        dense = kernels.bnb_functional.dequantize_4bit(W, quant_state, out=out)
+    return dense
 
 
 def _fast_gemv_bnb(X: Tensor, W: Tensor, quant_state: Any, out: Tensor | None = None) -> Tensor:

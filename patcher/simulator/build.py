@@ -99,6 +99,10 @@ def _files() -> list[Path]:
     return sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h")])
 
 
+def _folder(torch: ModuleType) -> Path:
+    return Path(str(torch.__file__)).parent
+
+
 def _suffix() -> str:
     return str(sysconfig.get_config_var("EXT_SUFFIX"))
 
@@ -124,7 +128,7 @@ def _build_once(torch: ModuleType, folder: Path, final: Path) -> None:
             )
             result = Path(scratch) / "result"
             result.mkdir()
-            _compile(compiler, Path(torch.__file__).parent, python_headers, Path(scratch), _module_in(result))
+            _compile(compiler, _folder(torch), python_headers, Path(scratch), _module_in(result))
             os.rename(result, final)
 
 

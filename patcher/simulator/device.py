@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib.machinery
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,11 @@ from patcher.simulator import build
 
 if TYPE_CHECKING:
     from patcher.simulator.torch_mps import Mac
+
+
+HIGH_WATERMARK = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
+DEFAULT_HIGH_WATERMARK = 1.7
+"""torch's own default (ATen/mps/MPSAllocator.h, torch 2.13.0)."""
 
 
 @dataclass(frozen=True)
@@ -119,26 +127,58 @@ def _load() -> ModuleType:
             )
         ) from error
     loader.exec_module(native)
-    if not native.is_in_place():
-        raise SimulatorUnavailable(
-            compose(
-                "torch was asked about mps before the simulated device was started, and has remembered that there is "
-                "none",
-                left="the device is not usable in this process",
-                run="call patch_for_mac() before anything that imports torch and asks about accelerators",
-            )
-        )
     from patcher.simulator import torch_mps
 
     torch_mps.complete(native)
+    atexit.register(_finish_backward, native)
+    if not native.in_time:
+        _check_backward(torch)
     return native
+
+
+def _check_backward(torch: ModuleType) -> None:
+    """Raises where a backward has already run: torch then made its backward threads, for the devices of that time.
+
+    torch 2.13.0, torch/csrc/autograd/engine.cpp, initialize_device_threads_pool.
+    """
+    try:
+        torch.ones((), device="mps", requires_grad=True).backward()
+    except RuntimeError as error:
+        if "device_ready_queues_" not in str(error):
+            raise
+        raise SimulatorUnavailable(
+            compose(
+                "a backward() ran before the simulated mps device was started; torch cannot add a device after that",
+                left="tensors on mps work in this process, but not their gradients",
+                run="call patch_for_mac() at the top of the script",
+            )
+        ) from error
+
+
+def _finish_backward(native: ModuleType) -> None:
+    """Lets torch's backward thread come to rest before the interpreter goes away.
+
+    When a backward returns, its thread may still have Python objects to release; one that waits for the GIL while
+    Python finalizes is ended by force, and torch aborts the process ("terminate called without an active exception",
+    seen with torch 2.13.0 on Python 3.11).
+    """
+    if any(name.startswith("pt_autograd") for name in _thread_names()):
+        native.drain_backward()
+
+
+def _thread_names() -> list[str]:
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            names.append(path.read_text())
+    return names
 
 
 def _high_watermark() -> float:
     """The allocation limit as a multiple of the recommended maximum; torch reads it when its allocator starts."""
-    text = environment.value_of(environment.HIGH)
+    text = environment.value_of(HIGH_WATERMARK)
     if text is None:
-        return environment.DEFAULT_HIGH
+        return DEFAULT_HIGH_WATERMARK
     try:
         ratio = float(text)
     except ValueError:
@@ -146,10 +186,10 @@ def _high_watermark() -> float:
     if not 0 <= ratio <= 2:
         raise InvalidSwitch(
             compose(
-                f"{environment.HIGH} is not a ratio",
+                f"{HIGH_WATERMARK} is not a ratio",
                 expected="a number from 0 to 2",
                 found=text,
-                run=f"unset {environment.HIGH}",
+                run=f"unset {HIGH_WATERMARK}",
             )
         )
     return ratio

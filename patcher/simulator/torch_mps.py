@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NoReturn, Protocol
 
@@ -65,11 +66,11 @@ def _teach_storages(allocator: int) -> None:
     torch 2.13.0, torch/csrc/Storage.cpp, THPStorage_pynew: "Storage device not recognized". It does take an allocator,
     by address. Unpickling, ``torch.load`` and ``storage.mps()`` construct storages this way.
     """
-    construct = torch._C.StorageBase.__new__
+    construct: Callable[..., Any] = torch._C.StorageBase.__new__
 
-    def __new__(cls: type[Any], *args: Any, device: Any = None, **keywords: Any) -> Any:
+    def new(cls: type[Any], *args: Any, device: Any = None, **keywords: Any) -> Any:
         if device is None or torch.device(device).type != "mps":
             return construct(cls, *args, device=device, **keywords)
         return construct(cls, *args, allocator=allocator, **keywords)
 
-    torch.UntypedStorage.__new__ = __new__  # type: ignore[method-assign]
+    torch.UntypedStorage.__new__ = new  # type: ignore[method-assign]

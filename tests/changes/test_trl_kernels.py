@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from patcher.ops import chunked_divergence as divergence_op
 from patcher.ops import chunked_log_prob as log_prob_op
 from patcher.ops import log_prob_entropy as entropy_op
 from patcher.replacements import trl_chunked_divergence, trl_chunked_logprob, trl_logprob_entropy
-from tests.oracle import INTERPRETED
+from tests.oracle import INTERPRETED, PATCHED
 
 ALL = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 EPS = {torch.float32: 2**-23, torch.bfloat16: 2**-8, torch.float16: 2**-11}
@@ -28,7 +29,7 @@ def _function(module: Any) -> Any:
 def _run(module: Any, leaves: list[Any], others: list[Any], grads: list[Any]) -> tuple[list[Any], list[Any]]:
     leaves = [None if t is None else t.detach().requires_grad_() for t in leaves]
     outputs = _function(module)(*leaves, *others)
-    pairs = [(o, g) for o, g in zip(outputs, grads) if o is not None and g is not None]
+    pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o is not None and g is not None]
     torch.autograd.backward([o for o, _ in pairs], [g for _, g in pairs])
     return [None if o is None else o.detach() for o in outputs], [None if x is None else x.grad for x in leaves]
 
@@ -36,7 +37,7 @@ def _run(module: Any, leaves: list[Any], others: list[Any], grads: list[Any]) ->
 def _agree(found: list[Any], expected: list[Any], tolerance: float) -> None:
     """Equal up to ``tolerance`` times the largest value of each tensor; None stays None."""
     assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
         assert (ours is None) == (theirs is None)
         if ours is None or ours.dtype == torch.bool:
             assert ours is None or torch.equal(ours, theirs)
@@ -91,6 +92,24 @@ def test_chunked_log_prob_equals_trls_kernel(dtype: torch.dtype, options: tuple[
     _agree(found[1], expected[1], tolerance)
 
 
+def test_patches_reach_trls_own_functions() -> None:
+    """TRL's three Functions themselves, patched, give what the replacements give, bit for bit."""
+    leaves, targets, grads = _head(torch.bfloat16, 1), _targets(), [_row_grads(2), _row_grads(3), None, None, None]
+    options = (0.7, 29, 5.0, 0.5, ALL)
+    found = PATCHED.call("trl_kernels:chunked_logprob", *leaves, targets, grads, tokens=4, positional=options)
+    expected = _run(trl_chunked_logprob, leaves, [targets, *options], grads)
+    _agree(found[0], expected[0], 0)
+    _agree(found[1], expected[1], 0)
+    student, teacher = _head(torch.float32, 1), _head(torch.float32, 2, bias=False)
+    found = PATCHED.call("trl_kernels:chunked_divergence", student, teacher, 0.3, _row_grads(3), 4, 32, ())
+    expected = _run(trl_chunked_divergence, student, [*teacher, 0.3], [_row_grads(3), None])
+    _agree(found[0] + found[1], expected[0] + expected[1], 0)
+    logits, grads = torch.randn(3, V), [torch.ones(3), torch.ones(3)]
+    found = PATCHED.call("trl_kernels:logprob_entropy", logits, torch.arange(3), 1.0, None, grads)
+    expected = _run(trl_logprob_entropy, [logits], [torch.arange(3), 1.0, None], grads)
+    _agree(found[0] + found[1], expected[0] + expected[1], 0)
+
+
 @pytest.mark.usefixtures("small_tiles")
 def test_chunked_log_prob_equals_float64() -> None:
     """Outputs and gradients of the naive formula in float64; 200 eps cover sums of 61 terms and the exponentials."""
@@ -108,6 +127,36 @@ def test_chunked_log_prob_equals_float64() -> None:
     _agree(outputs[:4], [t.detach().float() for t in naive], 200 * EPS[torch.float32])
     assert torch.equal(outputs[4], z.argmax(-1) == targets)
     _agree(gradients, [t.grad.float() for t in wide], 200 * EPS[torch.float32])  # type: ignore[union-attr]
+
+
+class _Largest(TorchDispatchMode):
+    """Elements of the largest floating-point tensor that an operator has made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.is_floating_point():
+            self.numel = max(self.numel, result.numel())
+        return result
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("name", ["log_prob", "divergence"])
+def test_no_whole_logits_exist(name: str) -> None:
+    """40 rows x 200 vocabulary entries: nothing larger than the weight's own gradient (200 x 2) is ever made."""
+    hidden, weight, targets = torch.randn(40, 2), torch.randn(200, 2), torch.randint(0, 200, (40,))
+    with _Largest() as largest:
+        if name == "log_prob":
+            others = [targets, 1.0, 64, None, 1.0, ALL]
+            _run(
+                trl_chunked_logprob, [hidden, weight, None], others, [torch.ones(40), torch.ones(40), None, None, None]
+            )
+        else:
+            _run(trl_chunked_divergence, [hidden, weight, None], [hidden, weight, None, 0.5], [torch.ones(40), None])
+    assert largest.numel <= 200 * 2
 
 
 def test_a_tie_with_an_earlier_token_is_not_top1() -> None:
@@ -164,7 +213,7 @@ def test_no_matmul_of_the_backward_sums_over_a_long_vocabulary(monkeypatch: pyte
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
 def test_chunked_divergence_equals_trls_kernel(dtype: torch.dtype, beta: float) -> None:
-    """Forward, reverse and mixed divergence with softcaps; the tile's gradient is rounded to ``dtype`` on both sides."""
+    """Forward, reverse and mixed divergence with softcaps; a tile's gradient is rounded on both sides."""
     student, teacher = _head(dtype, 1), _head(dtype, 2, width=H + 8, bias=False)
     options = (0.9, 0.5, 6.0, 1.5, None)
     expected = INTERPRETED.call("trl_kernels:chunked_divergence", student, teacher, beta, _row_grads(3), 4, 32, options)

@@ -14,7 +14,7 @@ BATCH, TOKENS, HEAD, EPS = 2, 5, 16, 1e-6
 POSITIONS = torch.tensor([[0, 1, 2, 0, 1], [7, 8, 8, 0, 3]])
 
 
-def _inputs(dtype: torch.dtype, tokens: int = TOKENS) -> tuple[Tensor, ...]:
+def _inputs(dtype: torch.dtype, tokens: int = TOKENS, table_dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
     """Q, K (a slice of a fused projection), their weights, cos and sin."""
     generator = torch.Generator().manual_seed(1)
     Q = torch.randn(BATCH, tokens, 4, HEAD, generator=generator).to(dtype)
@@ -22,7 +22,7 @@ def _inputs(dtype: torch.dtype, tokens: int = TOKENS) -> tuple[Tensor, ...]:
     Wq, Wk = (torch.rand(HEAD, generator=generator).to(dtype) + 0.5 for _ in "qk")
     angles = torch.arange(9)[:, None] / 100 ** torch.linspace(0, 1, HEAD // 2)
     angles = torch.cat((angles, angles), -1)
-    return Q, K, Wq, Wk, angles.cos().to(dtype), angles.sin().to(dtype)
+    return Q, K, Wq, Wk, angles.cos().to(table_dtype or dtype), angles.sin().to(table_dtype or dtype)
 
 
 def _gradients(Q: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,6 +57,21 @@ def test_parity_of_the_fused_function(dtype: torch.dtype, positions: Tensor | No
     for name in ("Q", "K", "dQ", "dK"):
         assert found[name].dtype == expected[name].dtype
         _assert_parity(found[name], expected[name], steps=4 if name.startswith("d") else 2)
+
+
+@pytest.mark.parametrize("positions", [None, POSITIONS])
+def test_parity_for_a_table_of_another_dtype(positions: Tensor | None) -> None:
+    """fp32 heads, bf16 tables: without positions the heads are rounded to bf16 before they are rotated."""
+    inputs = _inputs(torch.float32, table_dtype=torch.bfloat16)
+    gradients = _gradients(*inputs[:2])
+    expected = INTERPRETED.call("qk_norm_rope:fused", *inputs, *gradients, EPS, positions)
+    found = PATCHED.call("qk_norm_rope:fast", *inputs, *gradients, EPS, positions)
+    for name in ("Q", "K"):
+        scale = expected[name].abs().amax(-1, keepdim=True)
+        steps = 2 * torch.finfo(torch.bfloat16 if positions is None else torch.float32).eps
+        assert ((found[name] - expected[name]).abs() <= steps * scale).all()
+        assert found[name].equal(found[name].bfloat16().float()) == (positions is None)
+        assert_parity(found[f"d{name}"], expected[f"d{name}"])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -26,7 +26,7 @@ def names_read(package: str, readers: tuple[str, ...], skip: tuple[str, ...] = (
     for reader in readers:
         for path, text in _sources(reader, package):
             if not any(part in path for part in skip):
-                visitor = _Reader(package, path, ast.parse(text))
+                visitor = _Reader(package, path, text)
                 for name, line in visitor.found:
                     found[name].append(f"{path}:{line}")
     return dict(found)
@@ -75,18 +75,12 @@ def _sources(reader: str, package: str) -> Iterator[tuple[str, str]]:
 class _Reader(ast.NodeVisitor):
     """Collects the dotted names of one package that one file reads."""
 
-    def __init__(self, package: str, path: str, tree: ast.Module) -> None:
+    def __init__(self, package: str, path: str, text: str) -> None:
         self.package, self.path = package, path
         self.found: list[tuple[str, int]] = []
         self._names: list[dict[str, str]] = [{}]
-        self._kernels = {
-            argument.id
-            for call in ast.walk(tree)
-            if isinstance(call, ast.Call) and _last(call.func) in KERNEL_DECORATORS
-            for argument in call.args
-            if isinstance(argument, ast.Name)
-        }
-        self.visit(tree)
+        self._kernels = set(re.findall(r"\bjit\(\s*(\w+)\s*[,)]", text))
+        self.visit(ast.parse(text))
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:

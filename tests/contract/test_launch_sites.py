@@ -4,7 +4,8 @@ The sources are read, not imported. A kernel is a function that ``triton.jit`` (
 called with; a launch is ``something[grid](...)`` in a file that mentions Triton. Each ``[[site]]`` of the data file
 names a file's kernels and launches and says what keeps an mps device from them:
 
-* ``replaced``: ``by`` names the targets of the patches that take the launching function's place;
+* ``replaced``: ``by`` names the targets of the patches that take the launching functions' place; where they are in
+  the same file, no other function of it leads to a launch, unless ``partly`` says why that is all right;
 * ``guarded``: ``guards`` names files and texts in them, the conditions that are false on mps or that raise;
 * ``unreachable``: nothing that a user calls leads there; ``why`` says so;
 * ``raises``: rare, and made for CUDA: launching it raises the shim's error, which names the kernel and its file.
@@ -132,11 +133,54 @@ def test_replaced_by_patches_that_exist() -> None:
     assert not missing, "\n".join(missing)
 
 
-def test_guards_are_still_in_the_sources() -> None:
-    """The text of each condition is found in the file that is said to hold it."""
+def test_no_way_around_the_replaced_functions() -> None:
+    """Within a file, every public function or class that leads to a launch leads through a patched one."""
+    ways = []
+    for site in SITES:
+        module = site["file"].removesuffix(".py").replace("/", ".")
+        patched = {target.partition(":")[2] for target in site.get("by", []) if target.startswith(f"{module}:")}
+        if patched and not site.get("partly"):
+            around = leading_to_a_launch((_root() / site["file"]).read_text(), patched)
+            ways += [f"{site['file']}: {name}" for name in sorted(around) if not name.startswith("_")]
+    assert not ways, "\n".join(ways)
+
+
+def leading_to_a_launch(source: str, patched: set[str]) -> set[str]:
+    """Functions, methods (``Class.name``) and classes that launch, or that name one which does.
+
+    Patched ones end the way.
+    """
+    tree = ast.parse(source)
+    ends = set(scan(source).kernels) | patched
+    methods = {method: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for method in node.body}
+    mentions: dict[str, set[str]] = {}
+    leading = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        owner = methods.get(node)
+        name = f"{owner.name}.{node.name}" if owner else node.name
+        if name in ends:
+            continue
+        if owner:
+            mentions.setdefault(owner.name, set()).add(name)
+        mentions.setdefault(name, set()).update(n.id for n in ast.walk(node) if isinstance(n, ast.Name))
+        if scan(ast.unparse(node)).launches or mentions[name] & {"launch", "relaunch"}:
+            leading.add(name)
+    while further := {name for name, names in mentions.items() if names & leading} - leading:
+        leading |= further
+    return leading
+
+
+def _root() -> Path:
     spec = importlib.util.find_spec("unsloth")
     assert spec is not None and spec.origin is not None
-    root = Path(spec.origin).parents[1]
+    return Path(spec.origin).parents[1]
+
+
+def test_guards_are_still_in_the_sources() -> None:
+    """The text of each condition is found in the file that is said to hold it."""
+    root = _root()
     gone = [
         f"{site['file']}: {guard['file']}: {guard['text']}"
         for site in SITES
@@ -148,6 +192,23 @@ def test_guards_are_still_in_the_sources() -> None:
 
 def _squeezed(text: str) -> str:
     return re.sub(r"\s+", " ", text)
+
+
+def test_a_way_around_is_seen() -> None:
+    """A second entry beside the patched one, and a class of which only one half is patched."""
+    source = (
+        "import triton\n@triton.jit\ndef kernel(): ...\n"
+        "def launching(): kernel[grid](x)\n"
+        "def entry(): launching()\ndef other(): launching()\n"
+        "class Function:\n    def forward(ctx): kernel[grid](x)\n    def backward(ctx): kernel[grid](x)\n"
+    )
+    assert leading_to_a_launch(source, {"entry", "Function.forward"}) == {
+        "launching",
+        "other",
+        "Function",
+        "Function.backward",
+    }
+    assert not leading_to_a_launch(source, {"launching", "Function.forward", "Function.backward"})
 
 
 def test_scanner_sees_every_form() -> None:

@@ -237,6 +237,7 @@ def test_flop_counter_counts(torch_answers: dict[str, Any]) -> None:
     assert torch_answers["flops"] == 210
 
 
+@pytest.mark.slow
 def test_trl_kernels_import_and_hub_kernels_stay_off(ask: Callable[..., dict[str, Any]]) -> None:
     """TRL's chunked log-prob is a function and no None; transformers does not take MXFP4 kernels from the hub."""
     answers = ask(

@@ -2,7 +2,6 @@
 #include "simulator.h"
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty_strided.h>
 #include <c10/core/CPUAllocator.h>
 
 namespace simulator {
@@ -184,7 +183,7 @@ void Aliases::write_back() {
     }
     const size_t nbytes = cpu->nbytes();
     auto* mps = pair.mps.unsafeGetStorageImpl();
-    // Dropping the old memory first would free what the alias was made of; the new one is complete by now.
+    // The kernel has replaced the memory of the alias: the storage takes it over, and all its views follow.
     mps->set_data_ptr_noswap(adopt(std::move(cpu->mutable_data_ptr()), nbytes));
     mps->set_nbytes(nbytes);
   }

@@ -237,6 +237,19 @@ namespace simulator {
 void set_macos(unsigned major, unsigned minor) {
   macos_version = {major, minor};
 }
+
+bool put_hooks_in_place() {
+  auto& hooks = const_cast<at::MPSHooksInterface&>(at::detail::getMPSHooks());
+  if (hooks.hasMPS()) {
+    return true;
+  }
+  // torch was asked about mps before and keeps the placeholder that it made then (ATen/detail/MPSHooksInterface.cpp,
+  // a function-local static that owns it). Neither class has data: the placeholder becomes ours where it lies.
+  static_assert(sizeof(::MPSHooks) == sizeof(at::MPSHooksInterface));
+  hooks.~MPSHooksInterface();
+  new (&hooks)::MPSHooks;
+  return false;
+}
 }  // namespace simulator
 
 namespace at {

@@ -1,7 +1,7 @@
 // The Python module: what patcher/simulator/device.py calls.
 #include "simulator.h"
 
-#include <ATen/detail/MPSHooksInterface.h>
+#include <ATen/ops/ones.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/Storage.h>
 #include <torch/csrc/StorageMethods.h>
@@ -35,11 +35,19 @@ py::object host_alias(const py::object& storage) {
   return py::reinterpret_steal<py::object>(THPStorage_Wrap(simulator::cpu_alias(source)));
 }
 
+// Returns when torch's backward thread has let go of everything that came before: it works in order, and this piece
+// of work holds no Python object.
+void drain_backward() {
+  const py::gil_scoped_release no_gil;
+  simulator::set_memory_fraction(0);
+  at::ones({}, at::TensorOptions(simulator::kType)).set_requires_grad(true).backward();
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_simulated_mps, module) {
+  module.attr("in_time") = simulator::put_hooks_in_place();
   simulator::register_direct();
-  module.def("is_in_place", [] { return at::detail::getMPSHooks().hasMPS(); });
   module.def("allocator_address", [] { return reinterpret_cast<intptr_t>(&simulator::allocator()); });
   module.def("set_memory_limit", &simulator::set_memory_limit, py::arg("recommended"), py::arg("ratio"));
   module.def("set_macos", &simulator::set_macos, py::arg("major"), py::arg("minor"));
@@ -48,4 +56,5 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("operator_counts", &operator_counts);
   module.def("reset_operator_counts", &simulator::reset_operator_counts);
   module.def("host_alias", &host_alias);
+  module.def("drain_backward", &drain_backward);
 }

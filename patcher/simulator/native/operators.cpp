@@ -6,9 +6,11 @@
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <array>
+#include <limits>
 #include <tuple>
 
 namespace simulator {
@@ -18,6 +20,15 @@ using at::Tensor;
 using c10::SymInt;
 using c10::SymIntArrayRef;
 using std::optional;
+
+// torch's composite adds the mask to the scores, so that False must have become minus infinity before.
+optional<Tensor> additive(const optional<Tensor>& mask, c10::ScalarType dtype) {
+  if (!mask.has_value() || !mask->defined() || mask->scalar_type() != at::kBool) {
+    return mask;
+  }
+  return at::zeros_like(*mask, mask->options().dtype(dtype))
+      .masked_fill_(mask->logical_not(), -std::numeric_limits<double>::infinity());
+}
 
 // As the Mac's, attention materialises the scores and is differentiated through its parts.
 Tensor scaled_dot_product_attention(
@@ -41,7 +52,8 @@ Tensor scaled_dot_product_attention(
       !(causal && mask.has_value() && mask->defined()),
       "scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True");
   return std::get<0>(at::_scaled_dot_product_attention_math(
-      query, key, value, mask, dropout, causal, /*dropout_mask=*/std::nullopt, scale, grouped));
+      query, key, value, additive(mask, query.scalar_type()), dropout, causal, /*dropout_mask=*/std::nullopt, scale,
+      grouped));
 }
 
 int64_t fused_sdp_choice(
@@ -66,7 +78,8 @@ std::tuple<Tensor, Tensor> attention_math_for_mps(
     const optional<Tensor>& dropout_mask,
     optional<double> scale,
     bool grouped) {
-  return at::_scaled_dot_product_attention_math(query, key, value, mask, dropout, causal, dropout_mask, scale, grouped);
+  return at::_scaled_dot_product_attention_math(
+      query, key, value, additive(mask, query.scalar_type()), dropout, causal, dropout_mask, scale, grouped);
 }
 
 // The CPU kernel of this operator takes no generator, so it would draw from the CPU's.

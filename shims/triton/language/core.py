@@ -38,7 +38,7 @@ class constexpr:
     """Marks a parameter that is known when the kernel is compiled, or wraps such a value."""
 
     def __init__(self, value: Any) -> None:
-        self.value = value.value if isinstance(value, constexpr) else value
+        self.value: Any = value.value if isinstance(value, constexpr) else value
 
     def __repr__(self) -> str:
         return f"constexpr[{self.value}]"

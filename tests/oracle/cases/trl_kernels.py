@@ -33,6 +33,6 @@ def logprob_entropy(logits, index, temperature, row_mask, grads):
 
 
 def _with_gradients(outputs, leaves, grads):
-    pairs = [(o, g) for o, g in zip(outputs, grads) if o is not None and g is not None]
+    pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o is not None and g is not None]
     torch.autograd.backward([o for o, _ in pairs], [g for _, g in pairs])
     return [None if o is None else o.detach() for o in outputs], [None if x is None else x.grad for x in leaves]

@@ -1,0 +1,116 @@
+"""``python -m patcher``: runs an unmodified script on the Mac's GPU, and reports what is patched."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from patcher import Handle, environment, patch_for_mac
+from patcher.errors import PatcherError
+from patcher.model import State
+from patcher.report import Report
+
+SIMULATE = "UNSLOTH_SIMULATE_MAC"
+WRONG_USE = 2
+
+_EXCEPTHOOK = sys.excepthook
+"""The hook that a program finds under ``python``; typer puts its own in place."""
+
+app = typer.Typer(
+    name="patch-for-mac",
+    help="Runs a CUDA fine-tuning script, unmodified, on a Mac's GPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Simulate = Annotated[
+    str | None,
+    typer.Option(metavar="MAC", help="A Mac to simulate on Linux, such as 'M3 Max 36GB', or 1 for the default one."),
+]
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    target: Annotated[str, typer.Argument(metavar="SCRIPT", help="A script, folder or zip file; - is standard input.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS", help="Passed to it untouched.")] = None,
+    module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
+    simulate: Simulate = None,
+    strict: Annotated[bool, typer.Option(help="Stop when a change that training needs cannot be made.")] = True,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every change as it is applied.")] = False,
+) -> None:
+    """Patches, then runs SCRIPT as python does. Options of ours stand before SCRIPT."""
+    from patcher.run import run_module, run_path
+
+    with _simulating(simulate):
+        _patch(strict=strict, verbose=verbose or None)
+        sys.excepthook = _EXCEPTHOOK
+        (run_module if module else run_path)(target, arguments or [])
+
+
+@app.command()
+def report(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    simulate: Simulate = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Import this module first, so that its changes are in place."),
+    ] = None,
+) -> None:
+    """Tells what is patched on this machine. Exit code 1 if an import fails or a change that training needs does."""
+    with _simulating(simulate):
+        handle = _patch(strict=False)
+        failed = _import_all(imports or [])
+        found = handle.report()
+    _print_report(found, json)
+    if failed or any(entry.state is State.REFUSED and entry.change.required for entry in found.entries):
+        raise typer.Exit(1)
+
+
+def _simulating(mac: str | None) -> contextlib.AbstractContextManager[None]:
+    """Asks for a simulated Mac by the variable, so that processes which the program starts simulate it too."""
+    return contextlib.nullcontext() if mac is None else environment.temporarily({SIMULATE: mac})
+
+
+def _patch(*, strict: bool, verbose: bool | None = None) -> Handle:
+    try:
+        return patch_for_mac(strict=strict, verbose=verbose)
+    except PatcherError as error:
+        _wrong_use(error)
+
+
+def _wrong_use(error: PatcherError) -> NoReturn:
+    typer.echo(str(error), err=True)
+    raise typer.Exit(WRONG_USE) from error
+
+
+def _import_all(modules: list[str]) -> bool:
+    """Imports modules, whose chatter goes to stderr; says whether one failed."""
+    failed = False
+    for name in modules:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001 - any module of the user's: reported, and the exit code is 1
+            failed = True
+            typer.echo(f"import {name} failed: {type(error).__name__}: {error}", err=True)
+    return failed
+
+
+def _print_report(found: Report, json: bool) -> None:
+    if json:
+        typer.echo(found.to_json())
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(found)
+    else:
+        typer.echo(str(found))
+
+
+if __name__ == "__main__":
+    app()

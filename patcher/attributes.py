@@ -1,0 +1,40 @@
+"""Attributes as they are stored: static methods, class methods and properties unbound."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+MISSING = object()
+"""What stands for an attribute that is not there."""
+
+
+def lookup(holder: Any, name: str) -> Any:
+    """What ``holder`` or its bases have under ``name``, descriptors as they are; `MISSING` if nothing."""
+    there = inspect.getattr_static(holder, name, MISSING)
+    return getattr(holder, name, MISSING) if there is MISSING else there
+
+
+def is_wrapped(value: Any) -> bool:
+    """Whether a function stands in a class as static method, class method or property."""
+    return isinstance(value, (staticmethod, classmethod, property))
+
+
+def function_of(value: Any) -> Any:
+    """The function within a static method, class method or property; every other value as it is."""
+    if isinstance(value, property):
+        return value.fget
+    return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+
+
+def in_the_form_of(there: Any, replacement: Any) -> Any:
+    """The replacement as a static method, class method or property (setter kept) where the original is one."""
+    if is_wrapped(replacement) or not is_wrapped(there):
+        return replacement
+    return there.getter(replacement) if isinstance(there, property) else type(there)(replacement)
+
+
+def defining_package(value: Any) -> str:
+    """The top-level package that defines a function or class; "" for other values."""
+    module = getattr(function_of(value), "__module__", None)
+    return module.partition(".")[0] if isinstance(module, str) else ""

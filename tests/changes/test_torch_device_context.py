@@ -1,0 +1,26 @@
+"""``with torch.device(...)`` keeps acting on ``torch.tensor`` and ``torch.as_tensor``, which are patched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SCRIPT = """
+from patcher import patch_for_mac
+handle = patch_for_mac(simulate=True)
+import torch
+
+def devices():
+    with torch.device("meta"):
+        return [x.device.type for x in (torch.tensor([1.0]), torch.as_tensor([1.0]), torch.zeros(1))]
+
+assert devices() == ["meta"] * 3, devices()
+handle.undo()
+assert devices() == ["meta"] * 3, devices()
+"""
+
+
+def test_a_model_on_the_meta_device_is_recognised() -> None:
+    """transformers asks ``torch.tensor([]).device`` inside the context; a wrong answer leaves buffers uninitialised."""
+    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr

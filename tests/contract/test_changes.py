@@ -1,0 +1,327 @@
+"""Every change of the catalogue: complete, in form, and still fitting the libraries that are installed."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.specifiers import SpecifierSet
+
+from patcher.changes import catalogue
+from patcher.ledger import key_of, load
+from patcher.model import AnyChange, EnvDefault, Kernel, Patch, Shim, Substitute
+from patcher.signatures import parse_signature, same_shape
+
+ROOT = Path(__file__).parents[2]
+CHANGES, REPLACEMENTS = ROOT / "patcher" / "changes", ROOT / "patcher" / "replacements"
+LIBRARIES = {"accelerate", "bitsandbytes", "peft", "transformers", "triton", "trl", "unsloth", "unsloth_zoo"}
+
+CATALOGUE = catalogue()
+PATCHES = [change for change in CATALOGUE if isinstance(change, Patch)]
+OF_TORCH = [change for change in PATCHES if change.distribution == "torch"]
+OF_OTHERS = [change for change in PATCHES if change.distribution != "torch"]
+FILES = sorted(path.stem for path in CHANGES.glob("*.py") if path.stem != "__init__")
+
+every_change = pytest.mark.parametrize("change", CATALOGUE, ids=key_of)
+every_file = pytest.mark.parametrize("file", FILES)
+
+
+# -- form ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_catalogue_is_the_files() -> None:
+    """A new file in changes/ is found without being registered anywhere; no key occurs twice in the report."""
+    assert len(CATALOGUE) == sum(len(_changes_of(file)) for file in FILES)
+    assert [key for key, times in Counter(map(key_of, CATALOGUE)).items() if times > 1] == []
+
+
+@every_change
+def test_a_change_says_why_where_and_until_when(change: AnyChange) -> None:
+    """Each field is there for the reader of the report: a sentence, a source with its version, an end."""
+    for field in ("distribution", "why", "upstream", "until"):
+        text = getattr(change, field)
+        assert text.strip() == text and len(text) > 2, field
+    assert " " in change.why and " " in change.until
+    assert "\n" not in change.why
+
+
+@every_change
+def test_the_installed_version_has_been_reviewed(change: AnyChange) -> None:
+    """The specifier parses, bounds the versions from above or names them, and includes what the tests run with."""
+    reviewed = SpecifierSet(change.reviewed)
+    if isinstance(change, Shim):
+        assert change.version in reviewed
+    else:
+        assert importlib.metadata.version(change.distribution) in reviewed
+    if isinstance(change, (Patch, Substitute, Kernel)):
+        assert any(part.operator in ("==", "<", "<=", "~=") for part in reviewed)
+
+
+@every_file
+def test_a_file_is_named_after_its_library_and_its_replacements(file: str) -> None:
+    """changes/<x>.py says what replacements/<x>.py does; replacements may also be shared with another change file."""
+    changes = _changes_of(file)
+    if file != "environment":
+        distributions = {change.distribution.replace("-", "_") for change in changes}
+        assert len(distributions) == 1
+        (distribution,) = distributions
+        assert file == distribution or file.startswith(f"{distribution}_")
+    used = {module.rpartition(".")[2] for module in _replacement_modules(changes)}
+    assert used <= set(FILES)
+    if (REPLACEMENTS / f"{file}.py").exists():
+        assert file in used
+
+
+def test_every_replacement_file_belongs_to_a_change_file() -> None:
+    """Nothing is left behind when a change file is deleted."""
+    names = {path.stem for path in REPLACEMENTS.glob("*.py") if path.stem != "__init__"}
+    assert names <= set(FILES)
+
+
+@every_file
+def test_a_replacement_imports_no_patched_library_at_its_top(file: str) -> None:
+    """It is imported while that library's own module is: an import at the top would be circular, or too early."""
+    path = REPLACEMENTS / f"{file}.py"
+    if not path.exists():
+        return
+    roots = {name.partition(".")[0] for name in _imports_of(ast.parse(path.read_text()).body)}
+    assert roots & LIBRARIES == set()
+
+
+def test_the_catalogue_and_patch_for_mac_import_no_torch(answer_of: Callable[..., Any]) -> None:
+    """Reading every change, and installing all of them, imports none of the libraries."""
+    imported = answer_of(
+        "from patcher.changes import catalogue\n"
+        "catalogue()\n"
+        "from patcher import patch_for_mac\n"
+        "patch_for_mac(simulate='M1 8GB').report().to_json()\n"
+        f"answer(sorted({sorted(LIBRARIES | {'torch', 'numpy', 'rich', 'typer'})!r} & sys.modules.keys()))\n"
+    )
+    assert imported == []
+
+
+# -- replacements --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=key_of)
+def test_a_replacement_has_its_targets_name_and_parameters(patch: Patch) -> None:
+    """Every call of the target is a call of the replacement; inspect.getsource reads the replacement's own source."""
+    replacement = load(patch.replacement)
+    if patch.expects is None:
+        return
+    assert callable(replacement)
+    found, expected = inspect.signature(replacement), parse_signature(patch.expects)
+    assert same_shape(found, expected) or _takes_all_of(found, expected), f"{found} for {expected}"
+    name = patch.qualname.rpartition(".")[2]
+    assert replacement.__name__ == name or name == "__init__"
+    if inspect.isfunction(inspect.unwrap(replacement)):
+        assert inspect.unwrap(replacement).__module__.startswith("patcher.")
+        assert f"def {replacement.__name__}(" in inspect.getsource(replacement)
+
+
+def _takes_all_of(found: inspect.Signature, expected: inspect.Signature) -> bool:
+    """Whether ``found`` begins as ``expected`` does and takes the others by keyword only, some as ``**rest``."""
+    kind = inspect.Parameter
+    named = [p for p in found.parameters.values() if p.kind is kind.POSITIONAL_OR_KEYWORD]
+    by_keyword = {p.name for p in found.parameters.values() if p.kind is kind.KEYWORD_ONLY}
+    same_start = same_shape(
+        inspect.Signature(named), inspect.Signature(list(expected.parameters.values())[: len(named)])
+    )
+    takes_any = any(p.kind is kind.VAR_KEYWORD for p in found.parameters.values())
+    return same_start and takes_any and by_keyword <= set(expected.parameters)
+
+
+@pytest.mark.parametrize("change", [c for c in CATALOGUE if isinstance(c, (Kernel, Substitute))], ids=key_of)
+def test_kernels_and_conditions_can_be_imported(change: Kernel | Substitute) -> None:
+    """What a change refers to exists."""
+    for reference in _references_of(change):
+        assert load(reference) is not None
+    if isinstance(change, Substitute) and change.around is not None:
+        assert hasattr(load(change.around)(), "__enter__")
+
+
+# -- drift ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_installed_torch(answer_of: Callable[..., Any]) -> dict[str, list[object]]:
+    """Target to [exists, accepts its `expects`] in a torch that nobody has patched."""
+    found: dict[str, list[object]] = answer_of(
+        "import torch\n"
+        "from tests.contract.test_changes import OF_TORCH, look_at\n"
+        "answer({patch.target: look_at(patch) for patch in OF_TORCH})\n"
+    )
+    return found
+
+
+def look_at(patch: Patch) -> tuple[bool, str | None]:
+    """Whether the target exists in this process, and its parameters as text."""
+    try:
+        target = load(patch.target)
+    except AttributeError:
+        return False, None
+    return True, str(inspect.signature(target)) if patch.expects and not patch.adds else None
+
+
+@pytest.mark.parametrize("patch", OF_TORCH, ids=key_of)
+def test_a_target_in_torch_is_as_expected(patch: Patch, of_installed_torch: dict[str, list[Any]]) -> None:
+    """The installed torch has the function with the expected parameters, and lacks what a change adds."""
+    exists, parameters = of_installed_torch[patch.target]
+    assert exists is not patch.adds
+    if parameters is not None:
+        parameters = parameters.partition(" -> ")[0]
+        assert same_shape(_signature_from(parameters), parse_signature(str(patch.expects))), parameters
+
+
+@pytest.mark.parametrize("patch", OF_OTHERS, ids=key_of)
+def test_a_target_in_another_library_is_as_expected(patch: Patch) -> None:
+    """The source of the installed library defines the function with the expected parameters."""
+    definitions = list(_definitions(_body_of(patch.module), patch.qualname.split(".")))
+    if patch.adds:
+        return  # shown by importing the library: test_lifecycle.py
+    assert definitions, f"{patch.module} defines no {patch.qualname}"
+    if patch.expects is not None:
+        expected = parse_signature(patch.expects)
+        written = [f"({ast.unparse(definition.args)})" for definition in definitions]
+        assert any(same_shape(parse_signature(text), expected) for text in written), written
+
+
+@pytest.mark.parametrize("change", [c for c in CATALOGUE if isinstance(c, Substitute)], ids=key_of)
+def test_a_substituted_module_sets_the_names(change: Substitute) -> None:
+    """Its source assigns every name that is given another value."""
+    body = ast.Module(_body_of(change.module), [])
+    assigned = {node.id for node in ast.walk(body) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    assert {*change.constants, *change.references} <= assigned
+
+
+@pytest.mark.parametrize(
+    "change", [c for c in CATALOGUE if isinstance(c, EnvDefault) and c.distribution == "unsloth"], ids=key_of
+)
+def test_unsloth_reads_the_variable(change: EnvDefault) -> None:
+    """A variable that upstream no longer reads is not set."""
+    assert any(change.name in text for text in _sources())
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def answer_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Runs Python in a fresh process; gives what it passed to ``answer(value)``."""
+    folder = tmp_path_factory.mktemp("changes")
+    head = "import json, sys\ndef answer(value): print('ANSWER' + json.dumps(value))\n"
+
+    def run(code: str) -> Any:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-W", "ignore", "-c", head + code]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=120)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]
+        assert done.returncode == 0 and lines, f"{done.stdout}\n{done.stderr}"
+        return json.loads(lines[-1].removeprefix("ANSWER"))
+
+    return run
+
+
+def _changes_of(file: str) -> tuple[AnyChange, ...]:
+    changes: tuple[AnyChange, ...] = importlib.import_module(f"patcher.changes.{file}").CHANGES
+    return changes
+
+
+def _references_of(change: AnyChange) -> list[str]:
+    if isinstance(change, (Patch, Kernel)):
+        return [change.replacement]
+    if isinstance(change, Substitute):
+        return [*([change.around] if change.around else []), *change.references.values()]
+    return []
+
+
+def _replacement_modules(changes: tuple[AnyChange, ...]) -> set[str]:
+    modules = {reference.partition(":")[0] for change in changes for reference in _references_of(change)}
+    return {module for module in modules if module.startswith("patcher.")}
+
+
+def _imports_of(body: list[ast.stmt]) -> Iterator[str]:
+    """Modules imported when ``body`` runs: not those within functions."""
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _imports_of([child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)])
+
+
+@cache
+def _body_of(module: str) -> list[ast.stmt]:
+    """The statements of an installed module, found without importing its package."""
+    root, *rest = module.split(".")
+    spec = importlib.util.find_spec(root)
+    assert spec is not None and spec.submodule_search_locations is not None, f"{root} is not installed"
+    place = Path(spec.submodule_search_locations[0]).joinpath(*rest)
+    path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    assert path.exists(), f"the installed {root} has no module {module}"
+    return ast.parse(path.read_text()).body
+
+
+def _definitions(body: list[ast.stmt], path: list[str]) -> Iterator[ast.FunctionDef]:
+    """The functions that a body defines under a dotted name, also within its branches."""
+    if not path:
+        return
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            if node.name == path[0]:
+                yield from _definitions(node.body, path[1:])
+        elif isinstance(node, ast.FunctionDef):
+            if [node.name] == path:
+                yield node
+                yield from _definitions(body, _wrapped_by(node))
+        elif isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == path:
+            if isinstance(node.value, ast.Name):
+                yield from _definitions(body, [node.value.id])
+        else:
+            inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+            yield from _definitions(inner, path)
+
+
+def _wrapped_by(function: ast.FunctionDef) -> list[str]:
+    """The name in ``@functools.wraps(name)``, whose parameters ``inspect.signature`` shows."""
+    calls = [decorator for decorator in function.decorator_list if isinstance(decorator, ast.Call)]
+    return [ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) == "functools.wraps"]
+
+
+def _signature_from(text: str) -> inspect.Signature:
+    """The signature that ``str(signature)`` shows, annotations and default values aside."""
+    arguments = "".join(_without_reprs(text))
+    return parse_signature(arguments)
+
+
+def _without_reprs(text: str) -> Iterator[str]:
+    depth = 0
+    for character in text:  # <object at 0x...> is no Python
+        depth += character == "<"
+        yield "" if depth else character
+        depth -= character == ">"
+
+
+@cache
+def _sources() -> list[str]:
+    found = []
+    for package in ("unsloth", "unsloth_zoo"):
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.submodule_search_locations is not None
+        found += [path.read_text() for path in Path(spec.submodule_search_locations[0]).rglob("*.py")]
+    return found

@@ -1,0 +1,348 @@
+"""patch_for_mac on the real libraries, in fresh processes: every order of import, patch and undo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ORACLE = Path(sys.prefix) / "oracle"
+
+HEAD = """
+import importlib, importlib.metadata, importlib.util, json, os, sys, time
+def answer(**values):
+    print("ANSWER" + json.dumps(values, default=str))
+def states(handle, *names):
+    return {entry["target"]: entry["state"] for entry in json.loads(handle.report().to_json())["changes"]
+            if entry["state"] in names}
+def refusal(call):
+    try:
+        call()
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+"""
+
+
+class Run(Protocol):
+    def __call__(self, code: str, *, path: Path | None = None, **variables: str) -> dict[str, Any]: ...
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs Python in a fresh process, in an empty folder; gives what it passed to ``answer(**values)``."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    unset = ("UNSLOTH_", "PYTORCH_MPS_", "PYTORCH_ENABLE_MPS", "TOKENIZERS_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
+
+    def fresh(code: str, *, path: Path | None = None, **variables: str) -> dict[str, Any]:
+        found_first = os.pathsep.join(str(place) for place in (path, ROOT) if place is not None)
+        settings = {"PYTHONPATH": found_first, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", HEAD + code],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={**clean, **settings, **variables},
+            timeout=400,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]
+        assert done.returncode == 0 and lines, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        found: dict[str, Any] = json.loads(lines[-1].removeprefix("ANSWER"))
+        return found | {"stderr": done.stderr}
+
+    return fresh
+
+
+# -- without the heavy libraries -----------------------------------------------------------------------------------
+
+
+def test_patch_for_mac_takes_less_than_150_ms_and_imports_no_torch(run: Run) -> None:
+    """The best of five fresh processes, so that another program's load does not count; import of patcher included."""
+    code = (
+        "began = time.perf_counter()\n"
+        "from patcher import patch_for_mac\n"
+        "patch_for_mac(simulate='M3 Max 36GB')\n"
+        "answer(seconds=time.perf_counter() - began, heavy=[m for m in ('torch', 'numpy', 'rich') if m in sys.modules])"
+    )
+    found = [run(code) for _ in range(5)]
+    assert found[0]["heavy"] == []
+    assert min(one["seconds"] for one in found) < 0.150
+
+
+def test_patch_and_undo_without_any_import_leave_the_process_as_it_was(run: Run) -> None:
+    """Variables, import hooks, modules and metadata are those of before; patching again works."""
+    found = run(
+        "from patcher import patch_for_mac\n"
+        "before = dict(os.environ), list(sys.meta_path), importlib.util.find_spec('triton')\n"
+        "for _ in range(2):\n"
+        "    handle = patch_for_mac(simulate=True)\n"
+        "    import triton.language\n"
+        "    inside = os.environ['PYTORCH_ENABLE_MPS_FALLBACK'], len(sys.meta_path), triton.__version__\n"
+        "    inside += importlib.metadata.version('triton'), importlib.util.find_spec('triton').origin\n"
+        "    handle.undo()\n"
+        "after = dict(os.environ), list(sys.meta_path), importlib.util.find_spec('triton')\n"
+        "left = [name for name in sys.modules if name.split('.')[0] == 'triton']\n"
+        "gone = refusal(lambda: importlib.metadata.version('triton'))\n"
+        "answer(same=before == after, inside=inside, hooks=len(before[1]), left=left, gone=gone[0])"
+    )
+    assert found["same"] and found["left"] == [] and found["gone"] == "PackageNotFoundError"
+    fallback, hooks, version, distribution, origin = found["inside"]
+    assert fallback == "1" and hooks == found["hooks"] + 1
+    assert version == distribution and Path(origin).parts[-3:] == ("shims", "triton", "__init__.py")
+
+
+def test_a_real_triton_is_not_shadowed(run: Run, tmp_path: Path) -> None:
+    """Neither its module nor its version; the report says where it is installed."""
+    planted = tmp_path / "planted"
+    (planted / "triton").mkdir(parents=True)
+    (planted / "triton" / "__init__.py").write_text("__version__ = '77.0'")
+    (planted / "triton-77.0.dist-info").mkdir()
+    (planted / "triton-77.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: triton\nVersion: 77.0\n")
+    found = run(
+        "from patcher import patch_for_mac\n"
+        "handle = patch_for_mac(simulate=True)\n"
+        "spec = importlib.util.find_spec('triton').origin\n"
+        "import triton\n"
+        "answer(file=triton.__file__, spec=spec, version=importlib.metadata.version('triton'), text=str(handle.report()))",
+        path=planted,
+    )
+    assert found["file"] == found["spec"] == str(planted / "triton" / "__init__.py")
+    assert found["version"] == "77.0" and f"a real triton is installed: {found['file']}" in found["text"]
+
+
+FAKE_UNSLOTH = "try:\n    import unsloth.kernels.rms_layernorm\nexcept Exception:\n    pass\n"
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_unsloth_of_another_shape_is_refused_at_its_import(run: Run, tmp_path: Path, strict: bool) -> None:
+    """A changed kernel is named at `import unsloth` though upstream swallows exceptions; strict=False reports it."""
+    kernels = tmp_path / "planted" / "unsloth" / "kernels"
+    kernels.mkdir(parents=True)
+    (kernels.parent / "__init__.py").write_text(FAKE_UNSLOTH)
+    (kernels / "__init__.py").write_text("")
+    (kernels / "rms_layernorm.py").write_text("def _rms_forward(x, weight): pass\ndef _rms_backward(*args): pass\n")
+    info = tmp_path / "planted" / "unsloth-2099.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: unsloth\nVersion: 2099.1\n")
+    found = run(
+        "from patcher import patch_for_mac\n"
+        f"handle = patch_for_mac(simulate=True, strict={strict})\n"
+        "error = refusal(lambda: importlib.import_module('unsloth'))\n"
+        "answer(error=error, refused=states(handle, 'refused'))",
+        path=tmp_path / "planted",
+    )
+    target = "unsloth.kernels.rms_layernorm:_rms_forward"
+    assert target in found["refused"]
+    if not strict:
+        assert found["error"] is None
+        message = found["stderr"]
+    else:
+        kind, message = found["error"]
+        assert kind == "GateClosed"
+    for part in (
+        target,
+        "unsloth 2099.1",
+        "(X, W, eps, gemma, wrap, multirow=None)",
+        "(x, weight)",
+        "unsloth==2026.10.9",
+    ):
+        assert part in message
+
+
+# -- orders of import ----------------------------------------------------------------------------------------------
+
+ORDER = """
+from patcher import patch_for_mac
+for name in {first!r}:
+    importlib.import_module(name)
+handle = patch_for_mac(simulate="M3 Max 36GB")
+again = patch_for_mac() is handle
+for name in {then!r}:
+    importlib.import_module(name)
+import torch, transformers
+device = transformers.TrainingArguments("out", optim="adamw_8bit", report_to=[]).device
+ones = torch.ones(2, device="cuda").device.type
+memory = torch.cuda.mem_get_info()[1]
+bad, pending = states(handle, "refused", "unreviewed"), states(handle, "pending")
+handle.undo()
+after = refusal(lambda: torch.ones(2, device="cuda"))
+answer(again=again, device=device, ones=ones, memory=memory, bad=bad, pending=pending, after=after)
+"""
+
+TRAINING = ("transformers.trainer", "transformers.modeling_utils", "transformers.generation.utils")
+TRL = ("trl.trainer.utils", "trl.trainer.sft_trainer", "trl.trainer.dpo_trainer")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ((), (*TRAINING, *TRL)),
+        (("torch",), (*TRAINING, *TRL)),
+        (TRAINING, TRL),
+        ((*TRAINING, *TRL, "peft", "accelerate"), ()),
+    ],
+    ids=["patch first", "torch first", "transformers first", "trl and peft first"],
+)
+def test_every_order_ends_in_the_same_state(run: Run, first: tuple[str, ...], then: tuple[str, ...]) -> None:
+    """Whichever library is imported before the patch: all its changes are in place, and gone after undo."""
+    found = run(ORDER.format(first=first, then=then))
+    assert found["again"] and found["bad"] == {}
+    assert found["device"] == "mps:0" or found["device"] == "mps"
+    assert found["ones"] == "mps" and found["memory"] == 27 * 2**30
+    roots = {target.partition(":")[0].partition(".")[0] for target in found["pending"]}
+    assert roots <= {"module unsloth", "module unsloth_zoo", "unsloth", "unsloth_zoo", "trl"}
+    assert not [target for target in found["pending"] if target.startswith(("trl.trainer", "trl.kernels.chunked_log"))]
+    assert found["after"] is not None, "torch.ones(device='cuda') still lands on mps"
+
+
+@pytest.mark.slow
+def test_a_module_that_copied_an_original_is_named_and_nothing_changes(run: Run, tmp_path: Path) -> None:
+    """TooLate names the holder of torch.amp.custom_fwd; environment and import hooks are as before."""
+    (tmp_path / "planted").mkdir()
+    (tmp_path / "planted" / "their_layers.py").write_text("from torch.amp import custom_fwd as forward")
+    found = run(
+        "import their_layers\n"
+        "from patcher import patch_for_mac\n"
+        "before = dict(os.environ), list(sys.meta_path)\n"
+        "error = refusal(lambda: patch_for_mac(simulate=True))\n"
+        "same = before == (dict(os.environ), list(sys.meta_path))\n"
+        "handle = patch_for_mac(simulate=True, strict=False)\n"
+        "answer(error=error, same=same, text=str(handle.report()))",
+        path=tmp_path / "planted",
+    )
+    kind, message = found["error"]
+    assert kind == "TooLate" and "their_layers.forward holds torch.amp:custom_fwd" in message
+    assert "nothing changed" in message and found["same"]
+    assert "their_layers.forward had already copied the original and keeps it" in found["text"]
+
+
+SNAPSHOT = """
+for name in {modules!r}:
+    importlib.import_module(name)
+import torch
+from types import ModuleType
+from patcher.simulator import start
+start("M3 Max 36GB")
+ROOTS = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
+
+def look():
+    seen = dict()
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in ROOTS and isinstance(module, ModuleType):
+            for key, value in list(vars(module).items()):
+                seen[name + ":" + key] = value
+                if isinstance(value, type):
+                    seen.update({{name + ":" + key + "." + inner: held for inner, held in list(vars(value).items())}})
+    return seen
+
+def kernels():
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return [has("aten::" + op, "CUDA") for op in ("empty.memory_format", "empty_strided", "tril_indices")]
+
+from patcher import patch_for_mac
+patch_for_mac(simulate="M3 Max 36GB").undo()      # what the patches themselves import is imported now
+outside = dict(os.environ), list(sys.meta_path), kernels()
+before = look()
+handle = patch_for_mac(simulate="M3 Max 36GB")
+applied, inside = states(handle, "applied"), look()
+handle.undo()
+after = look()
+def differences(one, two):
+    return [key for key in {{*one, *two}} if one.get(key) is not two.get(key)
+            and not isinstance(two.get(key), ModuleType) and not key.endswith("_abc_impl")]
+answer(changed=differences(before, after), touched=differences(before, inside), applied=applied, names=len(before),
+       same=outside == (dict(os.environ), list(sys.meta_path), kernels()))
+"""
+
+
+@pytest.mark.slow
+def test_undo_leaves_every_foreign_module_and_class_as_it_was(run: Run) -> None:
+    """Every name of every imported module of six libraries, and of their classes, is the same object afterwards."""
+    modules = (*TRAINING, *TRL, "peft", "accelerate", "bitsandbytes")
+    found = run(SNAPSHOT.format(modules=modules))
+    assert found["names"] > 100_000, "the snapshot sees the libraries"
+    patched = [target for target in found["applied"] if ":" in target and "::" not in target]
+    assert len(patched) > 50 and set(patched) <= set(found["touched"]), "the snapshot sees the patches"
+    assert found["changed"] == [] and found["same"]
+
+
+@pytest.mark.slow
+def test_unsloth_comes_up_on_mps_and_goes_back(run: Run) -> None:
+    """The pinned Unsloth passes the gate with every change of its modules in place; undo reaches the copies too."""
+    found = run(
+        "from patcher import patch_for_mac\n"
+        "meta_path, variables = list(sys.meta_path), dict(os.environ)\n"
+        "handle = patch_for_mac(simulate='M3 Max 36GB')\n"
+        "import unsloth\n"
+        "from unsloth.models import llama, _utils\n"
+        "bad, pending = states(handle, 'refused', 'unreviewed', 'skipped'), states(handle, 'pending')\n"
+        "types = unsloth.DEVICE_TYPE, _utils.DEVICE_TYPE_TORCH, unsloth.device_type.get_device_type()\n"
+        "copied = llama.decode_rope_inplace.__module__\n"
+        "handle.undo()\n"
+        "back = llama.decode_rope_inplace.__module__\n"
+        "left = {name for name in os.environ if os.environ[name] != variables.get(name)} & set(handle_names)\n"
+        "answer(bad=bad, pending=pending, types=types, copied=copied, back=back, left=sorted(left),\n"
+        "       finders=[type(f).__name__ for f in sys.meta_path if type(f).__module__.startswith('patcher')])".replace(
+            "handle = patch_for_mac(simulate='M3 Max 36GB')\n",
+            "handle = patch_for_mac(simulate='M3 Max 36GB')\n"
+            "handle_names = [t[1:] for t in states(handle, 'applied') if t.startswith('$')]\n",
+        )
+    )
+    assert set(found["bad"]) <= {"shim bitsandbytes"}
+    assert found["types"] == ["mps", "mps", "mps"]
+    assert found["copied"].startswith("patcher.") and found["back"].startswith("unsloth.")
+    assert found["left"] == [] and found["finders"] == []
+    optional = ("unsloth.kernels.moe.", "unsloth.kernels.large_head_attention:", "trl.kernels.chunked_divergence:")
+    assert [target for target in found["pending"] if not target.startswith(optional)] == []
+
+
+@pytest.mark.slow
+def test_a_call_after_unsloth_names_it(run: Run) -> None:
+    """The real Unsloth, imported first: TooLate says to move the line to the top."""
+    assert (ORACLE / "triton").is_dir(), f"no Triton in {ORACLE}: run `make {ORACLE}`"
+    found = run(
+        "import unsloth_zoo\n"
+        "from patcher import patch_for_mac\n"
+        "answer(error=refusal(lambda: patch_for_mac(simulate=True)))",
+        path=ORACLE,
+        UNSLOTH_ALLOW_CPU="1",
+        UNSLOTH_FORCE_GPU_PATH="1",
+    )
+    kind, message = found["error"]
+    assert kind == "TooLate" and "after `import unsloth_zoo`" in message and "top of the script" in message
+
+
+@pytest.mark.slow
+def test_transformers_and_trl_alone_get_what_applies(run: Run, tmp_path: Path) -> None:
+    """Without unsloth, peft and bitsandbytes nothing is refused; a version nobody read is patched as unreviewed."""
+    info = tmp_path / "planted" / "transformers-5.99.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 5.99\n")
+    found = run(
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('unsloth', 'unsloth_zoo', 'peft', 'bitsandbytes'):\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "from patcher import patch_for_mac\n"
+        "handle = patch_for_mac(simulate=True)\n"
+        "from trl import SFTConfig\n"
+        "config = SFTConfig('out', optim='adamw_8bit', report_to=[])\n"
+        "import bitsandbytes\n"
+        "answer(optim=config.optim, device=config.device, bnb=bitsandbytes.__file__, refused=states(handle, 'refused'),\n"
+        "       unreviewed=states(handle, 'unreviewed'), reason=handle.report().to_json())",
+        path=tmp_path / "planted",
+    )
+    assert found["refused"] == {} and "adamw_torch" in found["optim"] and found["device"].startswith("mps")
+    assert Path(found["bnb"]).parts[-3:-1] == ("shims", "bitsandbytes")
+    assert "transformers.training_args:TrainingArguments.__post_init__" in found["unreviewed"]
+    assert {target.partition(".")[0] for target in found["unreviewed"]} == {"transformers"}
+    assert '"installed": "5.99"' in found["reason"]

@@ -1,0 +1,72 @@
+"""The main job, as `make demo` runs it: examples/finetune.py, unmodified, on the simulated Mac."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.e2e.process import clean_environment
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(script: str, *arguments: str, folder: Path) -> str:
+    """The output of a script of examples/ that was started in ``folder``."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / script), *arguments],
+        cwd=folder,
+        env=clean_environment(UNSLOTH_SIMULATE_MAC="1"),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder in which the demo ran, and what it printed."""
+    folder = tmp_path_factory.mktemp("main-job")
+    run("prepare_smollm2.py", "demo", folder=folder)
+    return folder / "demo", run("finetune.py", folder=folder)
+
+
+def test_the_demo_says_what_a_user_wants_to_know(demo: tuple[Path, str]) -> None:
+    """The loss falls; the answers before and after differ; peak memory and the files are named."""
+    _, output = demo
+    found = re.search(r"loss: +([\d.]+) over the first five steps, ([\d.]+) over the last", output)
+    assert found is not None, output[-2000:]
+    assert float(found[2]) < 0.9 * float(found[1])
+    before, after = re.search(r"before: +(.*)\nafter: +(.*)\n", output).groups()  # type: ignore[union-attr]
+    assert before and after and before != after
+    assert "megabyte" in before
+    assert 0.3 < float(re.search(r"peak memory: +([\d.]+) GiB", output)[1]) < 4  # type: ignore[index]
+
+
+def test_the_adapter_is_pefts_own(demo: tuple[Path, str]) -> None:
+    """PEFT loads it on the CPU without patches, and the merged model says the same as base and adapter."""
+    folder, output = demo
+    tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(folder / "SmolLM2-135M-Instruct", dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, folder / "adapter").eval()
+    merged = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32).eval()
+    chat = [{"role": "user", "content": "What is a megabyte?"}]
+    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        expected, found = adapted(**inputs).logits, merged(**inputs).logits
+    # The merged weights are rounded to bf16, 2^-9 relative each; 30 layers of it stay within a few percent.
+    assert (found - expected).norm() < 0.05 * expected.norm()
+    tokens = merged.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    after = re.search(r"after: +(.*)\n", output)[1]  # type: ignore[index]
+    assert after.startswith(tokenizer.decode(tokens, skip_special_tokens=True)[:4])

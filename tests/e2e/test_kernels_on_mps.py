@@ -1,0 +1,33 @@
+"""Unsloth's and TRL's own functions run on the simulated Mac, without a call that needs CUDA."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_kernels_give_the_same_on_mps_and_on_the_cpu(tmp_path: Path) -> None:
+    """LoRA, 4-bit weights, both attentions, experts and TRL's functions: within one bf16 eps, gradients included."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("UNSLOTH_", "PYTORCH_"))}
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.e2e.kernels_on_mps"],
+        cwd=tmp_path,  # Unsloth writes its compile cache into the working directory
+        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    distances = json.loads(run.stdout.strip().splitlines()[-1])
+    assert len(distances) == 8
+    for case, values in distances.items():
+        assert max(values) <= 2**-8, (case, values)

@@ -1,0 +1,299 @@
+"""A session on tiny libraries: order of imports, the gate, late calls, shims and variables."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from patcher import imports
+from patcher.errors import GateClosed, RefusedChange, TooLate
+from patcher.ledger import LEDGER
+from patcher.model import AnyChange, EnvDefault, Shim, State, Substitute
+from patcher.session import Session
+from tests.engine.conftest import OURS, Library, patch
+
+Start = Callable[..., Session]
+TEXT: dict[str, Any] = {"distribution": "lib", "reviewed": "==1.*", "why": "w", "upstream": "u", "until": "u"}
+
+
+@pytest.fixture(autouse=True)
+def lib(library: Library) -> None:
+    """A library whose package copies names from its core, a user of it, and the replacements."""
+    library.package("lib", "from lib.core import f")
+    library.write("lib.core", "def f(a): return 'original'\nclass C:\n    def m(self): return 'original'")
+    library.write("user", "from lib.core import f")
+    library.write(OURS, "def f(a): return 'replaced'\ndef m(self): return 'replaced'")
+
+
+def _state(change: AnyChange) -> State:
+    return LEDGER.entry(change).state
+
+
+def test_patch_then_import_reaches_every_copy_and_undo_takes_it_back(start: Start) -> None:
+    """The order that users are told to follow."""
+    change = patch("lib.core:f", "f", expects="(a)")
+    start(change)
+    assert _state(change) is State.PENDING
+    user = importlib.import_module("user")
+    assert user.f(1) == sys.modules["lib"].f(1) == sys.modules["lib.core"].f(1) == "replaced"
+    LEDGER.undo()
+    assert user.f(1) == sys.modules["lib"].f(1) == sys.modules["lib.core"].f(1) == "original"
+
+
+def test_reloading_a_patched_module_patches_it_again(start: Start) -> None:
+    """importlib.reload runs the body through the finder."""
+    start(patch("lib.core:f", "f"))
+    core = importlib.import_module("lib.core")
+    importlib.reload(core)
+    assert core.f(1) == "replaced"
+    LEDGER.undo()
+    assert core.f(1) == "original"
+
+
+def test_a_late_call_names_the_module_that_copied_and_changes_nothing(start: Start) -> None:
+    """TooLate says which module holds what, before anything is touched."""
+    user = importlib.import_module("user")
+    before = list(sys.meta_path)
+    with pytest.raises(TooLate, match=r"(?s)user\.f holds lib\.core:f.*nothing changed.*strict=False") as error:
+        start(patch("lib.core:f", "f"))
+    assert "lib.f holds lib.core:f" in str(error.value)
+    assert user.f(1) == "original" and sys.meta_path == before and LEDGER.entries() == []
+
+
+def test_a_late_call_without_strict_patches_what_it_reaches_and_reports_the_copy(start: Start) -> None:
+    """The report names the holder of the original."""
+    user = importlib.import_module("user")
+    change = patch("lib.core:f", "f")
+    start(change, strict=False)
+    assert sys.modules["lib.core"].f(1) == "replaced" and user.f(1) == "original"
+    assert (
+        _state(change) is State.UNREVIEWED and "user.f had already copied the original" in LEDGER.entry(change).detail
+    )
+
+
+def test_a_late_call_still_patches_class_attributes(start: Start) -> None:
+    """A class is shared by all who copied it."""
+    core = importlib.import_module("lib.core")
+    start(patch("lib.core:C.m", "m"))
+    assert core.C().m() == "replaced"
+
+
+def test_a_copy_of_a_change_that_is_not_required_does_not_stop_a_late_call(start: Start) -> None:
+    """It is reported only."""
+    importlib.import_module("user")
+    change = patch("lib.core:f", "f", required=False)
+    start(change)
+    assert "user.f had already copied" in LEDGER.entry(change).detail
+
+
+def test_a_refusal_is_raised_at_the_import_where_there_is_no_gate(start: Start) -> None:
+    """Outside of unsloth's import nobody else would see it."""
+    change = patch("lib.core:f", "f", expects="(b)")
+    start(change)
+    with pytest.raises(RefusedChange, match=r"(?s)lib\.core:f.*\(b\).*found: +\(a\)"):
+        importlib.import_module("user")
+    assert _state(change) is State.REFUSED
+
+
+def test_a_refusal_of_what_is_imported_already_undoes_everything(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """patch_for_mac raises, and the process is as before the call."""
+    monkeypatch.delenv("ENGINE_DEFAULT", raising=False)
+    core = importlib.import_module("lib.core")
+    variable = EnvDefault(name="ENGINE_DEFAULT", value="1", **TEXT)
+    before = list(sys.meta_path)
+    with pytest.raises(RefusedChange):
+        start(variable, patch("lib.core:C.m", "m"), patch("lib.core:C.gone", "m"))
+    assert core.C().m() == "original" and sys.meta_path == before and "ENGINE_DEFAULT" not in os.environ
+
+
+def test_without_strict_a_refusal_is_reported_only(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """The import goes on with the original, and a warning says so."""
+    change = patch("lib.core:f", "f", expects="(b)")
+    start(change, strict=False)
+    assert importlib.import_module("user").f(1) == "original"
+    assert _state(change) is State.REFUSED and "lib.core:f" in caplog.text
+
+
+def test_a_change_that_is_not_required_may_be_refused(start: Start) -> None:
+    """Neither the import nor the gate fails."""
+    change = patch("lib.core:f", "f", expects="(b)", required=False)
+    start(change)
+    importlib.import_module("user")
+    assert _state(change) is State.REFUSED
+
+
+# -- the gate ------------------------------------------------------------------------------------------------------
+
+SWALLOWING = "try:\n    import unsloth.kernels\nexcept Exception:\n    pass\n"
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_the_gate_shows_a_refusal_that_upstream_swallowed(
+    start: Start, library: Library, strict: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`import unsloth` fails with what was refused although it guards its own imports; strict=False warns."""
+    library.package("unsloth", SWALLOWING)
+    library.write("unsloth.kernels", "def f(other): pass")
+    start(patch("unsloth.kernels:f", "f", expects="(a)"), strict=strict)
+    if not strict:
+        importlib.import_module("unsloth")
+        assert "unsloth.kernels:f" in caplog.text
+        return
+    with pytest.raises(GateClosed, match=r"(?s)1 change.*unsloth\.kernels:f.*\(a\).*\(other\).*strict=False"):
+        importlib.import_module("unsloth")
+    assert "unsloth" not in sys.modules
+
+
+def test_the_gate_shows_a_replacement_that_could_not_be_imported(start: Start, library: Library) -> None:
+    """An ImportError in our own code is not taken for a missing optional library."""
+    library.package("unsloth", SWALLOWING.replace("Exception", "ImportError"))
+    library.write("unsloth.kernels", "def f(a): pass")
+    library.write(OURS, "import no_such_library")
+    start(patch("unsloth.kernels:f", "f"))
+    with pytest.raises(GateClosed, match="No module named 'no_such_library'"):
+        importlib.import_module("unsloth")
+
+
+def test_the_gate_shows_a_module_that_upstream_no_longer_has(start: Start, library: Library) -> None:
+    """A renamed kernel file would otherwise stay pending for ever."""
+    library.package("unsloth", "import unsloth.kernels.new_name")
+    library.package("unsloth.kernels", "")
+    library.write("unsloth.kernels.new_name", "def f(a): pass")
+    start(patch("unsloth.kernels.old_name:f", "f"))
+    with pytest.raises(GateClosed, match=r"no module unsloth\.kernels\.old_name"):
+        importlib.import_module("unsloth")
+
+
+def test_the_gate_shows_a_module_that_was_imported_past_the_finder(start: Start, library: Library) -> None:
+    """Another import hook in front of ours can hide a module from it."""
+    library.package(
+        "unsloth", "import sys, types\nsys.modules['unsloth.kernels'] = types.ModuleType('unsloth.kernels')"
+    )
+    start(patch("unsloth.kernels:f", "f"))
+    with pytest.raises(GateClosed, match=r"unsloth\.kernels was imported past"):
+        importlib.import_module("unsloth")
+
+
+def test_the_gate_is_open_for_what_is_imported_later(start: Start, library: Library) -> None:
+    """A module that exists and has not been imported yet is patched when it is."""
+    library.package("unsloth", "")
+    library.write("unsloth.later", "def f(a): return 'original'")
+    start(patch("unsloth.later:f", "f"))
+    importlib.import_module("unsloth")
+    assert importlib.import_module("unsloth.later").f(1) == "replaced"
+
+
+@pytest.mark.parametrize("package", ["unsloth", "unsloth_zoo"])
+def test_a_call_after_unsloth_says_so(start: Start, library: Library, package: str) -> None:
+    """Unsloth copies everything while it is imported: nothing can be done any more, strict or not."""
+    library.package(package, "")
+    importlib.import_module(package)
+    for strict in (True, False):
+        with pytest.raises(TooLate, match=rf"(?s)after `import {package}`.*nothing changed.*top of the script"):
+            start(strict=strict)
+
+
+# -- substitutes, shims, variables ---------------------------------------------------------------------------------
+
+
+def test_a_substitute_holds_during_the_body_and_its_constants_after_it(start: Start, library: Library) -> None:
+    """Who copies names from the module gets the new ones; the conditions end with the body."""
+    library.package("lib", "from lib.device import TYPE as copied")
+    library.write("lib.device", f"import {OURS}\nTYPE = 'cpu'\nduring = {OURS}.inside")
+    library.write(
+        OURS,
+        "from contextlib import contextmanager\ninside = False\n@contextmanager\ndef around():\n    global inside\n"
+        "    inside = True\n    try:\n        yield\n    finally:\n        inside = False\n",
+    )
+    change = Substitute(module="lib.device", around=f"{OURS}:around", constants={"TYPE": "mps"}, **TEXT)
+    start(change)
+    lib = importlib.import_module("lib")
+    assert lib.copied == "mps" and sys.modules["lib.device"].during and not sys.modules[OURS].inside
+    assert _state(change) is State.UNREVIEWED
+
+
+def test_a_substitute_whose_conditions_cannot_be_imported_is_refused(start: Start, library: Library) -> None:
+    """The import of the module fails with the reason, and not with an ImportError."""
+    library.write("lib.device", "TYPE = 'cpu'")
+    change = Substitute(module="lib.device", around="no_such_library:around", **TEXT)
+    start(change)
+    with pytest.raises(RefusedChange, match="no_such_library"):
+        importlib.import_module("lib.device")
+    assert _state(change) is State.REFUSED
+
+
+def test_a_substitute_that_the_machine_does_not_need_is_skipped(start: Start, library: Library) -> None:
+    """Neither its conditions nor its constants are used."""
+    library.write("lib.device", "TYPE = 'cpu'")
+    change = Substitute(
+        module="lib.device", around="nowhere:around", constants={"TYPE": "mps"}, skip=lambda _: "as is", **TEXT
+    )
+    start(change)
+    assert importlib.import_module("lib.device").TYPE == "cpu" and _state(change) is State.SKIPPED
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_a_shim_stands_in_only_where_nothing_real_is_installed(
+    start: Start, library: Library, monkeypatch: pytest.MonkeyPatch, real: bool
+) -> None:
+    """Changes of a library that a shim stands in for are skipped; those of a real one are applied."""
+    monkeypatch.setattr(imports, "SHIMS", library.folder / "shims")
+    (library.folder / "shims" / "fakelib").mkdir(parents=True)
+    (library.folder / "shims" / "fakelib" / "__init__.py").write_text("origin = 'shim'")
+    if real:
+        library.package("fakelib", "origin = 'real'\ndef f(a): return 'original'")
+    shim = Shim(module="fakelib", version="1.0+patcher", **{**TEXT, "distribution": "fakelib"})
+    change = patch("fakelib:f", "f", distribution="fakelib")
+    start(shim, change)
+    assert importlib.import_module("fakelib").origin == ("real" if real else "shim")
+    assert _state(shim) is (State.SKIPPED if real else State.APPLIED)
+    assert _state(change) is (State.UNREVIEWED if real else State.SKIPPED)
+    assert ("a real fakelib is installed" if real else "stands in as 1.0+patcher") in LEDGER.entry(shim).detail
+
+
+def test_variables_are_set_where_the_user_set_nothing_and_restored(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user's value stays, undo removes ours, and one that the user changed since stays too."""
+    monkeypatch.setenv("ENGINE_USER", "theirs")
+    for name in ("ENGINE_OURS", "ENGINE_CHANGED", "ENGINE_DERIVED", "ENGINE_SKIPPED"):
+        monkeypatch.delenv(name, raising=False)
+    changes = [EnvDefault(name=f"ENGINE_{name}", value="ours", **TEXT) for name in ("USER", "OURS", "CHANGED")]
+    derived = EnvDefault(name="ENGINE_DERIVED", value="x", derive=lambda env: env["ENGINE_USER"] + "!", **TEXT)
+    skipped = EnvDefault(name="ENGINE_SKIPPED", value="x", skip=lambda _: "no need", **TEXT)
+    start(*changes, derived, skipped)
+    assert {name: value for name, value in os.environ.items() if name.startswith("ENGINE_")} == {
+        "ENGINE_USER": "theirs",
+        "ENGINE_OURS": "ours",
+        "ENGINE_CHANGED": "ours",
+        "ENGINE_DERIVED": "theirs!",
+    }
+    assert LEDGER.entry(changes[0]).detail == "the user has set ENGINE_USER=theirs"
+    monkeypatch.setenv("ENGINE_CHANGED", "since then")
+    LEDGER.undo()
+    assert os.environ["ENGINE_USER"] == "theirs" and os.environ["ENGINE_CHANGED"] == "since then"
+    assert "ENGINE_OURS" not in os.environ and "ENGINE_DERIVED" not in os.environ
+
+
+def test_a_variable_that_is_set_too_late_is_reported(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """The library that reads it when it is imported has been imported."""
+    importlib.import_module("lib")
+    change = EnvDefault(name="ENGINE_LATE", value="1", before="lib", **TEXT)
+    start(change)
+    assert "lib was imported before patch_for_mac()" in LEDGER.entry(change).detail
+    assert "ENGINE_LATE" in caplog.text
+
+
+def test_every_change_is_logged_as_it_is_applied(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """UNSLOTH_VERBOSE prints these lines."""
+    caplog.set_level(logging.INFO, logger="patcher")
+    start(EnvDefault(name="ENGINE_LOGGED", value="1", **TEXT), patch("lib.core:f", "f"))
+    assert "applied    $ENGINE_LOGGED" in caplog.text and "lib.core:f" not in caplog.text
+    importlib.import_module("user")
+    assert "unreviewed lib.core:f" in caplog.text
