@@ -78,9 +78,12 @@ def _simulating(mac: str | None) -> contextlib.AbstractContextManager[None]:
 
 def _patch(*, strict: bool, verbose: bool | None = None) -> Handle:
     try:
-        return patch_for_mac(strict=strict, verbose=verbose)
+        handle = patch_for_mac(strict=strict, verbose=verbose)
     except PatcherError as error:
         _wrong_use(error)
+    if verbose and not handle.active:
+        typer.echo(str(handle.report()), err=True)
+    return handle
 
 
 def _wrong_use(error: PatcherError) -> NoReturn:

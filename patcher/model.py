@@ -123,10 +123,13 @@ class Shim(Change):
     Attributes:
         module: the top-level import name, e.g. ``"triton"``; the files are in ``shims/<module>``.
         version: what ``importlib.metadata.version(distribution)`` answers for the shim.
+        missed_by: ``"package.module:name"`` of names that are None where that module was imported without the package;
+            a shim that comes after that is too late for them.
     """
 
     module: str
     version: str
+    missed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,18 +81,21 @@ class Session:
         LEDGER.mark_in_place(change, value)
 
     def _offer_shim(self, change: Shim) -> None:
-        reason = change.skip(self.machine) if change.skip else None
-        real = imports.real_install(change.module)
-        if reason is None and real is not None:
-            reason = f"a real {change.module} is installed: {real}"
+        reason = self._why_no_shim(change)
         if reason is not None:
             LEDGER.mark(change, State.SKIPPED, reason)
             return
+        detail = "; ".join([f"stands in as {change.version}", *self._missed(change)])
         self._finder.shim(change)
-        LEDGER.mark_in_place(change, f"stands in as {change.version}")
+        LEDGER.mark_in_place(change, detail)
         for other in self.changes:
             if isinstance(other, _OF_A_MODULE) and _root(other.module) == change.module:
                 LEDGER.mark(other, State.SKIPPED, f"the shim stands in for {change.module}")
+
+    def _why_no_shim(self, change: Shim) -> str | None:
+        reason = change.skip(self.machine) if change.skip else None
+        real = imports.real_install(change.module)
+        return f"a real {change.module} is installed: {real}" if reason is None and real is not None else reason
 
     # -- imports ---------------------------------------------------------------------------------------------------
 
@@ -191,10 +194,11 @@ class Session:
                     )
                 )
         needed = [f"{holder} holds {change.target}" for change, holder in copies if change.required]
+        needed += [missed for change in self.changes if isinstance(change, Shim) for missed in self._missed(change)]
         if needed and self.strict:
             raise TooLate(
                 compose(
-                    "patch_for_mac() came after a module that had already copied what it replaces",
+                    "patch_for_mac() came after a module that had already taken what it replaces",
                     found="; ".join(needed),
                     left="nothing changed",
                     run="move patch_for_mac() above these imports, or go on without those changes: strict=False",
@@ -216,7 +220,16 @@ class Session:
                 wanted[id(value)] = change.target
                 patches[change.target] = change
         found = dict.fromkeys(holders_of(wanted)) if wanted else {}
-        return [(patches[target], holder) for target, holder in found if not _root(target) == "torch" == _root(holder)]
+        own = {"torch:torch", *(f"{_root(target)}:{_root(p.replacement)}" for target, p in patches.items())}
+        return [(patches[target], holder) for target, holder in found if f"{_root(target)}:{_root(holder)}" not in own]
+
+    def _missed(self, change: Shim) -> list[str]:
+        """Modules that were imported when neither the shim nor a real package was there."""
+        if self._why_no_shim(change) is not None:
+            return []
+        places = [target.partition(":") for target in change.missed_by]
+        late = [module for module, _, name in places if getattr(imports.imported(module), name, change) is None]
+        return [f"{module} was imported without {change.module}" for module in late]
 
     def _tell_of_copies(self, copies: list[tuple[Patch, str]]) -> None:
         for change, holder in copies:

@@ -102,7 +102,7 @@ def test_exit_codes_are_the_scripts(tmp_path: Path, body: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        "def f():\n    return 1 / 0\ntry:\n    f()\nexcept ArithmeticError as error:\n    raise KeyError('x') from error\n",
+        "def f():\n    1 / 0\ntry:\n    f()\nexcept ArithmeticError as error:\n    raise KeyError(1) from error\n",
         "def broken(:\n",
         "import no_such_module\n",
         "import sys\nsys.excepthook = lambda *found: print('hook', found[0], found[2].tb_frame.f_lineno)\n1 / 0\n",
@@ -196,6 +196,15 @@ def test_wrong_use_is_told_with_exit_code_2(tmp_path: Path, arguments: tuple[str
     found = call(*RUN, *arguments, cwd=tmp_path)
     assert found.returncode == 2
     assert said in found.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a Mac has something to patch")
+def test_nothing_to_patch_is_told_on_demand(tmp_path: Path) -> None:
+    """Where there is no mps device the script runs as it is; ``--verbose`` says so."""
+    write(tmp_path, script="print('ran')\n")
+    found = call(*RUN, "--verbose", "script.py", cwd=tmp_path)
+    assert (found.stdout, found.returncode) == ("ran\n", 0)
+    assert "nothing is patched: no mps device here" in found.stderr
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ CHANGES = (
         target="torch.amp.autocast_mode:autocast.__init__",
         replacement="patcher.replacements.torch_cuda_device:autocast_init",
         expects="(self, device_type, dtype=None, enabled=True, cache_enabled=None)",
-        upstream="torch 2.13.0 torch/amp/autocast_mode.py: without CUDA autocast('cuda') is switched off with a warning",
+        upstream="torch 2.13.0 torch/amp/autocast_mode.py: autocast('cuda') is switched off without CUDA",
     ),
     _patch(
         target="torch.amp.grad_scaler:GradScaler.__init__",

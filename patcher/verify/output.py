@@ -58,8 +58,9 @@ class Lines:
 
 
 def _line(result: Result, detail: str) -> Text:
-    status = Text(f"  {result.status.value:<4} ", _STYLES[result.status])
-    return status + Text(f"{result.name:<{_WIDTH}}  {detail}", "dim" if result.status is Status.SKIP else "")
+    style = _STYLES[result.status]
+    name = (f"{result.name:<{_WIDTH}}  {detail}", "dim" if result.status is Status.SKIP else "")
+    return Text.assemble((f"  {result.status.value:<4} ", style), name)
 
 
 def counts(results: Sequence[Result]) -> dict[str, int]:

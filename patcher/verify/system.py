@@ -7,7 +7,7 @@ import platform
 from functools import partial
 
 from patcher.mac import GIB
-from patcher.verify.check import Check, Failed, Situation, Skipped
+from patcher.verify.check import INSTALL, Check, Failed, Situation, Skipped
 
 OLDEST_MACOS = (14, 0)
 SMALLEST_MEMORY = 8 * GIB
@@ -61,7 +61,6 @@ CHECKS = (
     _check("chip", chip, "use a Mac with an M1 or later; on Linux try --simulate"),
     _check("macOS", macos, "update macOS to 14 or later (System Settings, General, Software Update)"),
     _check("memory", memory, "train a smaller model: 8 GB is the least that a useful one needs"),
-    _check(
-        "Python", python, "install an arm64 Python (python.org or Homebrew in /opt/homebrew), and a new venv with it"
-    ),
+    _check("Python", python, "install an arm64 Python (python.org, or Homebrew in /opt/homebrew) and make a new venv"),
+    _check("torch", torch, INSTALL),
 )

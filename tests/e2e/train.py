@@ -129,25 +129,25 @@ def train(spec: dict[str, Any], model: Any, tokenizer: Any) -> tuple[list[float]
 
 def trainer_for(spec: dict[str, Any], model: Any, tokenizer: Any, dataset: Dataset) -> Trainer:
     """TRL's SFTTrainer as Unsloth patches it; transformers' Trainer for the reference: TRL 1.15 needs Triton for it."""
-    common: dict[str, Any] = dict(
-        output_dir=spec["out"] + "/trainer",
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=2,
-        max_steps=spec["steps"],
-        learning_rate=1e-3,
-        warmup_steps=2,
-        logging_steps=1,
-        optim="adamw_torch",
-        lr_scheduler_type="linear",
-        seed=3407,
-        bf16=spec["dtype"] == "bfloat16",
-        fp16=spec["dtype"] == "float16",
-        report_to="none",
-        save_strategy="no",
-        use_cpu=spec["stack"] == "cpu",
-        gradient_checkpointing=spec["checkpointing"],
-        disable_tqdm=True,
-    )
+    common: dict[str, Any] = {
+        "output_dir": spec["out"] + "/trainer",
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "max_steps": spec["steps"],
+        "learning_rate": 1e-3,
+        "warmup_steps": 2,
+        "logging_steps": 1,
+        "optim": "adamw_torch",
+        "lr_scheduler_type": "linear",
+        "seed": 3407,
+        "bf16": spec["dtype"] == "bfloat16",
+        "fp16": spec["dtype"] == "float16",
+        "report_to": "none",
+        "save_strategy": "no",
+        "use_cpu": spec["stack"] == "cpu",
+        "gradient_checkpointing": spec["checkpointing"],
+        "disable_tqdm": True,
+    }
     if spec["stack"] == "unsloth":
         from trl import SFTConfig, SFTTrainer
 

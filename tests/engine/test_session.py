@@ -257,6 +257,39 @@ def test_a_shim_stands_in_only_where_nothing_real_is_installed(
     assert ("a real fakelib is installed" if real else "stands in as 1.0+patcher") in LEDGER.entry(shim).detail
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_shim_that_comes_after_a_module_that_missed_it_is_too_late(
+    start: Start, library: Library, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    """The module has gone on without it; one that has not is left in peace."""
+    monkeypatch.setattr(imports, "SHIMS", library.folder / "shims")
+    library.write("guarded", "try:\n    import fakelib\nexcept ImportError:\n    fakelib = None")
+    library.write("unguarded", "fakelib = 1")
+    importlib.import_module("guarded")
+    importlib.import_module("unguarded")
+    missed = ("guarded:fakelib", "unguarded:fakelib", "not_imported:fakelib")
+    shim = Shim(module="fakelib", version="1.0+patcher", missed_by=missed, **{**TEXT, "distribution": "fakelib"})
+    if strict:
+        with pytest.raises(TooLate, match=r"found: +guarded was imported without fakelib\n"):
+            start(shim)
+        assert LEDGER.entries() == []
+    else:
+        start(shim, strict=False)
+        assert LEDGER.entry(shim).detail == "stands in as 1.0+patcher; guarded was imported without fakelib"
+
+
+def test_starting_again_after_undo_does_not_take_our_own_copies_for_late_ones(start: Start, library: Library) -> None:
+    """A replacement that keeps the original under a name of its own has not copied it too early."""
+    library.write(OURS, "from lib.core import f as kept\ndef f(a): return 'replaced'")
+    library.package("lib", "")
+    change = patch("lib.core:f", "f")
+    start(change)
+    importlib.import_module("lib.core")
+    LEDGER.undo()
+    start(change)
+    assert sys.modules["lib.core"].f(1) == "replaced"
+
+
 def test_variables_are_set_where_the_user_set_nothing_and_restored(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,64 @@
+"""What the libraries believe about the device after patch_for_mac(), as JSON on the last line. Run by test_identity."""
+
+import os
+
+from patcher import patch_for_mac
+
+HANDLE = patch_for_mac(simulate="M2 Pro 32GB")
+
+import unsloth  # noqa: I001
+import json
+import unsloth.device_type
+import unsloth.models._utils
+import unsloth_zoo.device_type
+import accelerate
+import torch
+from transformers import TrainingArguments
+from trl import SFTConfig
+
+CONSTANTS = ("DEVICE_TYPE", "DEVICE_TYPE_TORCH", "DEVICE_COUNT")
+
+
+def checkpoint_keeps_dropout() -> float:
+    """The gradient of sum(dropout(x)) minus its value: zero where recomputation draws the same mask."""
+    torch.manual_seed(0)
+    x = torch.ones(64, device="mps", requires_grad=True)
+    y = torch.utils.checkpoint.checkpoint(lambda t: torch.dropout(t, 0.5, True) * t.detach(), x, use_reentrant=True)
+    torch.randn(100, device="mps")
+    y.sum().backward()
+    return (x.grad - y.detach()).abs().max().item()
+
+
+def under_autocast(device: str) -> str:
+    with torch.autocast(device, dtype=torch.bfloat16):
+        return str((torch.ones(2, 2, device="mps") @ torch.ones(2, 2, device="mps")).dtype)
+
+
+FACTS = {
+    "unsloth": [getattr(unsloth.device_type, name) for name in CONSTANTS],
+    "zoo": [getattr(unsloth_zoo.device_type, name) for name in CONSTANTS],
+    "functions": [unsloth.device_type.get_device_type(), unsloth_zoo.device_type.get_device_type()],
+    "stats": unsloth.device_type.get_device_stats(),
+    "module": unsloth.device_type._DEVICE_MODULE is torch.mps,
+    "bf16": [unsloth.is_bfloat16_supported(), unsloth.SUPPORTS_BFLOAT16, torch.cuda.is_bf16_supported()],
+    "allow_cpu": os.environ.get("UNSLOTH_ALLOW_CPU"),
+    "copied": unsloth.models._utils.DEVICE_TYPE,
+    "cuda available": torch.cuda.is_available(),
+    "cuda answers": [
+        torch.cuda.get_device_name(0),
+        torch.cuda.get_device_properties(0).total_memory,
+        list(torch.cuda.get_device_capability()),
+        torch.cuda.current_device(),
+        torch.cuda.device_count(),
+    ],
+    "memory": [torch.cuda.memory_allocated() > 0, torch.cuda.max_memory_allocated() >= torch.cuda.memory_allocated()],
+    "accelerate": str(accelerate.Accelerator().device),
+    "transformers": str(TrainingArguments("out", report_to="none").device),
+    "trl": str(SFTConfig("out", report_to="none").device),
+    "autocast": [under_autocast("cuda"), under_autocast("mps")],
+    "dropout": checkpoint_keeps_dropout(),
+    "compiled": os.environ["UNSLOTH_COMPILE_LOCATION"],
+    "refused": [str(entry.detail) for entry in HANDLE.report().entries if entry.state.value == "refused"],
+    "unreviewed": [str(entry.change) for entry in HANDLE.report().entries if entry.state.value == "unreviewed"],
+}
+print(json.dumps(FACTS))

@@ -1,0 +1,83 @@
+"""Who Unsloth, accelerate, transformers and TRL believe to be training on, on the simulated Mac."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.process import clean_environment
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What tests.e2e.identity found in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "e2e" / "identity.py")],
+        cwd=tmp_path_factory.mktemp("identity"),
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_unsloth_sees_mps(facts: dict[str, Any]) -> None:
+    """Both device_type modules, their functions, and the names that others copied from them."""
+    assert facts["unsloth"] == facts["zoo"] == ["mps", "mps", 1]
+    assert facts["functions"] == ["mps", "mps"]
+    assert facts["copied"] == "mps"
+    assert facts["module"] is True
+    assert facts["stats"] == ["Apple M2 Pro. ", "simulated Mac, macOS 15.5.", 24.0]
+
+
+def test_the_switch_that_lets_the_bodies_end_is_gone(facts: dict[str, Any]) -> None:
+    """UNSLOTH_ALLOW_CPU switches the patching of TRL's trainers off while it is set."""
+    assert facts["allow_cpu"] is None
+
+
+def test_bfloat16_is_used(facts: dict[str, Any]) -> None:
+    """Without a change Unsloth loads every model in fp16."""
+    assert facts["bf16"] == [True, True, True]
+
+
+def test_cuda_queries_answer_for_the_mac(facts: dict[str, Any]) -> None:
+    """CUDA itself stays unavailable."""
+    assert facts["cuda available"] is False
+    assert facts["cuda answers"] == ["Apple M2 Pro", 24 * GIB, [0, 0], 0, 0]
+    assert facts["memory"] == [True, True]
+
+
+def test_the_other_libraries_choose_mps(facts: dict[str, Any]) -> None:
+    assert facts["accelerate"] == facts["transformers"] == facts["trl"] == "mps"
+
+
+def test_autocast_for_cuda_acts_on_mps(facts: dict[str, Any]) -> None:
+    assert facts["autocast"] == ["torch.bfloat16", "torch.bfloat16"]
+
+
+def test_recomputed_dropout_has_the_mask_of_the_forward(facts: dict[str, Any]) -> None:
+    """pytorch issue 194478: without ``torch.mps._initialized`` the random state is not restored."""
+    assert facts["dropout"] == 0
+
+
+def test_generated_code_has_a_folder_of_its_own(facts: dict[str, Any]) -> None:
+    assert facts["compiled"].endswith("_mps")
+
+
+def test_the_pinned_versions_are_reviewed(facts: dict[str, Any]) -> None:
+    assert facts["refused"] == []
+    assert facts["unreviewed"] == []
