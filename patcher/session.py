@@ -11,7 +11,16 @@ from patcher import environment, imports, machine
 from patcher.changes import catalogue
 from patcher.environment import Switches
 from patcher.errors import GateClosed, InvalidSwitch, NoMps, RefusedChange, TooLate, compose
-from patcher.ledger import LEDGER, Entry, holders_of, key_of, load, refusal_of
+from patcher.ledger import (
+    LEDGER,
+    Entry,
+    holders_of,
+    installed_version,
+    is_reviewed,
+    key_of,
+    load,
+    refusal_of,
+)
 from patcher.machine import Machine
 from patcher.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
 
@@ -29,7 +38,7 @@ class Session:
     def __init__(self, here: Machine, changes: tuple[AnyChange, ...], *, strict: bool) -> None:
         self.machine = here
         self.strict = strict
-        self.changes = changes
+        self.changes = chosen(changes)
         self._finder = imports.Finder()
         self._torch_is_complete = False
 
@@ -247,6 +256,19 @@ class Session:
             module = imports.imported(name)
             if module is not None and _root(name) != "torch":
                 self._apply(module)
+
+
+def chosen(changes: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
+    """One change for each target: of several, which are for different upstream forms, that for the installed version.
+
+    Where none of them was reviewed for it, the last one.
+    """
+    kept: dict[str, AnyChange] = {}
+    for change in changes:
+        known = kept.get(key_of(change))
+        if known is None or not is_reviewed(known, installed_version(known.distribution)):
+            kept[key_of(change)] = change
+    return tuple(kept.values())
 
 
 def _root(name: str) -> str:

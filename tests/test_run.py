@@ -27,7 +27,7 @@ RUN = ("-m", "patcher", "run")
 def call(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """What an interpreter with these arguments prints, and its exit code."""
     return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, input=stdin, capture_output=True, text=True, timeout=60
+        [sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, input=stdin, capture_output=True, text=True, timeout=300
     )
 
 
@@ -214,3 +214,11 @@ def test_an_unpatched_script_runs_on_the_simulated_mac(tmp_path: Path) -> None:
     found = call(*RUN, "--verbose", "--simulate", "1", "script.py", cwd=tmp_path)
     assert found.stdout == "mps:0\n", found.stderr
     assert "applied    torch.cuda:get_device_name" in found.stderr
+
+
+@pytest.mark.slow
+def test_an_unmodified_unsloth_script_finds_mps(tmp_path: Path) -> None:
+    """``import unsloth`` as a CUDA script says it: the device type is mps, and ``"cuda"`` lands there."""
+    write(tmp_path, script="import unsloth, torch\nprint(unsloth.DEVICE_TYPE, torch.ones(1).to('cuda').device)\n")
+    found = call(*RUN, "--simulate", "1", "script.py", cwd=tmp_path)
+    assert found.stdout.splitlines()[-1] == "mps mps:0", found.stderr

@@ -50,7 +50,7 @@ class Lines:
         if self._status is not None:
             self._status.stop()
         totals = ", ".join(f"{number} {status}" for status, number in counts(results).items())
-        verdict = "this machine is ready" if passed(results) else "something is wrong: see the lines with FAIL"
+        verdict = "all that was checked is right" if passed(results) else "something is wrong: see the lines with FAIL"
         self._print(Text(f"\n{totals} in {seconds:.0f} s: {verdict}", "bold"))
 
     def _print(self, line: Text) -> None:

@@ -34,6 +34,8 @@ def under_autocast(device: str) -> str:
         return str((torch.ones(2, 2, device="mps") @ torch.ones(2, 2, device="mps")).dtype)
 
 
+HELD = torch.ones(1024, device="cuda")
+
 FACTS = {
     "unsloth": [getattr(unsloth.device_type, name) for name in CONSTANTS],
     "zoo": [getattr(unsloth_zoo.device_type, name) for name in CONSTANTS],
@@ -51,7 +53,10 @@ FACTS = {
         torch.cuda.current_device(),
         torch.cuda.device_count(),
     ],
-    "memory": [torch.cuda.memory_allocated() > 0, torch.cuda.max_memory_allocated() >= torch.cuda.memory_allocated()],
+    "memory": [
+        torch.cuda.memory_allocated() >= 4096,
+        torch.cuda.max_memory_allocated() >= torch.cuda.memory_allocated(),
+    ],
     "accelerate": str(accelerate.Accelerator().device),
     "transformers": str(TrainingArguments("out", report_to="none").device),
     "trl": str(SFTConfig("out", report_to="none").device),

@@ -46,6 +46,20 @@ def test_patch_then_import_reaches_every_copy_and_undo_takes_it_back(start: Star
     assert user.f(1) == sys.modules["lib"].f(1) == sys.modules["lib.core"].f(1) == "original"
 
 
+@pytest.mark.parametrize(("version", "state"), [("1.2", "applied"), ("2.2", "applied"), ("3.0", "unreviewed")])
+def test_two_upstream_forms_are_two_changes_and_the_installed_version_decides(
+    start: Start, library: Library, version: str, state: str
+) -> None:
+    """A version that neither was reviewed for gets the last one, and is reported as unreviewed."""
+    library.write(OURS, "def old(a): return 'for 1.x'\ndef new(a): return 'for 2.x'")
+    library.distribution("lib", version)
+    old = patch("lib.core:f", "old", reviewed="==1.*")
+    new = patch("lib.core:f", "new", reviewed="==2.*")
+    start(old, new)
+    assert importlib.import_module("user").f(1) == ("for 1.x" if version == "1.2" else "for 2.x")
+    assert [entry.state.value for entry in LEDGER.entries()] == [state]
+
+
 def test_reloading_a_patched_module_patches_it_again(start: Start) -> None:
     """importlib.reload runs the body through the finder."""
     start(patch("lib.core:f", "f"))
