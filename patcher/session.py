@@ -312,9 +312,9 @@ def begin(*, device: str, simulate: str | None, strict: bool, switches: Switches
     if reason is not None:
         log.log(logging.WARNING if here.simulated else logging.INFO, "patcher: nothing is patched: %s", reason)
         return None, reason
-    warning = environment.watermark_warning()
-    if warning is not None:
-        log.warning("patcher: %s", warning)
+    for warning in (environment.watermark_warning(), machine.numerics_warning(here)):
+        if warning is not None:
+            log.warning("patcher: %s", warning)
     if switches.mlx_quant:
         log.warning("patcher: UNSLOTH_ENABLE_MLX_QUANT is accepted, but MLX quantization is not available yet")
     session = Session(here, catalogue(), strict=strict)
