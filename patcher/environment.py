@@ -15,7 +15,7 @@ _FALSE = {"", "0", "false", "no", "off"}
 HIGH = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
 LOW = "PYTORCH_MPS_LOW_WATERMARK_RATIO"
 DEFAULT_HIGH = 1.7
-"""Torch's own hard limit (ATen/mps/MPSAllocator.h, torch 2.13.0)."""
+"""torch's own default of the hard limit (ATen/mps/MPSAllocator.h, torch 2.13.0)."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def watermark_warning() -> str | None:
     Raises:
         InvalidSwitch: a limit is no number from 0 to 2.
     """
-    high, low = _ratio(HIGH), _ratio(LOW)
+    high, low = ratio(HIGH), ratio(LOW)
     if high and low is not None and low > high:
         return (
             f"{LOW}={low:g} is above {HIGH}={high:g}: torch will refuse to start the mps device. "
@@ -108,7 +108,8 @@ def snapshot() -> dict[str, str]:
     return dict(os.environ)
 
 
-def _ratio(name: str) -> float | None:
+def ratio(name: str) -> float | None:
+    """A memory limit, as a multiple of the recommended maximum; None where unset, InvalidSwitch beyond 0 to 2."""
     text = os.environ.get(name)
     if text is None:
         return None

@@ -83,6 +83,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.machine: Machine | None = None
+        self.notes: list[str] = []
+        """What the user should know besides the changes: limits that do not fit, switches without effect."""
         self._lock = threading.RLock()
         self._entries: dict[str, Entry] = {}
         self._bindings: list[_Binding] = []
@@ -242,6 +244,7 @@ class Ledger:
                 for binding in self._bindings:
                     stack.callback(binding.restore)
                 self.machine = None
+                self.notes.clear()
                 for held in (self._entries, self._originals, self._versions, self._bindings, self._cleanups):
                     held.clear()
 

@@ -29,17 +29,19 @@ class Report:
         inactive: why nothing is patched, or None.
         entries: one per change, in the order in which they were registered.
         rewrites: training arguments that were given another value, as ``(config, field, old, new, reason)``.
+        notes: what else the user should know.
     """
 
     machine: Machine | None
     inactive: str | None
     entries: tuple[Entry, ...]
     rewrites: tuple[tuple[str, str, str, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, ledger: Ledger, inactive: str | None) -> Report:
         """The ledger as it stands now."""
-        return cls(ledger.machine, inactive, tuple(ledger.entries()), tuple(_rewrites()))
+        return cls(ledger.machine, inactive, tuple(ledger.entries()), tuple(_rewrites()), tuple(ledger.notes))
 
     def counts(self) -> dict[str, int]:
         """How many changes are in each state, by the state's word."""
@@ -47,7 +49,7 @@ class Report:
         return {state.value: counted[state] for state in _ORDER}
 
     def to_json(self) -> str:
-        """A JSON object: machine, inactive, counts, changes, rewrites."""
+        """A JSON object: machine, inactive, counts, changes, rewrites, notes."""
         return json.dumps(
             {
                 "machine": str(self.machine) if self.machine else None,
@@ -57,6 +59,7 @@ class Report:
                 "rewrites": [
                     dict(zip(("config", "field", "old", "new", "reason"), row, strict=True)) for row in self.rewrites
                 ],
+                "notes": list(self.notes),
             },
             indent=2,
         )
@@ -82,6 +85,8 @@ class Report:
             table.add_row(Text(entry.state.value, style), Text(key_of(entry.change)), Text(_detail(entry)))
         for config, field, old, new, reason in self.rewrites:
             table.add_row(Text("rewritten", "green"), Text(f"{config}.{field}"), Text(f"{old} -> {new}: {reason}"))
+        for note in self.notes:
+            table.add_row(Text("note", "yellow"), Text(""), Text(note))
         return table
 
     def _headline(self) -> str:
@@ -100,6 +105,8 @@ class Report:
             yield from (f"  {'':<10} {'':<{width}}  {line}" for line in rest)
         for config, field, old, new, reason in self.rewrites:
             yield f"  rewritten  {config}.{field}: {old} -> {new}: {reason}"
+        for note in self.notes:
+            yield f"  note       {note}"
 
 
 def _detail(entry: Entry) -> str:

@@ -10,7 +10,7 @@ from types import ModuleType
 from patcher import environment, imports, machine
 from patcher.changes import catalogue
 from patcher.environment import Switches
-from patcher.errors import GateClosed, InvalidSwitch, NoMps, RefusedChange, TooLate, compose
+from patcher.errors import GateClosed, InvalidSwitch, NoMps, PatcherError, RefusedChange, TooLate, compose
 from patcher.ledger import (
     LEDGER,
     Entry,
@@ -110,6 +110,7 @@ class Session:
 
     def _watch(self) -> None:
         self._finder.after("torch", self._torch_is_there)
+        self._finder.once("torch")
         for change in self.changes:
             if isinstance(change, Substitute) and LEDGER.entry(change).state is State.PENDING:
                 self._finder.around(change.module, self._conditions(change))
@@ -131,6 +132,8 @@ class Session:
                 return
             try:
                 conditions = load(change.around)
+            except PatcherError:
+                raise
             except Exception as error:
                 refusal = refusal_of(change, change.around, error)
                 LEDGER.mark(change, State.REFUSED, str(refusal), error)
@@ -312,11 +315,12 @@ def begin(*, device: str, simulate: str | None, strict: bool, switches: Switches
     if reason is not None:
         log.log(logging.WARNING if here.simulated else logging.INFO, "patcher: nothing is patched: %s", reason)
         return None, reason
-    for warning in (environment.watermark_warning(), machine.numerics_warning(here)):
-        if warning is not None:
-            log.warning("patcher: %s", warning)
-    if switches.mlx_quant:
-        log.warning("patcher: UNSLOTH_ENABLE_MLX_QUANT is accepted, but MLX quantization is not available yet")
     session = Session(here, catalogue(), strict=strict)
+    notes = [note for note in (environment.watermark_warning(), machine.numerics_warning(here)) if note is not None]
+    if switches.mlx_quant:
+        notes.append("UNSLOTH_ENABLE_MLX_QUANT is accepted, but MLX quantization is not available yet")
     session.start()
+    LEDGER.notes.extend(notes)
+    for note in notes:
+        log.warning("patcher: %s", note)
     return session, str(here)

@@ -27,7 +27,7 @@ CHANGE = {
     "upstream",
     "until",
 }
-REPORT = {"machine", "inactive", "counts", "changes", "rewrites"}
+REPORT = {"machine", "inactive", "counts", "changes", "rewrites", "notes"}
 
 
 def call(*arguments: str, mac: str | None = "M2 16GB", cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -12,17 +12,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from patcher import environment
-from patcher.errors import InvalidSwitch, SimulatorUnavailable, compose
+from patcher.errors import SimulatorUnavailable, compose
 from patcher.mac import DEFAULT, parse, recommended_max_bytes
 from patcher.simulator import build
 
 if TYPE_CHECKING:
     from patcher.simulator.torch_mps import Mac
-
-
-HIGH_WATERMARK = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
-DEFAULT_HIGH_WATERMARK = 1.7
-"""torch's own default (ATen/mps/MPSAllocator.h, torch 2.13.0)."""
 
 
 @dataclass(frozen=True)
@@ -176,20 +171,5 @@ def _thread_names() -> list[str]:
 
 def _high_watermark() -> float:
     """The allocation limit as a multiple of the recommended maximum; torch reads it when its allocator starts."""
-    text = environment.value_of(HIGH_WATERMARK)
-    if text is None:
-        return DEFAULT_HIGH_WATERMARK
-    try:
-        ratio = float(text)
-    except ValueError:
-        ratio = -1.0
-    if not 0 <= ratio <= 2:
-        raise InvalidSwitch(
-            compose(
-                f"{HIGH_WATERMARK} is not a ratio",
-                expected="a number from 0 to 2",
-                found=text,
-                run=f"unset {HIGH_WATERMARK}",
-            )
-        )
-    return ratio
+    given = environment.ratio(environment.HIGH)
+    return environment.DEFAULT_HIGH if given is None else given

@@ -121,6 +121,24 @@ def test_what_a_callback_raises_fails_the_import(library: Library, finder: Finde
     assert importlib.import_module("lib").value == 1
 
 
+def test_a_body_that_cannot_run_twice_does_not(library: Library, finder: Finder) -> None:
+    """A library that swallows the first error meets it again; torch's body ends the process when it runs again."""
+    library.package("lib", "import sys; sys.bodies = getattr(sys, 'bodies', 0) + 1")
+
+    def callback(module: ModuleType) -> None:
+        raise ValueError("refused")
+
+    finder.after("lib", callback)
+    finder.once("lib")
+    try:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="refused"):
+                importlib.import_module("lib")
+        assert vars(sys).pop("bodies") == 1
+    finally:
+        vars(sys).pop("bodies", None)
+
+
 def test_conditions_hold_during_the_body_only_also_when_it_raises(
     library: Library, finder: Finder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

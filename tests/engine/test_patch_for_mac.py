@@ -211,8 +211,14 @@ def test_mlx_quantization_is_accepted_and_said_to_be_missing(
     """The switch is known and has no effect yet."""
     _on(monkeypatch, MAC)
     monkeypatch.setenv("UNSLOTH_ENABLE_MLX_QUANT", "1")
-    assert patch_for_mac().active
+    handle = patch_for_mac()
+    assert handle.active
     assert "not available yet" in caplog.text
+    assert "not available yet" in str(handle.report())
+    (note,) = json.loads(handle.report().to_json())["notes"]
+    assert "UNSLOTH_ENABLE_MLX_QUANT" in note
+    handle.undo()
+    assert not LEDGER.notes
 
 
 @pytest.mark.parametrize(
