@@ -38,11 +38,20 @@ class Finder(importlib.abc.MetaPathFinder):
         self._after: dict[str, list[AfterBody]] = {}
         self._around: dict[str, AroundBody] = {}
         self._shims: dict[str, Shim] = {}
+        self._once: set[str] = set()
+        self._failed: dict[str, BaseException] = {}
         self._searching = threading.local()
 
     def after(self, module: str, callback: AfterBody) -> None:
         """Calls ``callback(module)`` when the body of ``module`` has run. What it raises fails the import."""
         self._after.setdefault(module, []).append(callback)
+
+    def once(self, module: str) -> None:
+        """Says that the body of ``module`` cannot run twice in a process.
+
+        Where its callback has raised, later imports raise the same: libraries try imports and swallow the first error.
+        """
+        self._once.add(module)
 
     def around(self, module: str, conditions: AroundBody) -> None:
         """Runs the body of ``module`` within the context manager that ``conditions()`` gives."""
@@ -86,7 +95,9 @@ class Finder(importlib.abc.MetaPathFinder):
             busy.discard(fullname)
         if spec is not None and hasattr(spec.loader, "exec_module"):
             around = self._around.get(fullname, nullcontext)
-            spec.loader = _Loader(spec.loader, around, self._after.get(fullname, []))  # type: ignore[assignment]
+            after = self._after.get(fullname, [])
+            failed = self._failed if fullname in self._once else {}
+            spec.loader = _Loader(spec.loader, around, after, failed)  # type: ignore[assignment]
         return spec
 
     def find_distributions(
@@ -123,8 +134,10 @@ class _Loader:
     Whoever looks at a spec before the body runs (``runpy``, ``pkgutil``) gets the answers of the module's own loader.
     """
 
-    def __init__(self, inner: Any, around: AroundBody, after: list[AfterBody]) -> None:
-        self._inner, self._around, self._after = inner, around, after
+    def __init__(
+        self, inner: Any, around: AroundBody, after: list[AfterBody], failed: dict[str, BaseException]
+    ) -> None:
+        self._inner, self._around, self._after, self._failed = inner, around, after, failed
 
     def __getattr__(self, name: str) -> Any:
         if name == "_inner":  # a copy under construction
@@ -137,6 +150,8 @@ class _Loader:
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
+        if name in self._failed:
+            raise self._failed[name]
         registered = sys.modules.get(name) is module
         module.__loader__ = self._inner
         if module.__spec__ is not None:
@@ -144,8 +159,12 @@ class _Loader:
         with self._around():
             self._inner.exec_module(module)
         found = sys.modules.get(name, module) if registered else module  # a body may put another object in its place
-        for callback in self._after:
-            callback(found)
+        try:
+            for callback in self._after:
+                callback(found)
+        except BaseException as error:
+            self._failed[name] = error
+            raise
 
 
 class ShimDistribution(Distribution):
