@@ -83,7 +83,10 @@ class Session:
             return
         LEDGER.on_undo(lambda: environment.unset(change.name, value))
         if change.before is not None and imports.is_imported(change.before):
-            detail = f"{value}, but {change.before} was imported before patch_for_mac() and may have read it already"
+            detail = (
+                f"{value}, but {change.before} was imported before patch_for_mac() and may have read it already: "
+                f"move patch_for_mac() above `import {change.before}`"
+            )
             log.warning("patcher: %s is set too late: %s", change.name, detail)
             LEDGER.mark_in_place(change, detail)
             return
@@ -313,7 +316,8 @@ def begin(*, device: str, simulate: str | None, strict: bool, switches: Switches
     here = machine.detect(simulate)
     reason = why_not(here, device, switches)
     if reason is not None:
-        log.log(logging.WARNING if here.simulated else logging.INFO, "patcher: nothing is patched: %s", reason)
+        expected = here.cuda and simulate is None
+        log.log(logging.INFO if expected else logging.WARNING, "patcher: nothing is patched: %s", reason)
         return None, reason
     session = Session(here, catalogue(), strict=strict)
     notes = [note for note in (environment.watermark_warning(), machine.numerics_warning(here)) if note is not None]

@@ -301,8 +301,8 @@ MEMORY = (
     Rule("activation_offloading", "True", _set("activation_offloading"), Become(False), _UNIFIED),
     Rule(
         "padding_free",
-        "True",
-        _is("padding_free", True),
+        "True, without `packing`",
+        lambda values, machine: values.get("padding_free") is True and not values.get("packing"),
         Become(False),
         "mps has no variable-length attention: one long row takes a dense mask; padded rows give the same loss",
     ),

@@ -191,6 +191,7 @@ def test_rewritten(machine: Machine, given_values: dict[str, Any], changes: dict
         (M1, {"bf16": True}),
         (M3, {"tf32": False}),
         (M3, {"padding_free": None, "packing": True}),
+        (M3, {"padding_free": True, "packing": True}),
         (M3, {"dataloader_num_workers": 2, "dataloader_multiprocessing_context": "spawn"}),
         (M3, COMPILE),
         (M3, {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
