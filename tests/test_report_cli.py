@@ -43,7 +43,7 @@ def call(*arguments: str, mac: str | None = "M2 16GB", cwd: Path = ROOT) -> subp
 
 
 def environment(mac: str | None) -> dict[str, str]:
-    base = {name: value for name, value in os.environ.items() if not name.startswith(("UNSLOTH_", "PYTORCH_MPS_"))}
+    base = {name: value for name, value in os.environ.items() if not name.startswith(("UNSLOTH_", "PYTORCH_"))}
     return {
         **base,
         "PYTHONPATH": str(ROOT),

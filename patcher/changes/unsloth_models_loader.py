@@ -1,6 +1,6 @@
 """Asking Unsloth's loaders for what mps lacks is an error that names the alternative, before anything is downloaded.
 
-4-bit and 8-bit weights, fp8, vLLM and FlashAttention: upstream clears the 4-bit and 8-bit flags and loads 16 bit.
+fp8, vLLM and FlashAttention, and 4-bit and 8-bit weights without bitsandbytes, where upstream loads 16 bit.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ CHANGES: tuple[AnyChange, ...] = tuple(
         target=f"{_MODULE}:{loader}.from_pretrained",
         replacement=f"patcher.replacements.unsloth_models_loader:{loader}.from_pretrained",
         # No expects: the arguments are passed on as they come, and read by name from the installed signature.
-        why="without native bitsandbytes kernels load_in_4bit=True (the default) and load_in_8bit=True load 16 bit",
+        why="without bitsandbytes load_in_4bit=True (the default) loads 16 bit; vLLM and FlashAttention fail late",
         upstream="unsloth 2026.10.9 unsloth/models/loader.py: `if not ALLOW_BITSANDBYTES` in both from_pretrained",
-        until="4-bit and 8-bit weights work on mps; the errors for vLLM and FlashAttention stay useful",
+        until="upstream raises where bitsandbytes is missing; the errors for vLLM and FlashAttention stay useful",
     )
     for loader in ("FastLanguageModel", "FastModel")
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,6 +26,33 @@ reset_peak_memory_stats = torch_mps.reset_peak_memory_stats
 set_device = torch_mps.set_device
 
 
+class device(torch_mps.device):
+    """``torch.cuda.device``: selects the one device there is."""
+
+
+class Stream(torch_mps.Stream):
+    """``torch.cuda.Stream``: the one queue of mps."""
+
+
+class stream(torch_mps.stream):
+    """``torch.cuda.stream``: selects the one queue there is."""
+
+
+class Event(torch.mps.Event):
+    """``torch.cuda.Event`` on the queue of mps; ``elapsed_time`` in milliseconds."""
+
+    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+        super().__init__(enable_timing)
+
+    def record(self, stream: Any = None) -> None:
+        """Marks the queue's present end."""
+        super().record()
+
+    def wait(self, stream: Any = None) -> None:
+        """Lets later work wait for the mark: there is one queue, so it does."""
+        super().wait()
+
+
 def empty_cache() -> None:
     """Gives cached memory back to Metal."""
     torch.mps.empty_cache()
@@ -43,6 +71,74 @@ def get_rng_state(device: Any = "cuda") -> torch.Tensor:
 def set_rng_state(new_state: torch.Tensor, device: Any = "cuda") -> None:
     """Sets the state of the mps generator."""
     torch.mps.set_rng_state(new_state)
+
+
+def get_rng_state_all() -> list[torch.Tensor]:
+    """The state of the one mps generator, in a list."""
+    return [torch.mps.get_rng_state()]
+
+
+def set_rng_state_all(new_states: Iterable[torch.Tensor]) -> None:
+    """Sets the state of the one mps generator, from a list of one."""
+    for state in new_states:
+        torch.mps.set_rng_state(state)
+
+
+def seed() -> None:
+    """Seeds the mps generator from the system's randomness."""
+    torch.mps.seed()
+
+
+def seed_all() -> None:
+    """Seeds the mps generator from the system's randomness."""
+    torch.mps.seed()
+
+
+def initial_seed() -> int:
+    """The seed of the mps generator."""
+    return int(torch.mps._get_default_mps_generator().initial_seed())
+
+
+def ipc_collect() -> None:
+    """Nothing to do: mps shares no memory between processes."""
+
+
+def memory_stats(device: Any = None) -> dict[str, int]:
+    """Current and peak bytes under the names that CUDA's allocator uses; mps counts nothing else."""
+    figures = {
+        "allocated": (memory_allocated(), max_memory_allocated()),
+        "reserved": (memory_reserved(), max_memory_reserved()),
+    }
+    return {
+        f"{kind}_bytes.all.{when}": value
+        for kind, pair in figures.items()
+        for when, value in zip(("current", "peak"), pair, strict=True)
+    }
+
+
+def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+    """Current and peak MiB as text, one line each."""
+    lines = (f"{name:28} {value / 2**20:12.1f} MiB" for name, value in memory_stats().items())
+    return "\n".join([get_device_name(), *lines])
+
+
+def reset_max_memory_allocated(device: Any = None) -> None:
+    """Starts the peaks again, as `reset_peak_memory_stats`."""
+    torch_mps.reset_peak_memory_stats()
+
+
+def reset_max_memory_cached(device: Any = None) -> None:
+    """Starts the peaks again, as `reset_peak_memory_stats`."""
+    torch_mps.reset_peak_memory_stats()
+
+
+def reset_accumulated_memory_stats(device: Any = None) -> None:
+    """Nothing to do: mps accumulates no counts."""
+
+
+def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
+    """The same limit on mps, whose fraction is of what Metal recommends as the most to use."""
+    torch.mps.set_per_process_memory_fraction(fraction)
 
 
 def manual_seed(seed: int) -> None:

@@ -27,6 +27,11 @@ class DeviceProperties:
     major: int = 0
     minor: int = 0
 
+    @property
+    def gcnArchName(self) -> str:
+        """The name again: Inductor puts it into the key of its cache, for CPU graphs too, where there is no CUDA."""
+        return self.name
+
 
 def get_device_properties(device: DeviceLike = None) -> DeviceProperties:
     """Name, memory and GPU cores of the Mac. ``total_memory`` is what Metal recommends as the most to use."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
@@ -12,6 +13,8 @@ from patcher.errors import NotOnMac, compose
 from patcher.ledger import original
 
 _SIXTEEN_BIT = "pass load_in_4bit=False, load_in_8bit=False to train a 16-bit LoRA (weights take 2 bytes per parameter)"
+_INSTALL = f"pip install bitsandbytes and start again, or {_SIXTEEN_BIT}"
+_MISSING = "bitsandbytes is not installed, or has no operators for mps"
 
 
 class FastLanguageModel:
@@ -37,10 +40,19 @@ def _load(loader: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     call = f"{loader}.from_pretrained"
     values, passed = _arguments(load, args, kwargs)
     _refuse_other_engines(call, values)
+    if _quantizes():
+        loaded = load(*args, **kwargs)
+        _refuse_fused_experts(call, loaded)
+        return loaded
     _refuse_bitsandbytes(call, values, passed)
     loaded = load(*args, **kwargs)
     _refuse_loaded_in_bits(call, loaded)
     return loaded
+
+
+def _quantizes() -> bool:
+    """What Unsloth found when it was imported; without it every request for 4 or 8 bit would load 16 bit."""
+    return bool(importlib.import_module("unsloth.models.loader").ALLOW_BITSANDBYTES)
 
 
 def _arguments(
@@ -76,25 +88,21 @@ def _refuse_other_engines(call: str, values: Mapping[str, Any]) -> None:
 
 
 def _refuse_bitsandbytes(call: str, values: Mapping[str, Any], passed: frozenset[str]) -> None:
-    """4-bit and 8-bit weights; what upstream loads in 16 bit on CUDA too goes through."""
+    """4-bit and 8-bit weights without bitsandbytes; what upstream loads in 16 bit on CUDA too goes through."""
     for flag in ("load_in_4bit", "load_in_8bit"):
         if _read(values.get("quantization_config"), flag):
-            raise _refusal(call, f"quantization_config with {flag}=True does not work on mps yet", _SIXTEEN_BIT)
+            raise _refusal(call, f"quantization_config with {flag}=True: {_MISSING}", _INSTALL)
     name = str(values.get("model_name"))
     if _saved_by_bitsandbytes(name):
-        raise _refusal(
-            call,
-            f"{name} holds weights quantized by bitsandbytes, which Unsloth cannot train on mps yet",
-            f"name the checkpoint that it was quantized from, and {_SIXTEEN_BIT}",
-        )
+        raise _refusal(call, f"{name} holds weights quantized by bitsandbytes: {_MISSING}", _INSTALL)
     if values.get("full_finetuning"):
         return
     if values.get("load_in_8bit"):
-        raise _refusal(call, "load_in_8bit=True does not work on mps yet", _SIXTEEN_BIT)
+        raise _refusal(call, f"load_in_8bit=True: {_MISSING}", _INSTALL)
     if values.get("load_in_4bit") and "load_in_4bit" in passed:
-        raise _refusal(call, "load_in_4bit=True does not work on mps yet", _SIXTEEN_BIT)
+        raise _refusal(call, f"load_in_4bit=True: {_MISSING}", _INSTALL)
     if values.get("load_in_4bit") and not values.get("load_in_16bit") and not _is_16_bit_repository(name):
-        raise _refusal(call, "load_in_4bit=True (the default of this function) does not work on mps yet", _SIXTEEN_BIT)
+        raise _refusal(call, f"load_in_4bit=True (the default of this function): {_MISSING}", _INSTALL)
 
 
 def _refuse_loaded_in_bits(call: str, loaded: Any) -> None:
@@ -102,11 +110,20 @@ def _refuse_loaded_in_bits(call: str, loaded: Any) -> None:
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     config = getattr(model, "config", None)
     if _read(getattr(config, "quantization_config", None), "quant_method") == "bitsandbytes":
-        raise _refusal(
-            call,
-            "the checkpoint holds weights quantized by bitsandbytes, which Unsloth cannot train on mps yet",
-            f"name the checkpoint that it was quantized from, and {_SIXTEEN_BIT}",
-        )
+        raise _refusal(call, f"the checkpoint holds weights quantized by bitsandbytes: {_MISSING}", _INSTALL)
+
+
+def _refuse_fused_experts(call: str, loaded: Any) -> None:
+    """gpt-oss whose experts were quantized as one tensor: only a CUDA kernel of Unsloth's unpacks them."""
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    for module in getattr(model, "modules", tuple)():
+        fused = getattr(module, "gate_up_proj", None)
+        if type(module).__name__ == "GptOssExperts" and getattr(fused, "quant_state", None) is not None:
+            raise _refusal(
+                call,
+                "gpt-oss in 4 bit from a checkpoint with fused experts does not work on mps",
+                f"name a checkpoint with separate experts, unsloth/gpt-oss-20b-unsloth-bnb-4bit, or {_SIXTEEN_BIT}",
+            )
 
 
 def _saved_by_bitsandbytes(name: str) -> bool:

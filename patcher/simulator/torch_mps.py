@@ -8,6 +8,8 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
+from patcher.simulator.metal import compile_shader
+
 
 class Mac(Protocol):
     """What the simulator wants to know of a Mac; `patcher.mac.MacProfile` and `patcher.machine.Machine` have it."""
@@ -31,6 +33,9 @@ def complete(native: ModuleType) -> None:
         "_mps_isCapturing": _never,
         "_mps_startCapture": _no_capture,
         "_mps_stopCapture": _no_capture,
+        "_mps_compileShader": compile_shader,
+        "_mps_loadMetalllib": _no_metallib,  # torch 2.13.0 spells it so
+        "_mps_loadMetallibFromPath": _no_metallib,
     }.items():
         setattr(torch._C, name, function)
     _teach_storages(native.allocator_address())
@@ -58,6 +63,13 @@ def _never() -> bool:
 
 def _no_capture(*_: object) -> NoReturn:
     raise RuntimeError("the simulated mps device runs no Metal commands that could be captured")
+
+
+def _no_metallib(_: object) -> NoReturn:
+    raise RuntimeError(
+        "the simulated mps device cannot run a .metallib, which holds code for Apple's GPUs; give the Metal source to"
+        " torch.mps.compile_shader"
+    )
 
 
 def _teach_storages(allocator: int) -> None:

@@ -32,7 +32,7 @@ READ = (
 
 @pytest.fixture(params=["FastLanguageModel", "FastModel"])
 def load(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """The replacement, over a loader with upstream's defaults that gives back what it was called with."""
+    """The replacement without bitsandbytes, over a loader with upstream's defaults that gives back its arguments."""
 
     def from_pretrained(
         model_name: str = "unsloth/Llama-3.2-1B-Instruct",
@@ -51,6 +51,7 @@ def load(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     target = f"unsloth.models.loader:{request.param}.from_pretrained"
     monkeypatch.setattr(loader, "original", {target: from_pretrained}.__getitem__)
+    monkeypatch.setattr(loader, "_quantizes", lambda: False)
     yield getattr(loader, request.param).from_pretrained
 
 
@@ -61,10 +62,10 @@ LOADED = {"remote/saved-in-4bit": SimpleNamespace(quant_method="bitsandbytes")}
     ("arguments", "names"),
     [
         ({}, ["load_in_4bit=True (the default", "load_in_4bit=False"]),
-        ({"load_in_4bit": True}, ["load_in_4bit=True does not", "load_in_4bit=False"]),
-        ({"model_name": "unsloth/x-bf16", "load_in_4bit": True}, ["load_in_4bit=True does not"]),
-        ({"load_in_16bit": True, "load_in_4bit": True}, ["load_in_4bit=True does not"]),
-        ({"load_in_8bit": True, "load_in_4bit": False}, ["load_in_8bit=True does not", "load_in_8bit=False"]),
+        ({"load_in_4bit": True}, ["load_in_4bit=True: bitsandbytes", "pip install bitsandbytes", "load_in_4bit=False"]),
+        ({"model_name": "unsloth/x-bf16", "load_in_4bit": True}, ["load_in_4bit=True: bitsandbytes"]),
+        ({"load_in_16bit": True, "load_in_4bit": True}, ["load_in_4bit=True: bitsandbytes"]),
+        ({"load_in_8bit": True, "load_in_4bit": False}, ["load_in_8bit=True: bitsandbytes", "load_in_8bit=False"]),
         ({"load_in_4bit": False, "quantization_config": {"load_in_4bit": True}}, ["quantization_config"]),
         (
             {"full_finetuning": True, "quantization_config": SimpleNamespace(load_in_8bit=True)},
@@ -103,9 +104,45 @@ def test_what_was_asked_for_in_16_bit_goes_through(load: Callable[..., Any], arg
     assert rest["cache_dir"] == "somewhere"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"load_in_4bit": True},
+        {"load_in_8bit": True, "load_in_4bit": False},
+        {"quantization_config": {"load_in_4bit": True}},
+        {"model_name": "remote/saved-in-4bit"},
+    ],
+)
+def test_with_bitsandbytes_4_and_8_bit_go_through(
+    load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]
+) -> None:
+    """Where Unsloth found bitsandbytes usable its loader is called as on CUDA."""
+    monkeypatch.setattr(loader, "_quantizes", lambda: True)
+    _, rest = load(**arguments, cache_dir="somewhere")
+    assert rest["cache_dir"] == "somewhere"
+
+
+def test_gpt_oss_with_fused_experts_in_4_bit_is_refused(
+    load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its packed experts would reach a matrix product as they are; in 16 bit it loads."""
+
+    class GptOssExperts:
+        gate_up_proj = SimpleNamespace(quant_state=None)
+
+    model = SimpleNamespace(modules=lambda: [GptOssExperts()])
+    monkeypatch.setattr(loader, "_quantizes", lambda: True)
+    monkeypatch.setattr(loader, "original", lambda _: lambda **_: (model, None))
+    assert load() == (model, None)
+    GptOssExperts.gate_up_proj.quant_state = object()
+    with pytest.raises(NotOnMac, match="gpt-oss in 4 bit"):
+        load()
+
+
 def test_positional_arguments_are_read_too(load: Callable[..., Any]) -> None:
     """``from_pretrained(name, 2048, None, True)`` is the same request as by name."""
-    with pytest.raises(NotOnMac, match="load_in_4bit=True does not"):
+    with pytest.raises(NotOnMac, match="load_in_4bit=True: bitsandbytes"):
         load("some/model", 2048, None, True)
 
 
@@ -148,11 +185,12 @@ PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", bos_token="<s
 config = LlamaConfig(vocab_size=32, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
                      max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=1)
 LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained("m")
-result = {"file": bitsandbytes.__file__, "errors": []}
+result = {"file": bitsandbytes.__file__, "errors": [], "layers": []}
 from unsloth import FastLanguageModel, FastModel, FastVisionModel
 for loader in (FastLanguageModel, FastModel, FastVisionModel):
     try:
-        loader.from_pretrained("m", max_seq_length=64)
+        model, _ = loader.from_pretrained("m", max_seq_length=64)
+        result["layers"].append(type(model.model.layers[0].mlp.up_proj).__name__)
     except Exception as error:
         result["errors"].append(type(error).__name__)
 try:
@@ -171,14 +209,16 @@ print("ANSWER" + json.dumps(result))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["with_bitsandbytes", "without_bitsandbytes"])
-def test_16_bit_lora_through_unsloth_with_and_without_bitsandbytes(which: str, tmp_path: Path) -> None:
-    """On the simulated Mac the loaders refuse 4 bit, and a 16-bit LoRA gets gradients with bitsandbytes or its shim."""
+def test_loading_through_unsloth_with_and_without_bitsandbytes(which: str, tmp_path: Path) -> None:
+    """By default the loaders load 4 bit, or refuse to without bitsandbytes; a 16-bit LoRA gets gradients in both."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, which]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]
     assert done.returncode == 0 and lines, f"{done.stdout}\n{done.stderr}"
     answers = json.loads(lines[-1].removeprefix("ANSWER"))
-    assert answers["errors"] == ["NotOnMac"] * 4
+    with_it = which == "with_bitsandbytes"
+    assert answers["layers"] == ["Linear4bit"] * 3 * with_it
+    assert answers["errors"] == ["NotOnMac"] * (1 if with_it else 4)
     assert answers["device"] == "mps" and len(answers["grads"]) == 4 and all(grad > 0 for grad in answers["grads"])
-    assert ("shims" in answers["file"]) == (which == "without_bitsandbytes")
+    assert ("shims" in answers["file"]) == (not with_it)

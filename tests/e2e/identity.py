@@ -36,6 +36,13 @@ def under_autocast(device: str) -> str:
 
 HELD = torch.ones(1024, device="cuda")
 
+
+def compiled(device: str) -> float:
+    """How far a compiled function is from the same function uncompiled."""
+    x = torch.linspace(-1, 1, 100, device=device)
+    return (torch.compile(lambda t: torch.sin(t) * 2 + t)(x) - (torch.sin(x) * 2 + x)).abs().max().item()
+
+
 FACTS = {
     "unsloth": [getattr(unsloth.device_type, name) for name in CONSTANTS],
     "zoo": [getattr(unsloth_zoo.device_type, name) for name in CONSTANTS],
@@ -62,6 +69,7 @@ FACTS = {
     "trl": str(SFTConfig("out", report_to="none").device),
     "autocast": [under_autocast("cuda"), under_autocast("mps")],
     "dropout": checkpoint_keeps_dropout(),
+    "inductor": [compiled("cpu"), compiled("mps")],
     "compiled": os.environ["UNSLOTH_COMPILE_LOCATION"],
     "refused": [str(entry.detail) for entry in HANDLE.report().entries if entry.state.value == "refused"],
     "unreviewed": [str(entry.change) for entry in HANDLE.report().entries if entry.state.value == "unreviewed"],

@@ -24,7 +24,7 @@ def run(script: str, *arguments: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / script), *arguments],
         cwd=folder,
-        env=clean_environment(UNSLOTH_SIMULATE_MAC="1"),
+        env=clean_environment(UNSLOTH_SIMULATE_MAC="1", OMP_NUM_THREADS="2"),
         capture_output=True,
         text=True,
         timeout=900,

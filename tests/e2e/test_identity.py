@@ -74,6 +74,27 @@ def test_recomputed_dropout_has_the_mask_of_the_forward(facts: dict[str, Any]) -
     assert facts["dropout"] == 0
 
 
+def test_torch_compile_works_on_both_devices(facts: dict[str, Any]) -> None:
+    """Inductor asks ``torch.cuda`` for the device of its cache key, also for CPU graphs. 2e-6: fp32, values up to 3."""
+    assert max(facts["inductor"]) < 2e-6
+
+
+def test_without_a_compiler_importing_unsloth_says_so(tmp_path: Path) -> None:
+    """Unsloth tries its first import of torch and swallows what it raises: the second import says the same."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from patcher import patch_for_mac; patch_for_mac(simulate='M1 8GB'); import unsloth"],
+        cwd=tmp_path,
+        env=clean_environment(PATH=str(tmp_path), PATCHER_CACHE=str(tmp_path), PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = done.stderr[done.stderr.rindex("patcher.errors.") :]
+    assert last.startswith("patcher.errors.SimulatorUnavailable: the simulated mps device needs a C++ compiler")
+
+
 def test_generated_code_has_a_folder_of_its_own(facts: dict[str, Any]) -> None:
     assert facts["compiled"].endswith("_mps")
 

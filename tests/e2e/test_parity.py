@@ -116,10 +116,16 @@ def test_16_bit_training_is_as_exact_as_peft(family: dict[str, Run], dtype: str)
 
 
 @pytest.mark.parametrize("dtype", HALF)
-def test_16_bit_training_takes_the_fused_lora_paths(family: dict[str, Run], dtype: str) -> None:
-    """Unsloth's fused LoRA functions are in the autograd graph; with fp32 weights Unsloth itself leaves them out."""
+def test_16_bit_training_takes_the_fused_lora_paths(
+    request: pytest.FixtureRequest, family: dict[str, Run], dtype: str
+) -> None:
+    """Unsloth's fused LoRA functions are in the autograd graph; with fp32 weights Unsloth itself leaves them out.
+
+    Qwen 2's query, key and value have biases, for which Unsloth has no fused function (2026.10.9, models/llama.py).
+    """
     fused = {"LoRA_MLPBackward", "LoRA_QKVBackward", "LoRA_WBackward"}
-    assert fused <= set(family[f"unsloth-{dtype}"].paths)
+    taken = fused & set(family[f"unsloth-{dtype}"].paths)
+    assert taken == (fused - {"LoRA_QKVBackward"} if request.node.callspec.params["family"] == "qwen2" else fused)
     assert not fused & set(family["unsloth-float32"].paths)
 
 

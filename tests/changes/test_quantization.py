@@ -1,0 +1,71 @@
+"""Where a quantized model goes, when Unsloth may quantize, and where bitsandbytes' operators are not compiled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from patcher.changes.bitsandbytes_ops import CHANGES
+from patcher.machine import Machine
+from patcher.replacements import bitsandbytes_ops
+from patcher.replacements.transformers_quantizers import update_device_map
+from patcher.replacements.unsloth_bnb_availability import native_kernels_ready
+
+MAC = Machine(
+    system="Darwin",
+    chip="Apple M3 Max",
+    gpu_cores=40,
+    memory_bytes=36 * 2**30,
+    macos=(15, 5),
+    torch="2.13.0",
+    mps=True,
+    cuda=False,
+    simulated=False,
+)
+
+
+def test_a_quantized_model_without_device_map_goes_to_mps() -> None:
+    """Only where the caller said nothing: every other device_map stays what it is."""
+    assert update_device_map(None, None) == {"": "mps"}
+    for given in ("auto", {"": "cpu"}, {}):
+        assert update_device_map(None, given) is given
+
+
+@pytest.mark.parametrize(("bnb", "ready"), [(SimpleNamespace(mps_ops=object()), True), (SimpleNamespace(), False)])
+def test_unsloth_quantizes_where_bitsandbytes_has_mps_operators(bnb: object, ready: bool) -> None:
+    """A release without them, the stand-in, or no bitsandbytes at all: False, and the loaders refuse."""
+    assert native_kernels_ready(bnb, "mps") is ready
+    assert native_kernels_ready(None, "mps") is False
+
+
+@pytest.mark.parametrize(
+    ("machine", "compiled"),
+    [(MAC, True), (replace(MAC, torch="2.12.1"), False), (replace(MAC, simulated=True), False)],
+)
+def test_operators_are_compiled_where_the_compiler_can_be_trusted(machine: Machine, compiled: bool) -> None:
+    """Inductor is wrong on mps before torch 2.13, and slow on the simulated Mac."""
+    for change in CHANGES:
+        assert change.skip is not None
+        assert (change.skip(machine) is not None) is compiled
+
+
+def test_the_compilers_wrapper_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each replacement passes its arguments in order to the function within the wrapper."""
+    calls = []
+
+    def wrapper(*args: object) -> None:
+        raise AssertionError("compiled")
+
+    wrapper.__wrapped__ = lambda *args: calls.append(args) or "result"  # type: ignore[attr-defined]
+    monkeypatch.setattr(bitsandbytes_ops, "original", lambda target: wrapper)
+    one = torch.zeros(1)
+    assert bitsandbytes_ops._dequantize_blockwise_compute(one, one, one, 256, torch.half) == "result"
+    assert bitsandbytes_ops._dequantize_4bit_compute(one, one, one, 64, (1,), torch.half) == "result"
+    assert bitsandbytes_ops._quantize_blockwise_compute(one, one, 256) == "result"
+    assert bitsandbytes_ops._quantize_4bit_compute(one, 64, one, one, True) == "result"
+    tails = [args[3:] for args in calls]
+    assert tails[:3] == [(256, torch.half), (64, (1,), torch.half), ()]
+    assert tails[3][1] is True

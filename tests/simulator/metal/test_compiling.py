@@ -1,0 +1,164 @@
+"""Errors of a source, the cache, and machines without a compiler."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from patcher.errors import SimulatorUnavailable
+from patcher.simulator import Device
+from patcher.simulator.metal import compile_shader, toolchain
+
+FULL = "kernel void full(device float* out, constant float& v, uint i [[thread_position_in_grid]]) { out[i] = v; }\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "message"),
+    [
+        ("kernel void f(device float* o) {\n  o[0] = unknown(1);\n}", 2, "use of undeclared identifier 'unknown'"),
+        ("\n\n#define TWO 2\nkernel void f(device float* o) {\n  o[0] = TWO\n}", 5, "expected ';'"),
+        ("// a\n/* b\n */\nkernel void f(constant float* o) { o[0] = 1; }", 4, "not assignable"),
+        ("kernel void f(device float* o) {\n  threadgroup float a[4],\n    b[4];\n  o[0] = a[0] + c;\n}", 4, "'c'"),
+        ("#if 1\nkernel void f(device float* o) {}\n", 1, "unterminated conditional directive"),
+        ("#include <nothing.h>\nkernel void f(device float* o) {}\n", 1, "file not found"),
+        ("struct S { float a; };\nkernel void f(device S* o) {\n  o->b = 1;\n}", 3, "no member named 'b'"),
+        ("kernel void f(device float* o) {\n  float4 a(1, 2, 3);\n  o[0] = a.x;\n}", 2, "error"),
+    ],
+)
+def test_syntax_errors_have_the_lines_of_the_source(source: str, line: int, message: str) -> None:
+    """SyntaxError, as torch raises it, with Metal's name for the source and the right line."""
+    with pytest.raises(SyntaxError) as caught:
+        torch.mps.compile_shader(source)
+    text = str(caught.value)
+    assert f"program_source:{line}:" in text and message in text
+
+
+@pytest.mark.parametrize(
+    ("declaration", "message"),
+    [
+        ("float x, uint i [[thread_position_in_grid]]", "invalid type of parameter 'float x'"),
+        (
+            "device float* o, threadgroup float* s [[threadgroup(0)]]",
+            "'s' is threadgroup memory that the host allocates",
+        ),
+    ],
+)
+def test_parameters_that_cannot_be_passed(declaration: str, message: str) -> None:
+    """A kernel takes buffers and positions; memory that the host allocates has no place in torch's interface."""
+    with pytest.raises(SyntaxError, match=message):
+        compile_shader(f"kernel void f({declaration}) {{}}")
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, with the runtime of the user's."""
+    runtime = toolchain.runtime_library()
+    monkeypatch.setenv("PATCHER_CACHE", str(tmp_path))
+    monkeypatch.setattr(toolchain, "runtime_library", lambda: runtime)
+    return tmp_path / "metal-on-cpu"
+
+
+def test_a_shader_is_compiled_once(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time, no compiler runs; other source, constants or check mode are other entries."""
+    compile_shader(FULL)
+    monkeypatch.setattr(toolchain, "_run", _refuse)
+    begin = time.perf_counter()
+    compile_shader(FULL)
+    assert time.perf_counter() - begin < 0.1
+    for source, keywords in ((FULL + "\n", {}), (FULL, {"constants": {0: 1}}), (FULL, {"check": True})):
+        with pytest.raises(AssertionError, match="the compiler was called"):
+            compile_shader(source, **keywords)
+    assert not list(own_cache.glob("building-*"))
+
+
+def _refuse(*_: object) -> str:
+    raise AssertionError("the compiler was called")
+
+
+def test_the_key_holds_what_translates() -> None:
+    """A change in any file that shapes the C++ makes other entries of the cache."""
+    folder = Path(toolchain.__file__).parent
+    others = {"__init__.py", "arguments.py", "library.py"}
+    assert {path.name for path in folder.glob("*.py")} == others | set(toolchain.TRANSLATORS)
+
+
+def test_a_failed_compilation_leaves_nothing(own_cache: Path) -> None:
+    """An error is not remembered, and no half-made entry is left."""
+    with pytest.raises(SyntaxError):
+        compile_shader("kernel void f(device float* o) { o[0] = ; }")
+    assert [path.name for path in own_cache.iterdir() if path.name != "zig"] == []
+
+
+def test_another_process_may_be_faster(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that compile the same at once both succeed."""
+    put = toolchain._put
+
+    def put_twice(scratch: Path, final: Path) -> None:
+        final.mkdir()
+        for path in scratch.iterdir():
+            (final / path.name).write_bytes(path.read_bytes())
+        put(scratch, final)
+
+    monkeypatch.setattr(toolchain, "_put", put_twice)
+    out = torch.zeros(3, device="mps")
+    compile_shader(FULL).full(out, 2.0)
+    assert out.tolist() == [2.0] * 3
+
+
+def test_the_language_is_that_of_the_macos(unlimited: Device) -> None:
+    """Metal 3.2 on macOS 15, Metal 4 on macOS 26; each has its own compiled shader."""
+    source = "kernel void version(device int* out) { out[0] = __METAL_VERSION__; }"
+    before = unlimited.mac
+    found = []
+    for macos in ((15, 5), (26, 0)):
+        unlimited.become(dataclasses.replace(before, macos=macos))
+        out = torch.zeros(1, dtype=torch.int32, device="mps")
+        compile_shader(source).version(out)
+        found.append(out.item())
+    unlimited.become(before)
+    assert found == [320, 400]
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install; it comes when a shader is compiled, not before."""
+    monkeypatch.setattr(toolchain.shutil, "which", lambda _: None)
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda _: None)
+    toolchain.compiler.cache_clear()
+    try:
+        with pytest.raises(SimulatorUnavailable, match="clang\\+\\+ 17 or newer") as caught:
+            compile_shader(FULL)
+        assert "pip install ziglang" in str(caught.value)
+    finally:
+        toolchain.compiler.cache_clear()
+
+
+def test_an_old_clang_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clang++ on PATH that is too old for arithmetic in bfloat is not taken."""
+    old = tmp_path / "clang++"
+    old.write_text("#!/bin/sh\necho 'Debian clang version 14.0.6'\n")
+    old.chmod(0o755)
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: str(old) if name == "clang++" else None)
+    toolchain.compiler.cache_clear()
+    try:
+        assert toolchain.compiler().zig
+        old.write_text("#!/bin/sh\necho 'Ubuntu clang version 19.1.7 (++20250114)'\n")
+        toolchain.compiler.cache_clear()
+        assert toolchain.compiler().command == (str(old),)
+    finally:
+        toolchain.compiler.cache_clear()
+
+
+def test_the_device_starts_without_looking_for_a_compiler() -> None:
+    """Nothing of the shader compiler is imported before the first shader."""
+    code = (
+        "import sys, torch\nfrom patcher.simulator import start\nstart()\ntorch.ones(2, device='mps').sum().item()\n"
+        "assert 'patcher.simulator.metal' in sys.modules\n"
+        "assert not [name for name in sys.modules if name.startswith('patcher.simulator.metal.')]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
