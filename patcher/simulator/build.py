@@ -112,7 +112,7 @@ def _module_in(folder: Path) -> Path:
 
 
 def _build_once(torch: ModuleType, folder: Path, final: Path) -> None:
-    compiler, python_headers = _compiler(), _python_headers()
+    cxx, python_headers = compiler(), _python_headers()
     with _writable(folder), _locked(folder / f"{final.name}.lock"):
         if _module_in(final).exists():
             return
@@ -128,22 +128,23 @@ def _build_once(torch: ModuleType, folder: Path, final: Path) -> None:
             )
             result = Path(scratch) / "result"
             result.mkdir()
-            _compile(compiler, _folder(torch), python_headers, Path(scratch), _module_in(result))
+            _compile(cxx, _folder(torch), python_headers, Path(scratch), _module_in(result))
             os.rename(result, final)
 
 
-def _compile(compiler: str, torch: Path, python_headers: Path, scratch: Path, target: Path) -> None:
+def _compile(cxx: str, torch: Path, python_headers: Path, scratch: Path, target: Path) -> None:
     include = [torch / "include", torch / "include/torch/csrc/api/include", python_headers]
     options = [*FLAGS, *(f"-isystem{path}" for path in include)]
     jobs = [(path, scratch / f"{path.stem}.o") for path in _files() if path.suffix == ".cpp"]
     jobs.sort(key=lambda job: job[0].stat().st_size, reverse=True)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(lambda job: _run([compiler, *options, "-c", str(job[0]), "-o", str(job[1])]), jobs))
+        list(pool.map(lambda job: compile_with([cxx, *options, "-c", str(job[0]), "-o", str(job[1])]), jobs))
     libraries = [f"-L{torch / 'lib'}", "-ltorch_python", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch / 'lib'}"]
-    _run([compiler, "-shared", *(str(compiled) for _, compiled in jobs), "-o", str(target), *libraries])
+    compile_with([cxx, "-shared", *(str(compiled) for _, compiled in jobs), "-o", str(target), *libraries])
 
 
-def _run(command: Sequence[str]) -> None:
+def compile_with(command: Sequence[str]) -> None:
+    """Runs a compiler's command line. Raises SimulatorUnavailable with the compiler's first errors if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
@@ -158,7 +159,8 @@ def _run(command: Sequence[str]) -> None:
         )
 
 
-def _compiler() -> str:
+def compiler() -> str:
+    """The path of the C++ compiler: ``CXX``, else g++, clang++ or c++. Raises SimulatorUnavailable if there is none."""
     chosen = environment.value_of("CXX")
     for name in [chosen] if chosen else ["g++", "clang++", "c++"]:
         path = shutil.which(name)

@@ -274,7 +274,7 @@ def runtime_library() -> Path:
         with _scratch(folder) as scratch:
             target = Path(scratch) / "libmetal_cpu.so"
             libraries = ["-Wl,--no-as-needed", "-lm"]
-            build._run([build._compiler(), *RUNTIME_FLAGS, *map(str, sources), "-o", str(target), *libraries])
+            build.compile_with([build.compiler(), *RUNTIME_FLAGS, *map(str, sources), "-o", str(target), *libraries])
             _put(Path(scratch), final)
     return final / "libmetal_cpu.so"
 
