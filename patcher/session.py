@@ -316,8 +316,8 @@ def begin(*, device: str, simulate: str | None, strict: bool, switches: Switches
     here = machine.detect(simulate)
     reason = why_not(here, device, switches)
     if reason is not None:
-        expected = here.cuda and simulate is None
-        log.log(logging.INFO if expected else logging.WARNING, "patcher: nothing is patched: %s", reason)
+        surprising = here.simulated or here.system == "Darwin"
+        log.log(logging.WARNING if surprising else logging.INFO, "patcher: nothing is patched: %s", reason)
         return None, reason
     session = Session(here, catalogue(), strict=strict)
     notes = [note for note in (environment.watermark_warning(), machine.numerics_warning(here)) if note is not None]

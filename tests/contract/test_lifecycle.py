@@ -198,7 +198,9 @@ def test_every_order_ends_in_the_same_state(run: Run, first: tuple[str, ...], th
     assert found["device"] == "mps:0" or found["device"] == "mps"
     assert found["ones"] == "mps" and found["memory"] == 27 * 2**30
     roots = {target.partition(":")[0].partition(".")[0] for target in found["pending"]}
-    assert roots <= {"module unsloth", "module unsloth_zoo", "unsloth", "unsloth_zoo", "trl"}
+    # bitsandbytes, imported by PEFT before the simulated device is there, leaves its mps operators out.
+    late = {"bitsandbytes"} if "peft" in first else set()
+    assert roots <= {"module unsloth", "module unsloth_zoo", "unsloth", "unsloth_zoo", "trl"} | late
     assert not [target for target in found["pending"] if target.startswith(("trl.trainer", "trl.kernels.chunked_log"))]
     assert found["after"] is not None, "torch.ones(device='cuda') still lands on mps"
 
@@ -314,7 +316,12 @@ def test_unsloth_comes_up_on_mps_and_goes_back(run: Run) -> None:
     assert found["types"] == ["mps", "mps", "mps"]
     assert found["copied"].startswith("patcher.") and found["back"].startswith("unsloth.")
     assert found["left"] == [] and found["finders"] == []
-    optional = ("unsloth.kernels.moe.", "unsloth.kernels.large_head_attention:", "trl.kernels.chunked_divergence:")
+    optional = (
+        "unsloth.kernels.moe.",
+        "unsloth.kernels.large_head_attention:",
+        "trl.kernels.chunked_divergence:",
+        "unsloth_zoo.dataset_num_proc:",  # imported when the first data set is prepared
+    )
     assert [target for target in found["pending"] if not target.startswith(optional)] == []
 
 
