@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from patcher.model import State
+from tests.e2e.process import clean_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 CHANGE = {
@@ -43,13 +44,7 @@ def call(*arguments: str, mac: str | None = "M2 16GB", cwd: Path = ROOT) -> subp
 
 
 def environment(mac: str | None) -> dict[str, str]:
-    base = {name: value for name, value in os.environ.items() if not name.startswith(("UNSLOTH_", "PYTORCH_"))}
-    return {
-        **base,
-        "PYTHONPATH": str(ROOT),
-        "HF_HUB_OFFLINE": "1",
-        **({} if mac is None else {"UNSLOTH_SIMULATE_MAC": mac}),
-    }
+    return clean_environment(PYTHONPATH=str(ROOT), **({} if mac is None else {"UNSLOTH_SIMULATE_MAC": mac}))
 
 
 def test_json_has_the_promised_keys_and_imports_nothing_heavy() -> None:

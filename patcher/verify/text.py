@@ -37,10 +37,11 @@ def save_model(folder: Path) -> None:
         initializer_range=0.08,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    _tokenizer().save_pretrained(folder)
+    tokenizer(SENTENCES, VOCABULARY).save_pretrained(folder)
 
 
-def _tokenizer() -> Any:
+def tokenizer(sentences: list[str], vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer of at most ``vocabulary`` tokens, trained on the sentences; 0, 1, 2 are begin, end, pad."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     transformers: Any = importlib.import_module("transformers")
@@ -50,17 +51,17 @@ def _tokenizer() -> Any:
     special = ["<|begin|>", "<|end|>", "<|pad|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
-        SENTENCES, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet)
+        sentences, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet)
     )
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token=special[0], eos_token=special[1], pad_token=special[2]
     )
 
 
-def batches(tokenizer: Any, steps: int, length: int) -> list[torch.Tensor]:
+def batches(encode: Any, steps: int, length: int) -> list[torch.Tensor]:
     """Token ids ``[2, length]`` for every step, from the sentences, the same at every call."""
     stream: list[int] = []
     while len(stream) < steps * 2 * length:
         for index in range(len(SENTENCES)):
-            stream += tokenizer(SENTENCES[(index * 29) % len(SENTENCES)], add_special_tokens=False)["input_ids"]
+            stream += encode(SENTENCES[(index * 29) % len(SENTENCES)], add_special_tokens=False)["input_ids"]
     return list(torch.tensor(stream[: steps * 2 * length]).view(steps, 2, length))

@@ -13,18 +13,7 @@ from patcher.machine import Machine
 from patcher.replacements import bitsandbytes_ops
 from patcher.replacements.transformers_quantizers import update_device_map
 from patcher.replacements.unsloth_bnb_availability import native_kernels_ready
-
-MAC = Machine(
-    system="Darwin",
-    chip="Apple M3 Max",
-    gpu_cores=40,
-    memory_bytes=36 * 2**30,
-    macos=(15, 5),
-    torch="2.13.0",
-    mps=True,
-    cuda=False,
-    simulated=False,
-)
+from tests.machines import M3_MAX
 
 
 def test_a_quantized_model_without_device_map_goes_to_mps() -> None:
@@ -43,7 +32,7 @@ def test_unsloth_quantizes_where_bitsandbytes_has_mps_operators(bnb: object, rea
 
 @pytest.mark.parametrize(
     ("machine", "compiled"),
-    [(MAC, True), (replace(MAC, torch="2.12.1"), False), (replace(MAC, simulated=True), False)],
+    [(M3_MAX, True), (replace(M3_MAX, torch="2.12.1"), False), (replace(M3_MAX, simulated=True), False)],
 )
 def test_operators_are_compiled_where_the_compiler_can_be_trusted(machine: Machine, compiled: bool) -> None:
     """Inductor is wrong on mps before torch 2.13, and slow on the simulated Mac."""

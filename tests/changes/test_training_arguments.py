@@ -26,35 +26,25 @@ from patcher.machine import Machine
 from patcher.model import State
 from patcher.training_arguments import RECORD, Rewrite, decide, rewrites
 from patcher.training_rules import RULES, Become, Keep, Refuse
+from tests.machines import M3_MAX
 
-M3 = Machine(
-    system="Darwin",
-    chip="Apple M3 Max",
-    gpu_cores=40,
-    memory_bytes=36 * 2**30,
-    macos=(15, 5),
-    torch="2.13.0",
-    mps=True,
-    cuda=False,
-    simulated=False,
-)
-OLD_TORCH = dataclasses.replace(M3, torch="2.12.1")
-OLD_MACOS = dataclasses.replace(M3, macos=(13, 7))
-M1 = dataclasses.replace(M3, chip="Apple M1")
-LINUX = dataclasses.replace(M3, system="Linux", chip="x86_64", macos=None, mps=False, cuda=True)
+OLD_TORCH = dataclasses.replace(M3_MAX, torch="2.12.1")
+OLD_MACOS = dataclasses.replace(M3_MAX, macos=(13, 7))
+M1 = dataclasses.replace(M3_MAX, chip="Apple M1")
+LINUX = dataclasses.replace(M3_MAX, system="Linux", chip="x86_64", macos=None, mps=False, cuda=True)
 
 
-def after(values: dict[str, Any], machine: Machine = M3) -> dict[str, Any]:
+def after(values: dict[str, Any], machine: Machine = M3_MAX) -> dict[str, Any]:
     """``values`` as training sees them on ``machine``."""
     return values | {outcome.field: outcome.new for outcome in decide(values, machine)}
 
 
 @pytest.fixture
 def on_m3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Both patches in place as on an M3 Max; the working directory is a temporary one."""
+    """Both patches in place as on an M3_MAX Max; the working directory is a temporary one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
-    LEDGER.machine = M3
+    LEDGER.machine = M3_MAX
     for change in (*transformers_training_args.CHANGES, *transformers_trainer.CHANGES):
         entry = LEDGER.apply(change, importlib.import_module(change.module))
         assert entry.state in (State.APPLIED, State.UNREVIEWED), entry
@@ -91,7 +81,7 @@ def test_replacement_is_the_same_algorithm(name: str) -> None:
 @pytest.mark.parametrize("spelled", ["adamw_8bit", OptimizerNames.ADAMW_8BIT])
 def test_optimizer_name_or_member(spelled: object) -> None:
     """An optimizer is recognised as text and as a member of OptimizerNames."""
-    (outcome,) = decide({"optim": spelled}, M3, "SFTConfig")
+    (outcome,) = decide({"optim": spelled}, M3_MAX, "SFTConfig")
     assert (outcome.field, outcome.new) == ("optim", "adamw_torch_fused")
     assert "8-bit" in outcome.reason
 
@@ -138,15 +128,15 @@ CHECKPOINT = {"use_reentrant": False, "offload": True}
 @pytest.mark.parametrize(
     ("machine", "given_values", "changes"),
     [
-        (M3, {"dataloader_pin_memory": True}, {"dataloader_pin_memory": False}),
-        (M3, {"tf32": True}, {"tf32": None}),
-        (M3, {"padding_free": True}, {"padding_free": False}),
-        (M3, {"activation_offloading": True}, {"activation_offloading": False}),
-        (M3, {"use_liger_kernel": True}, {"use_liger_kernel": False}),
-        (M3, {"dataset_num_proc": 1}, {"dataset_num_proc": None}),
-        (M3, {"dataset_num_proc": 2, "unsloth_num_chunks": -1}, {"dataset_num_proc": None}),
+        (M3_MAX, {"dataloader_pin_memory": True}, {"dataloader_pin_memory": False}),
+        (M3_MAX, {"tf32": True}, {"tf32": None}),
+        (M3_MAX, {"padding_free": True}, {"padding_free": False}),
+        (M3_MAX, {"activation_offloading": True}, {"activation_offloading": False}),
+        (M3_MAX, {"use_liger_kernel": True}, {"use_liger_kernel": False}),
+        (M3_MAX, {"dataset_num_proc": 1}, {"dataset_num_proc": None}),
+        (M3_MAX, {"dataset_num_proc": 2, "unsloth_num_chunks": -1}, {"dataset_num_proc": None}),
         (
-            M3,
+            M3_MAX,
             WORKERS,
             {
                 "dataloader_num_workers": 0,
@@ -155,16 +145,16 @@ CHECKPOINT = {"use_reentrant": False, "offload": True}
             },
         ),
         (
-            M3,
+            M3_MAX,
             {"gradient_checkpointing_kwargs": CHECKPOINT},
             {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
         ),
         (
-            M3,
+            M3_MAX,
             {"gradient_checkpointing_kwargs": '{"offload": true}'},
             {"gradient_checkpointing_kwargs": {}},
         ),
-        (M3, {"torch_compile_backend": "cudagraphs"}, {"torch_compile_backend": "inductor"}),
+        (M3_MAX, {"torch_compile_backend": "cudagraphs"}, {"torch_compile_backend": "inductor"}),
         (
             OLD_TORCH,
             COMPILE,
@@ -184,23 +174,23 @@ def test_rewritten(machine: Machine, given_values: dict[str, Any], changes: dict
 @pytest.mark.parametrize(
     ("machine", "values"),
     [
-        (M3, {"optim": "adamw_torch_fused", "fp16": True}),
-        (M3, {"optim": "adafactor", "optim_args": None}),
-        (M3, {"bf16": True}),
-        (M3, {"fp16": True}),
+        (M3_MAX, {"optim": "adamw_torch_fused", "fp16": True}),
+        (M3_MAX, {"optim": "adafactor", "optim_args": None}),
+        (M3_MAX, {"bf16": True}),
+        (M3_MAX, {"fp16": True}),
         (M1, {"bf16": True}),
-        (M3, {"tf32": False}),
-        (M3, {"padding_free": None, "packing": True}),
-        (M3, {"padding_free": True, "packing": True}),
-        (M3, {"dataloader_num_workers": 2, "dataloader_multiprocessing_context": "spawn"}),
-        (M3, COMPILE),
-        (M3, {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
-        (M3, {"auto_find_batch_size": True, "full_determinism": True}),
-        (M3, {"train_sampling_strategy": "group_by_length"}),
-        (M3, {"ddp_find_unused_parameters": False, "ddp_timeout": 180000000, "local_rank": 0}),
-        (M3, {"fsdp": "", "deepspeed": None, "ddp_backend": None}),
-        (M3, {"use_vllm": False, "vllm_mode": "colocate"}),
-        (M3, {"dataset_num_proc": 1, "unsloth_num_chunks": -1}),
+        (M3_MAX, {"tf32": False}),
+        (M3_MAX, {"padding_free": None, "packing": True}),
+        (M3_MAX, {"padding_free": True, "packing": True}),
+        (M3_MAX, {"dataloader_num_workers": 2, "dataloader_multiprocessing_context": "spawn"}),
+        (M3_MAX, COMPILE),
+        (M3_MAX, {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
+        (M3_MAX, {"auto_find_batch_size": True, "full_determinism": True}),
+        (M3_MAX, {"train_sampling_strategy": "group_by_length"}),
+        (M3_MAX, {"ddp_find_unused_parameters": False, "ddp_timeout": 180000000, "local_rank": 0}),
+        (M3_MAX, {"fsdp": "", "deepspeed": None, "ddp_backend": None}),
+        (M3_MAX, {"use_vllm": False, "vllm_mode": "colocate"}),
+        (M3_MAX, {"dataset_num_proc": 1, "unsloth_num_chunks": -1}),
     ],
 )
 def test_left_alone(machine: Machine, values: dict[str, Any]) -> None:
@@ -227,7 +217,7 @@ def test_left_alone(machine: Machine, values: dict[str, Any]) -> None:
 def test_refused(values: dict[str, Any], alternative: str) -> None:
     """What a Mac cannot do raises an error that names the class, the field, its value and the alternative."""
     with pytest.raises(NotOnMac) as error:
-        decide(values, M3, "GRPOConfig")
+        decide(values, M3_MAX, "GRPOConfig")
     (field,) = values
     assert f"GRPOConfig.{field}" in str(error.value)
     assert alternative in str(error.value)
@@ -241,7 +231,7 @@ def test_nothing_happens_off_mps(elsewhere: str, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     else:
         values[elsewhere] = True
-    assert decide(values, LINUX if elsewhere == "linux" else M3) == []
+    assert decide(values, LINUX if elsewhere == "linux" else M3_MAX) == []
 
 
 def test_note_without_change() -> None:
@@ -270,7 +260,7 @@ _VALUES = st.fixed_dictionaries(
 )
 
 
-@given(_VALUES, st.sampled_from([M3, M1, OLD_TORCH, OLD_MACOS]))
+@given(_VALUES, st.sampled_from([M3_MAX, M1, OLD_TORCH, OLD_MACOS]))
 @settings(deadline=None, max_examples=100)
 def test_second_look_changes_nothing(values: dict[str, Any], machine: Machine) -> None:
     """dataclasses.replace and the Trainer's second look find nothing left to change."""

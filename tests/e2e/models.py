@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -18,6 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from patcher.verify import text
 from tests.e2e.text import SENTENCES
 
 VOCABULARY = 512
@@ -25,18 +25,8 @@ TEMPLATE = "{% for m in messages %}{{ bos_token }}{{ m['role'] }}: {{ m['content
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of 512 tokens, trained on the test sentences."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<|begin|>", "<|end|>", "<|pad|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        SENTENCES, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet)
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token=special[0], eos_token=special[1], pad_token=special[2]
-    )
+    """A byte-level BPE tokenizer of at most 512 tokens with a chat template, trained on the test sentences."""
+    fast = text.tokenizer(SENTENCES, VOCABULARY)
     fast.chat_template = TEMPLATE
     return fast
 

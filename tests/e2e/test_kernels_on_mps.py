@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.process import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,11 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 def test_kernels_give_the_same_on_mps_and_on_the_cpu(tmp_path: Path) -> None:
     """LoRA, 4-bit weights, both attentions, experts and TRL's functions: within one bf16 eps, gradients included."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("UNSLOTH_", "PYTORCH_"))}
     run = subprocess.run(
         [sys.executable, "-m", "tests.e2e.kernels_on_mps"],
         cwd=tmp_path,  # Unsloth writes its compile cache into the working directory
-        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=clean_environment(PYTHONPATH=str(ROOT)),
         capture_output=True,
         text=True,
         timeout=300,

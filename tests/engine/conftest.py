@@ -14,18 +14,7 @@ from patcher.ledger import LEDGER, Ledger
 from patcher.machine import Machine
 from patcher.model import AnyChange, Patch
 from patcher.session import Session
-
-MAC = Machine(
-    system="Darwin",
-    chip="Apple M3 Max",
-    gpu_cores=40,
-    memory_bytes=36 * 2**30,
-    macos=(15, 5),
-    torch="2.13.0",
-    mps=True,
-    cuda=False,
-    simulated=False,
-)
+from tests.machines import M3_MAX
 
 OURS = "enginefixes"
 """The package that holds the replacements of these tests."""
@@ -94,7 +83,7 @@ def start(library: Library) -> Iterator[Callable[..., Session]]:
     """Starts a session with changes of the test's own; what stands at the end is undone."""
     before = list(sys.meta_path)
 
-    def run(*changes: AnyChange, strict: bool = True, machine: Machine = MAC) -> Session:
+    def run(*changes: AnyChange, strict: bool = True, machine: Machine = M3_MAX) -> Session:
         session = Session(machine, changes, strict=strict)
         session.start()
         return session

@@ -12,7 +12,8 @@ import pytest
 from patcher.errors import UndoConflict
 from patcher.ledger import Ledger, key_of, load
 from patcher.model import State, Substitute
-from tests.engine.conftest import MAC, OURS, Library, patch
+from tests.engine.conftest import OURS, Library, patch
+from tests.machines import M3_MAX
 
 LIB = """
 def f(a, b=1):
@@ -199,7 +200,7 @@ def test_an_added_name_is_removed_and_an_existing_one_kept(lib: Any, ledger: Led
 
 def test_a_change_is_skipped_where_the_machine_does_not_need_it(lib: Any, ledger: Ledger) -> None:
     """The reason for skipping is in the report; the target is left alone."""
-    ledger.machine = MAC
+    ledger.machine = M3_MAX
     entry = ledger.apply(patch("lib:f", "f", skip=lambda here: f"not on {here.chip}"), lib)
     assert (entry.state, entry.detail, lib.f(1)) == (State.SKIPPED, "not on Apple M3 Max", "original f")
 

@@ -22,9 +22,10 @@ from patcher.errors import InvalidSwitch, NoMps, PatcherError, RefusedChange
 from patcher.ledger import LEDGER
 from patcher.machine import Machine
 from patcher.model import EnvDefault
-from tests.engine.conftest import MAC, OURS, Library, patch
+from tests.engine.conftest import OURS, Library, patch
+from tests.machines import M3_MAX
 
-LINUX = dataclasses.replace(MAC, system="Linux", chip="x86_64", macos=None, mps=False)
+LINUX = dataclasses.replace(M3_MAX, system="Linux", chip="x86_64", macos=None, mps=False)
 SWITCHES = ("FORCE_MPS", "DISABLE_AUTO_PADDING_FREE", "ENABLE_MLX_QUANT", "VERBOSE", "SIMULATE_MAC")
 
 
@@ -52,7 +53,7 @@ def _on(monkeypatch: pytest.MonkeyPatch, here: Machine) -> None:
 
 def test_on_a_mac_the_patches_are_in_place_until_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The handle reports every change and takes it back; afterwards the process can be patched again."""
-    _on(monkeypatch, MAC)
+    _on(monkeypatch, M3_MAX)
     handle = patch_for_mac()
     lib = importlib.import_module("lib")
     assert handle.active and lib.f(1) == "replaced"
@@ -65,7 +66,7 @@ def test_on_a_mac_the_patches_are_in_place_until_undone(monkeypatch: pytest.Monk
 
 def test_a_second_call_gives_the_same_handle_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with other arguments: the first call decides."""
-    _on(monkeypatch, MAC)
+    _on(monkeypatch, M3_MAX)
     handle = patch_for_mac()
     finders = list(sys.meta_path)
     assert patch_for_mac(device="mps", strict=False) is handle
@@ -74,7 +75,7 @@ def test_a_second_call_gives_the_same_handle_and_changes_nothing(monkeypatch: py
 
 def test_only_the_outermost_with_undoes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that patches for itself does not undo what its caller relies on."""
-    _on(monkeypatch, MAC)
+    _on(monkeypatch, M3_MAX)
     lib = importlib.import_module("lib")
     with patch_for_mac() as outer:
         with patch_for_mac() as inner:
@@ -85,7 +86,7 @@ def test_only_the_outermost_with_undoes(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_calls_in_threads_start_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads that call it at once get one handle, and one finder is installed."""
-    _on(monkeypatch, MAC)
+    _on(monkeypatch, M3_MAX)
     finders, handles = len(sys.meta_path), []
     threads = [threading.Thread(target=lambda: handles.append(patch_for_mac())) for _ in range(4)]
     for thread in threads:
@@ -108,7 +109,7 @@ def test_without_mps_nothing_is_patched_and_the_script_goes_on(monkeypatch: pyte
 
 def test_where_cuda_is_present_it_is_used_unless_mps_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """UNSLOTH_FORCE_MPS, or device="mps", chooses mps all the same."""
-    both = dataclasses.replace(MAC, cuda=True)
+    both = dataclasses.replace(M3_MAX, cuda=True)
     _on(monkeypatch, both)
     handle = patch_for_mac()
     assert not handle.active and "CUDA is present; UNSLOTH_FORCE_MPS=1 uses mps" in str(handle.report())
@@ -122,7 +123,7 @@ def test_a_simulation_that_was_asked_for_and_is_not_started_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Beside CUDA the simulated Mac is not used; the user who asked for it is told."""
-    _on(monkeypatch, dataclasses.replace(MAC, cuda=True, simulated=True))
+    _on(monkeypatch, dataclasses.replace(M3_MAX, cuda=True, simulated=True))
     assert not patch_for_mac(simulate=True).active
     assert "CUDA is present" in caplog.text
 
@@ -166,7 +167,7 @@ def test_detection_reads_the_machine_and_the_simulated_one(monkeypatch: pytest.M
 
 def test_an_unknown_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only "auto" and "mps" are devices here."""
-    _on(monkeypatch, MAC)
+    _on(monkeypatch, M3_MAX)
     with pytest.raises(InvalidSwitch, match=r"""(?s)unknown device.*"auto" or "mps".*'cuda:0'.*nothing changed"""):
         patch_for_mac(device="cuda:0")
 
@@ -209,7 +210,7 @@ def test_mlx_quantization_is_accepted_and_said_to_be_missing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The switch is known and has no effect yet."""
-    _on(monkeypatch, MAC)
+    _on(monkeypatch, M3_MAX)
     monkeypatch.setenv("UNSLOTH_ENABLE_MLX_QUANT", "1")
     handle = patch_for_mac()
     assert handle.active
@@ -235,7 +236,7 @@ def test_memory_limits_that_would_break_are_warned_of_with_the_cure(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, high: str | None, low: str | None, expected: str
 ) -> None:
     """LOW above HIGH stops torch, HIGH=0 can hang the Mac; one limit alone gets a fitting other one."""
-    _on(monkeypatch, MAC)
+    _on(monkeypatch, M3_MAX)
     for name, value in ((environment.HIGH, high), (environment.LOW, low)):
         if value is not None:
             monkeypatch.setenv(name, value)
@@ -251,7 +252,7 @@ def test_memory_limits_that_would_break_are_warned_of_with_the_cure(
 @pytest.mark.parametrize("value", ["much", "-1", "2.5"])
 def test_a_memory_limit_that_is_no_ratio_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """torch itself would stop with an internal error, at the first tensor."""
-    _on(monkeypatch, MAC)
+    _on(monkeypatch, M3_MAX)
     monkeypatch.setenv(environment.HIGH, value)
     with pytest.raises(InvalidSwitch, match=rf"(?s)HIGH_WATERMARK_RATIO is not a ratio.*0 to 2.*{value}.*unset"):
         patch_for_mac()
@@ -264,7 +265,7 @@ def test_the_two_memory_limits_always_fit_each_other(
     monkeypatch: pytest.MonkeyPatch, high: str | None, low: str | None
 ) -> None:
     """Whatever the user has set: LOW is at most HIGH, or there is no HIGH; the user's values stay."""
-    _on(monkeypatch, MAC)
+    _on(monkeypatch, M3_MAX)
     limits = [
         c for c in defaults.CHANGES if isinstance(c, EnvDefault) and c.name in (environment.HIGH, environment.LOW)
     ]
@@ -293,7 +294,7 @@ def test_verbose_prints_each_change_as_it_is_applied(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], by: str
 ) -> None:
     """A line on stderr at the import that applies the change; nothing without verbose."""
-    _on(monkeypatch, MAC)
+    _on(monkeypatch, M3_MAX)
     logger = logging.getLogger("patcher")
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "propagate", False)
@@ -322,7 +323,7 @@ def test_a_torch_that_computes_wrongly_on_this_chip_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, chip: str, torch: str, expected: str | None
 ) -> None:
     """Long matrix products on M1 and M2 before torch 2.14: pytorch issue 177116."""
-    _on(monkeypatch, replace(MAC, chip=chip, torch=torch))
+    _on(monkeypatch, replace(M3_MAX, chip=chip, torch=torch))
     patch_for_mac()
     said = [record.getMessage() for record in caplog.records]
     assert (expected is None) == (said == [])
