@@ -41,7 +41,10 @@ def save_model(folder: Path) -> None:
 
 
 def tokenizer(sentences: list[str], vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer of at most ``vocabulary`` tokens, trained on the sentences; 0, 1, 2 are begin, end, pad."""
+    """A byte-level BPE tokenizer of at most ``vocabulary`` tokens, trained on the sentences.
+
+    Tokens 0, 1 and 2 are begin, end and padding.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     transformers: Any = importlib.import_module("transformers")
