@@ -57,6 +57,14 @@ CHANGES = (
         upstream="torch 2.13.0 ATen/mps/MPSFallback.mm; read when the library is loaded",
         until="every operator that the patched libraries call has an mps kernel",
     ),
+    _torch(
+        name="TORCHINDUCTOR_ERROR_ON_CUSTOM_OP_ALIASING",
+        value="0",
+        before="torch",
+        why="where CI is set, torch refuses an operator of Inductor's own that Unsloth's compiled masks use",
+        upstream="torch 2.13.0 _functorch/config.py: error_on_custom_op_aliasing; inductor::_alloc_from_pool",
+        until="torch leaves its own operators out of the check, or Unsloth compiles without memory_planning",
+    ),
     EnvDefault(
         distribution="tokenizers",
         reviewed=">=0.21",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-_OURS = ("UNSLOTH_", "PYTORCH_", "PATCHER_VERBOSE", "TOKENIZERS_")
+_OURS = ("UNSLOTH_", "PYTORCH_", "PATCHER_VERBOSE", "TOKENIZERS_", "TORCHINDUCTOR_ERROR")
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
