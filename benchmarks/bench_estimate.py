@@ -263,12 +263,12 @@ def _eightfold(counts: Counts) -> Counts:
 def operation(name: str) -> Usage:
     """Operations of mlx-benchmark in fp32, run at an eighth of their rows and multiplied."""
     x = mps(8, 128, 1024)
-    wide = mps(125000, 64)
+    left, right = mps(125000, 64), mps(125000, 64)
     scores = mps(16, 16, 32, 1024)
     programs: dict[str, Program] = {
         "relu": lambda: F.relu(x),
         "sigmoid": lambda: torch.sigmoid(x),
-        "cat": lambda: torch.cat([wide, wide]),
+        "cat": lambda: torch.cat([left, right]),
         "softmax": lambda: scores.softmax(-1),
         "sum": lambda: mps(8, 128, 128, 128).sum(3),
         "linear": lambda: F.linear(mps(12800, 512), mps(1024, 512), mps(1024)),
