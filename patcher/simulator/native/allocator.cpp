@@ -3,6 +3,7 @@
 // A storage's bytes are a block of the host's allocator, often one that a CPU kernel has allocated, and go back to it
 // when the storage is released: the account is of a Mac's memory, not of the host's.
 #include "heaps.h"
+#include "meter.h"
 #include "simulator.h"
 
 #include <c10/core/CPUAllocator.h>
@@ -51,6 +52,9 @@ Buffer* enter(size_t nbytes) {
   book.current += static_cast<int64_t>(nbytes);
   book.peak = std::max(book.peak, book.current);
   ++book.blocks;
+  if (meter::on()) {
+    meter::allocated(book.current, static_cast<int64_t>(book.heaps.driver()));
+  }
   return buffer;
 }
 

@@ -1,5 +1,6 @@
 // The Python module: what patcher/simulator/device.py calls.
 #include "memory_module.h"
+#include "meter.h"
 #include "simulator.h"
 
 #include <ATen/ops/ones.h>
@@ -46,4 +47,5 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("reset_operator_counts", &simulator::reset_operator_counts);
   module.def("host_alias", &host_alias);
   module.def("drain_backward", &drain_backward);
+  simulator::meter::bind(module);
 }
