@@ -1,4 +1,5 @@
 // The same bytes as a CPU tensor, and back.
+#include "rules.h"
 #include "simulator.h"
 
 #include <ATen/core/Tensor.h>
@@ -42,6 +43,9 @@ bool is_mps(const at::Tensor& tensor) {
 }
 
 void check_dtype(c10::ScalarType dtype) {
+  if (dtype == c10::ScalarType::Double || dtype == c10::ScalarType::ComplexDouble) {
+    rules::count_float64();
+  }
   TORCH_CHECK_TYPE(
       dtype != c10::ScalarType::Double,
       "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. "

@@ -1,6 +1,7 @@
 // The Python module: what patcher/simulator/device.py calls.
 #include "memory_module.h"
 #include "meter.h"
+#include "rules.h"
 #include "simulator.h"
 
 #include <ATen/ops/ones.h>
@@ -39,7 +40,6 @@ void drain_backward() {
 
 PYBIND11_MODULE(_simulated_mps, module) {
   module.attr("in_time") = simulator::put_hooks_in_place();
-  simulator::register_direct();
   module.def("allocator_address", [] { return reinterpret_cast<intptr_t>(&simulator::allocator()); });
   simulator::bind_memory(module);
   module.def("set_macos", &simulator::set_macos, py::arg("major"), py::arg("minor"));
@@ -48,4 +48,5 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("host_alias", &host_alias);
   module.def("drain_backward", &drain_backward);
   simulator::meter::bind(module);
+  simulator::rules::bind(module);
 }
