@@ -1,4 +1,5 @@
 // The Python module: what patcher/simulator/device.py calls.
+#include "fork.h"
 #include "simulator.h"
 
 #include <ATen/ops/ones.h>
@@ -48,6 +49,7 @@ void drain_backward() {
 PYBIND11_MODULE(_simulated_mps, module) {
   module.attr("in_time") = simulator::put_hooks_in_place();
   simulator::register_direct();
+  simulator::watch_forks();
   module.def("allocator_address", [] { return reinterpret_cast<intptr_t>(&simulator::allocator()); });
   module.def("set_memory_limit", &simulator::set_memory_limit, py::arg("recommended"), py::arg("ratio"));
   module.def("set_macos", &simulator::set_macos, py::arg("major"), py::arg("minor"));
