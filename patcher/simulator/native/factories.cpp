@@ -1,4 +1,5 @@
 // Tensors that are made, viewed, resized and copied without computing anything.
+#include "fork.h"
 #include "meter.h"
 #include "simulator.h"
 
@@ -28,6 +29,7 @@ c10::ScalarType checked_dtype(std::optional<c10::ScalarType> dtype) {
 }
 
 void check_device(std::optional<c10::Device> device) {
+  check_fork();
   TORCH_CHECK(
       !device.has_value() || device->index() <= 0, "there is one mps device, got ", device.value_or(simulator::device()));
 }

@@ -1,4 +1,5 @@
 // The Python module: what patcher/simulator/device.py calls.
+#include "fork.h"
 #include "memory_module.h"
 #include "meter.h"
 #include "rules.h"
@@ -40,6 +41,7 @@ void drain_backward() {
 
 PYBIND11_MODULE(_simulated_mps, module) {
   module.attr("in_time") = simulator::put_hooks_in_place();
+  simulator::watch_forks();
   module.def("allocator_address", [] { return reinterpret_cast<intptr_t>(&simulator::allocator()); });
   simulator::bind_memory(module);
   module.def("set_macos", &simulator::set_macos, py::arg("major"), py::arg("minor"));
