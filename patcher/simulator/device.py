@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import importlib.machinery
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from patcher import environment
 from patcher.errors import SimulatorUnavailable, compose
 from patcher.mac import DEFAULT, parse, recommended_max_bytes
-from patcher.simulator import build
+from patcher.simulator import build, faults
 
 if TYPE_CHECKING:
     from patcher.simulator.torch_mps import Mac
@@ -61,6 +62,15 @@ class Device:
         """Lets the peak start again from what is held now."""
         self._native.reset_peak_memory()
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The names of the faults that are switched on; see `patcher.simulator.faults`."""
+        return faults.active()
+
+    def set_faults(self, sizes: Mapping[str, int]) -> None:
+        """Replaces what is switched on; `patcher.simulator.faults.inject` is what to use."""
+        self._native.set_faults(dict(sizes))
+
     def operator_counts(self) -> dict[str, int]:
         """How often each operator ran on the device since the start or the last reset."""
         counts: dict[str, int] = self._native.operator_counts()
@@ -89,14 +99,18 @@ def start(mac: Mac | str | None = None) -> Device:
 
     Raises:
         SimulatorUnavailable: it cannot be built or started here.
-        InvalidSwitch: no such Mac, or PYTORCH_MPS_HIGH_WATERMARK_RATIO is no ratio.
+        InvalidSwitch: no such Mac, PYTORCH_MPS_HIGH_WATERMARK_RATIO is no ratio, or PATCHER_SIMULATE_FAULTS, which
+            is read when the device starts, names an unknown fault.
     """
     chosen = parse(mac) if isinstance(mac, str) else mac
     device = running()
     if device is None:
+        wanted = faults.from_environment()
         device = Device(_load())
         device.become(chosen or parse(DEFAULT))
         _RUNNING.append(device)
+        if wanted:
+            faults.switch_on(wanted)
     elif chosen is not None:
         device.become(chosen)
     return device

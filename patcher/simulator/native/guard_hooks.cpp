@@ -1,4 +1,5 @@
 // What torch asks of every accelerator: devices, streams and events (guard), and the mps hooks.
+#include "faults.h"
 #include "simulator.h"
 
 #include <ATen/detail/MPSHooksInterface.h>
@@ -96,8 +97,12 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   bool queryStream(const c10::Stream&) const override {
     return true;
   }
-  void synchronizeStream(const c10::Stream&) const override {}
-  void synchronizeDevice(const c10::DeviceIndex) const override {}
+  void synchronizeStream(const c10::Stream&) const override {
+    simulator::settle_pending_copies();
+  }
+  void synchronizeDevice(const c10::DeviceIndex) const override {
+    simulator::settle_pending_copies();
+  }
 };
 
 C10_REGISTER_GUARD_IMPL(MPS, Guard)
@@ -193,7 +198,9 @@ struct MPSHooks final : at::MPSHooksInterface {
     simulator::set_memory_fraction(ratio);
   }
 
-  void deviceSynchronize() const override {}
+  void deviceSynchronize() const override {
+    simulator::settle_pending_copies();
+  }
   void commitStream() const override {}
   void profilerStartTrace(const std::string& mode, bool) const override {
     TORCH_CHECK(
