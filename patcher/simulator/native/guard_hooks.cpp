@@ -1,5 +1,6 @@
 // What torch asks of every accelerator: devices, streams and events (guard), and the mps hooks.
 #include "events.h"
+#include "faults.h"
 #include "fork.h"
 #include "meter.h"
 #include "simulator.h"
@@ -18,6 +19,7 @@ std::pair<unsigned, unsigned> macos_version{0, 0};
 // The host waits for the device.
 void synchronize() {
   simulator::check_fork();
+  simulator::settle_pending_copies();
   if (simulator::meter::on()) {
     simulator::meter::synchronized();
   }
