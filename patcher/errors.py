@@ -83,3 +83,15 @@ class MissingLibrary(PatcherError):
 
 class SimulatorUnavailable(PatcherError):
     """The simulated mps device cannot be built or started here; the message says what is missing and how to get it."""
+
+
+class CheckpointNotSaved(PatcherError):
+    """A checkpoint could not be written; the message says what is left and whether the disk is full."""
+
+
+class CheckpointDamaged(PatcherError):
+    """A checkpoint cannot be used; the message names its files that are missing, changed, truncated or unsafe."""
+
+
+class LossNotFinite(PatcherError):
+    """The loss is NaN or infinite; the message names the step and the first module whose output was."""
