@@ -33,8 +33,9 @@ _REMOVING = re.compile(r"^\..+\.removing-\w+$")
 def saving(parent: Path, name: str) -> Iterator[Path]:
     """Gives a folder in which to write the folder ``name``; afterwards ``parent/name`` is there, complete.
 
-    An existing ``parent/name`` is replaced; files in it that no manifest lists (somebody else's) are kept. When the
-    block raises, nothing is left of it, and ``parent/name`` is as it was.
+    Where the block writes no such folder, nothing happens. An existing ``parent/name`` is replaced; files in it that no
+    manifest lists (somebody else's) are kept. When the block raises, nothing is left of it, and ``parent/name`` is as
+    it was.
     """
     parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(parent)
@@ -42,6 +43,10 @@ def saving(parent: Path, name: str) -> Iterator[Path]:
     with _locked(staging):
         try:
             yield staging
+            if not (staging / name).is_dir():
+                _move_up(staging, parent)
+                shutil.rmtree(staging)
+                return
             kept = _keep_files_of_others(parent / name, staging / name)
             manifest.write(staging / name, besides=kept)
             flush(staging / name)
