@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def publish(staging: Path, parent: Path, name: str) -> None:
             os.rename(old, final)
             raise
         _flush_folder(parent)
-        shutil.rmtree(old.parent, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(staging / name, final)
         _flush_folder(parent)
@@ -77,7 +78,7 @@ def publish(staging: Path, parent: Path, name: str) -> None:
 
 def remove(folder: Path) -> None:
     """Removes a folder: whatever happens meanwhile, it is whole or not there under its name."""
-    shutil.rmtree(_aside(folder).parent, ignore_errors=True)
+    shutil.rmtree(_aside(folder), ignore_errors=True)
 
 
 def finish_interrupted(parent: Path) -> list[str]:
@@ -120,10 +121,10 @@ def _leftovers(parent: Path, form: re.Pattern[str]) -> list[Path]:
 
 
 def _aside(folder: Path) -> Path:
-    """The folder under a name that says that it goes, in a folder of its own, so that no name is taken."""
-    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.removing-", dir=folder.parent))
-    os.rename(folder, place / folder.name)
-    return place / folder.name
+    """Gives the folder a name that says that it goes. Needs no space: there may be none."""
+    place = folder.parent / f".{folder.name}.removing-{secrets.token_hex(4)}"
+    os.rename(folder, place)
+    return place
 
 
 def _complete(folder: Path) -> bool:

@@ -59,4 +59,7 @@ def rotate_checkpoints(
     kept = {str(Path(path)) for path in (*oldest_first[-1:], best_model_checkpoint) if path is not None}
     too_many = len(oldest_first) - max(save_total_limit, len(kept))
     for path in [path for path in oldest_first if str(Path(path)) not in kept][: max(too_many, 0)]:
-        storage.remove(Path(path))
+        try:
+            storage.remove(Path(path))
+        except OSError as error:
+            log.warning("patcher: %s, which save_total_limit=%s is to remove, stays: %s", path, save_total_limit, error)
