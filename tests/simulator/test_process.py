@@ -124,7 +124,7 @@ def test_a_forked_child_releases_what_it_inherits() -> None:
         threads = [threading.Thread(target=allocate) for _ in range(3)]
         for thread in threads:
             thread.start()
-        for _ in range(200):
+        for _ in range(40):
             child = os.fork()
             if child == 0:
                 del held
