@@ -16,8 +16,8 @@ def store(self: Any, name: str, index: Any, value: Any, mode: Any = None) -> Non
     it, one that comes late reads what another has already stored.
     """
     original("torch._inductor.codegen.mps:MetalKernel.store")(self, name, index, value, mode)
-    tree = next((tree for tree in self.range_trees if tree.is_reduction), None)
-    if self.inside_reduction or tree is None:
+    if self.inside_reduction or not self.features.is_reduction():
         return
+    thread = next(tree.name for tree in self.range_trees if tree.is_reduction)
     lines = self.stores.get_lines_ref()
-    lines[-1:] = [lines[-1]._new_line(BARRIER), lines[-1].with_prefix(f"if ({tree.name} == 0) ")]
+    lines[-1:] = [lines[-1]._new_line(BARRIER), lines[-1].with_prefix(f"if ({thread} == 0) ")]
