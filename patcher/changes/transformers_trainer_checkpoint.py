@@ -58,4 +58,12 @@ CHANGES: tuple[AnyChange, ...] = (
         "the random state of mps is not restored",
         "transformers restores the random state of mps",
     ),
+    _patch(
+        "_run_epoch",
+        "(self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "
+        "ignore_keys_for_eval, start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch)",
+        "within an epoch, a resumed run orders its rows anew where the sampler has no seed (group_by_length), "
+        "and trains one step too many where max_steps was reached",
+        "transformers restores the generators before the sampler draws, and looks at max_steps before a step",
+    ),
 )
