@@ -43,8 +43,9 @@ CHANGES: tuple[AnyChange, ...] = (
     _patch(
         "_load_from_checkpoint",
         "(self, resume_from_checkpoint, model=None)",
-        "a truncated or altered checkpoint is loaded in parts, with an error that names no file, or with none",
-        "transformers checks a checkpoint before it loads one",
+        "a truncated or altered checkpoint is loaded in parts, with an error that names no file, or with none; and of "
+        "an adapter with a reference beside it (DPO) the reference alone is loaded, so the training is lost",
+        "transformers checks a checkpoint before it loads one, and loads the adapter beside the subfolders too",
     ),
     _patch(
         "_save_rng_state",

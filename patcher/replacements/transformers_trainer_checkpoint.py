@@ -57,7 +57,7 @@ def _push_from_checkpoint(self: Any, checkpoint_folder: str) -> None:
 
 
 def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
-    """Loads the weights of a checkpoint that was found to be complete.
+    """Loads the weights of a checkpoint that was found to be complete, those of every adapter in it.
 
     Raises:
         CheckpointDamaged: it is not; nothing was loaded.
@@ -66,6 +66,22 @@ def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = N
     if folder.is_dir():
         _refuse_if_damaged(folder)
     original(_TRAINER + "_load_from_checkpoint")(self, resume_from_checkpoint, model)
+    _load_default_adapter(self.model if model is None else model, folder)
+
+
+def _load_default_adapter(model: Any, folder: Path) -> None:
+    """Loads the adapter that PEFT saves in the folder itself, where transformers 5.17 loads only those in subfolders.
+
+    DPO of an adapter has such a subfolder: the adapter from before the training, as the reference.
+    """
+    names = ("adapter_model.safetensors", "adapter_model.bin")
+    beside = any((path / name).is_file() for path in folder.iterdir() if path.is_dir() for name in names)
+    at_root = any((folder / name).is_file() for name in names)
+    adapters = getattr(model, "peft_config", {})
+    if beside and at_root and "default" in adapters and not (folder / "default").is_dir():
+        active = model.active_adapters[0]
+        model.load_adapter(str(folder), "default", is_trainable=active == "default")
+        model.set_adapter(active)
 
 
 def _save_rng_state(self: Any, output_dir: str) -> None:
