@@ -249,7 +249,7 @@ def _not_saved(error: BaseException, run_dir: Path, name: str) -> CheckpointNotS
             f"{name} could not be saved",
             target=str(run_dir / name),
             found=f"{type(error).__name__}: {str(error).splitlines()[0]}; "
-            f"{shutil.disk_usage(run_dir).free / 2**30:.2f} GiB are free there",
+            f"{shutil.disk_usage(run_dir).free / 2**30:.2f} GiB are free there now",
             left=f"what was written of it is removed; {last or 'there is no earlier checkpoint'}",
             run="free space, or save less (save_total_limit=1, save_only_model=True), then "
             "trainer.train(resume_from_checkpoint=True)",

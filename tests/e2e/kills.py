@@ -33,6 +33,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from tests.e2e import forks
 from tests.interposer import COUNT, KILL, Interposer
 
+INTERPOSER = Interposer()
 STEPS, SAVE_STEPS, KILLED_SAVE = 9, 2, 6
 """The last save comes at step 8, so that a run that ends goes beyond it."""
 
@@ -56,9 +57,6 @@ class Watch(TrainerCallback):
         if self.mode and state.global_step == KILLED_SAVE:
             INTERPOSER.disarm()
             self.report(INTERPOSER.operations())
-
-
-INTERPOSER = Interposer()
 
 
 def trainer(out: Path) -> Trainer:
