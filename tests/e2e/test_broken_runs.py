@@ -73,8 +73,8 @@ def test_a_damaged_checkpoint_is_not_used(result: dict[str, Any], damage: str, n
 
 
 def test_a_loss_that_is_no_number_stops_where_asked(result: dict[str, Any]) -> None:
-    """The step and the module are named: of a weight, of an output, of rows without labels. Not asked, transformers goes
-    on to the end; its own debug option works on mps."""
+    """The step and the module are named: of a weight, of an output, of rows without labels. Not asked, transformers
+    goes on to the end; its own debug option works on mps."""
     nan = result["nan"]
     kind, text = nan["weight"]["error"]
     assert (kind, nan["weight"]["steps"]) == ("LossNotFinite", 3)
