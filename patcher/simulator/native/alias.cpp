@@ -1,5 +1,6 @@
 // The same bytes as a CPU tensor, and back.
 #include "simulator.h"
+#include "witness.h"
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
@@ -42,6 +43,9 @@ bool is_mps(const at::Tensor& tensor) {
 }
 
 void check_dtype(c10::ScalarType dtype) {
+  if (dtype == c10::ScalarType::Double || dtype == c10::ScalarType::ComplexDouble) {
+    witness::tell("float64", c10::toString(dtype));
+  }
   TORCH_CHECK_TYPE(
       dtype != c10::ScalarType::Double,
       "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. "

@@ -1,5 +1,6 @@
 // Every operator without a kernel of its own runs torch's CPU kernel on the same memory.
 #include "simulator.h"
+#include "witness.h"
 
 #include <ATen/core/op_registration/adaption.h>
 #include <ATen/core/stack.h>
@@ -158,6 +159,9 @@ void results_to_mps(c10::IValue& value, Aliases& aliases) {
 void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
   Operator& description = lookup(op);
   description.count.fetch_add(1, std::memory_order_relaxed);
+  if (!description.has_cpu_kernel) {
+    witness::tell("missing", description.name);
+  }
   TORCH_CHECK_NOT_IMPLEMENTED(
       description.has_cpu_kernel,
       "The operator '", description.name, "' is not currently implemented for the MPS device. If you want this op to"

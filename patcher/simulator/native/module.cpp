@@ -1,5 +1,6 @@
 // The Python module: what patcher/simulator/device.py calls.
 #include "simulator.h"
+#include "witness.h"
 
 #include <ATen/ops/ones.h>
 #include <pybind11/pybind11.h>
@@ -57,4 +58,5 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("reset_operator_counts", &simulator::reset_operator_counts);
   module.def("host_alias", &host_alias);
   module.def("drain_backward", &drain_backward);
+  simulator::witness::bind(module);
 }
