@@ -50,7 +50,7 @@ class Device:
 
         self.mac = mac
         self._native.set_macos(*(mac.macos or (0, 0)))
-        self._native.set_memory_limit(recommended_max_bytes(mac.memory_bytes), _high_watermark())
+        self._native.set_memory_limit(recommended_max_bytes(mac.memory_bytes, mac.macos), _high_watermark())
         torch_mps.name_device(mac)
 
     def memory(self) -> Memory:
