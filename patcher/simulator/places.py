@@ -96,7 +96,7 @@ _ROOTS = _roots()
 
 
 def _is_torch(file: str) -> bool:
-    return file.startswith(_OURS) or file.startswith("<") or any(file.startswith(f"{root}torch/") for root in _ROOTS)
+    return file.startswith((_OURS, "<")) or any(file.startswith(f"{root}torch/") for root in _ROOTS)
 
 
 def short(file: str) -> str:

@@ -62,7 +62,9 @@ def seen(trial: Trial, kind: str) -> list[str]:
     for sighting in trial.facts["sightings"]:
         if sighting["kind"] == kind:
             grouped.setdefault(sighting["name"], []).append(sighting)
-    return some([f"{_name(kind, name)}{sum(s['count'] for s in found)} x: {_places(found)}" for name, found in grouped.items()])
+    return some(
+        [f"{_name(kind, name)}{sum(s['count'] for s in found)} x: {_places(found)}" for name, found in grouped.items()]
+    )
 
 
 def _name(kind: str, name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from patcher.mac import MacProfile
-from patcher.trial.verdict import Verdict, judge, size
+from patcher.trial.verdict import Verdict, judge
 from patcher.trial.watch import End
 
 
@@ -78,6 +78,28 @@ class Trial:
         counted = f"{steps} optimizer step{'' if steps == 1 else 's'}"
         return [counted]
 
+    def speed(self) -> float | None:
+        """Optimizer steps per second that are expected on the Mac; None where there is nothing to tell from."""
+        estimate = self.facts.get("estimate") or {}
+        found: float | None = estimate.get("steps_per_second")
+        return found
+
+    def speed_in_short(self) -> str:
+        """The same for people, in whichever unit gives the larger number."""
+        speed = self.speed() or 0.0
+        return f"{speed:.2g} steps/s" if speed >= 1 else f"{1 / speed:.2g} s/step" if speed else "unknown"
+
+    def assumptions(self) -> list[str]:
+        """What the expected speed rests on, its error among it."""
+        return list((self.facts.get("estimate") or {}).get("assumptions", []))
+
+    def timeline(self) -> tuple[list[tuple[float, int]], str]:
+        """Memory over time, and what its time is counted in."""
+        points = (self.facts.get("usage") or {}).get("timeline") or []
+        if len(points) > 1:
+            return [(point["dispatches"], point["bytes"]) for point in points], "kernels run"
+        return [(seconds, count) for seconds, count in self.facts["samples"]], "seconds on this machine"
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, for ``--json``."""
         return {
@@ -97,6 +119,3 @@ def conclude(command: str, mac: MacProfile, end: End, *, patched: bool, faults: 
     """The trial of a script that has ended."""
     facts: dict[str, Any] = json.loads(end.facts) if end.facts else {}
     return Trial(command, mac, patched, faults, end, facts, judge(facts, end, mac))
-
-
-__all__ = ["Trial", "conclude", "size"]

@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
-from patcher.mac import GIB, MacProfile
+from patcher.mac import GIB, MacProfile, every_mac
 from patcher.run import INTERRUPTED
 from patcher.trial.record import OUT_OF_MEMORY
 from patcher.trial.watch import End
@@ -95,21 +95,15 @@ def arithmetic(message: str, facts: dict[str, Any], mac: MacProfile) -> tuple[st
     lines.append(
         f"an {larger.name} would have allowed it; what came after it is not known"
         if larger
-        else f"no {mac.chip.removeprefix('Apple ')} would have allowed it"
+        else "no Mac would have allowed it"
     )
     return tuple(lines)
 
 
 def enough(needed: int, ratio: float, mac: MacProfile) -> MacProfile | None:
-    """The Mac with the same chip and the least memory that allows ``needed`` bytes, if there is one."""
-    from patcher.mac import CHIPS, parse
-
-    chip = mac.chip.removeprefix("Apple ")
-    for memory in CHIPS[chip][1]:
-        larger = parse(f"{chip} {memory}GB")
-        if ratio * larger.recommended_max_bytes >= needed:
-            return larger
-    return None
+    """The Mac with the least memory that allows ``needed`` bytes: one with the same chip if there is one."""
+    fitting = [other for other in every_mac() if ratio * other.recommended_max_bytes >= needed]
+    return min(fitting, key=lambda other: (other.chip != mac.chip, other.memory_bytes), default=None)
 
 
 def size(count: float) -> str:

@@ -50,9 +50,7 @@ class End:
         return self.code if self.code is not None else 128 + (self.signal or 0)
 
 
-def run_apart(
-    mac: MacProfile, prepare: Callable[[], None], program: Callable[[], None], *, patched: bool
-) -> End:
+def run_apart(mac: MacProfile, prepare: Callable[[], None], program: Callable[[], None], *, patched: bool) -> End:
     """Runs ``program`` in a fork of this process, and waits for its end.
 
     Args:
