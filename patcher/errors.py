@@ -83,3 +83,7 @@ class MissingLibrary(PatcherError):
 
 class SimulatorUnavailable(PatcherError):
     """The simulated mps device cannot be built or started here; the message says what is missing and how to get it."""
+
+
+class MeterRunning(PatcherError):
+    """Two meters at once, or one that was asked before it ran."""

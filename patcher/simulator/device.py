@@ -44,6 +44,11 @@ class Device:
         self._native = native
         self.mac: Mac = parse(DEFAULT)
 
+    @property
+    def native(self) -> ModuleType:
+        """The C++ module."""
+        return self._native
+
     def become(self, mac: Mac) -> None:
         """Takes on another Mac's name, cores, macOS and memory limit. Live tensors stay."""
         from patcher.simulator import torch_mps

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from patcher.simulator import meter
 from patcher.simulator.metal import arguments, toolchain
 from patcher.simulator.metal.translate import SOURCE_NAME, Kernel
 
@@ -119,7 +120,21 @@ class MetalKernel:
             )
         if 0 not in grid:
             self._launch(buffers, grid, group)
+            self._meter(values, error_buf_idx)
         _raise_reported(errors.raw)
+
+    def _meter(self, values: list[Any], error_buf_idx: int | None) -> None:
+        """Puts the launch down: what may be written counts as written, the rest as read, each tensor whole."""
+        written = self._kernel.written
+        read_bytes = written_bytes = 0
+        tensors = []
+        for i, value in enumerate(values):
+            if isinstance(value, torch.Tensor) and value.device.type == "mps":
+                position = i + (error_buf_idx is not None and i >= error_buf_idx)
+                tensors.append(value)
+                read_bytes += 0 if position in written else value.nbytes
+                written_bytes += value.nbytes if position in written else 0
+        meter.record_shader(self._kernel.name, read_bytes, written_bytes, tensors)
 
     def _launch(self, buffers: list[_Buffer], grid: list[int], group: list[int]) -> None:
         addresses = (ctypes.c_void_p * max(len(buffers), 1))(*(buffer.address for buffer in buffers))

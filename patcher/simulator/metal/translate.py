@@ -43,10 +43,12 @@ class Parameter:
     Attributes:
         expression: C++, in terms of the thread `t` and the buffers `b`.
         buffer: the argument that it takes; -1 for what the grid tells.
+        is_const: the kernel cannot write to it.
     """
 
     expression: str
     buffer: int = -1
+    is_const: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Kernel:
     def buffers(self) -> int:
         """The number of arguments that the host has to give."""
         return max((parameter.buffer for parameter in self.parameters), default=-1) + 1
+
+    @property
+    def written(self) -> frozenset[int]:
+        """Positions of the arguments that the kernel may write to."""
+        return frozenset(parameter.buffer for parameter in self.parameters if not parameter.is_const)
 
 
 @dataclass
@@ -208,7 +215,7 @@ def _parameter(declaration: list[str], taken: set[int], line: int) -> Parameter:
         reason = f"parameter '{join(code)}' has no address space: device, constant or threadgroup"
         raise ShaderError(f"{SOURCE_NAME}:{line}: error: {reason}")
     kind = "Reference" if "&" in code else "Pointer"
-    return Parameter(f"metal_cpu::{kind}{{b[{buffer}]}}", buffer)
+    return Parameter(f"metal_cpu::{kind}{{b[{buffer}]}}", buffer, bool({"const", "constant"} & set(code)))
 
 
 def _value_type(code: list[str]) -> str:

@@ -1,4 +1,5 @@
 // Memory of the simulated device: host memory with an exact account and an optional limit.
+#include "meter.h"
 #include "simulator.h"
 
 #include <c10/core/CPUAllocator.h>
@@ -70,6 +71,9 @@ void reserve(size_t nbytes) {
         " (may cause system failure).");
   }
   raise_peak(peak_bytes, now);
+  if (meter::on()) {
+    meter::allocated(now, now);
+  }
   raise_peak(peak_blocks, live_blocks.fetch_add(1, std::memory_order_relaxed) + 1);
   total_bytes.fetch_add(wanted, std::memory_order_relaxed);
   total_blocks.fetch_add(1, std::memory_order_relaxed);

@@ -1,4 +1,5 @@
 // Tensors that are made, viewed, resized and copied without computing anything.
+#include "meter.h"
 #include "simulator.h"
 
 #include <ATen/EmptyTensor.h>
@@ -141,7 +142,7 @@ Tensor& set_empty(Tensor& self) {
 }
 
 // Either side may be on the CPU. There is no asynchrony: `non_blocking` copies have happened on return.
-Tensor& copy_(Tensor& self, const Tensor& source, bool /*non_blocking*/) {
+Tensor& copy_(Tensor& self, const Tensor& source, bool non_blocking) {
   if (self.is_same(source)) {
     return self;
   }
@@ -150,6 +151,9 @@ Tensor& copy_(Tensor& self, const Tensor& source, bool /*non_blocking*/) {
   }
   Aliases aliases;
   aliases.to_cpu(self).copy_(aliases.to_cpu(source));
+  if (meter::on()) {
+    meter::copied(self, source, non_blocking);
+  }
   return self;
 }
 
@@ -160,6 +164,9 @@ Tensor copy_from_and_resize(const Tensor& self, const Tensor& destination) {
 }
 
 c10::Scalar local_scalar_dense(const Tensor& self) {
+  if (meter::on()) {
+    meter::read_by_host(self);
+  }
   return at::_local_scalar_dense(cpu_alias(self));
 }
 

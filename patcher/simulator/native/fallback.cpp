@@ -1,4 +1,5 @@
 // Every operator without a kernel of its own runs torch's CPU kernel on the same memory.
+#include "meter.h"
 #include "simulator.h"
 #include "witness.h"
 
@@ -168,6 +169,10 @@ void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
       " be considered for addition please comment on https://github.com/pytorch/pytorch/issues/141287 and mention"
       " use-case, that resulted in missing op as well as commit hash ");
 
+  std::optional<meter::Kernel> metered;
+  if (meter::on()) {
+    metered.emplace(op, *stack);
+  }
   Aliases aliases;
   Arguments arguments(op, description, aliases);
   const size_t count = op.schema().arguments().size();
@@ -183,6 +188,9 @@ void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
   aliases.write_back();
   for (size_t i = stack->size() - op.schema().returns().size(); i < stack->size(); ++i) {
     results_to_mps((*stack)[i], aliases);
+  }
+  if (metered.has_value()) {
+    metered->finish(op, *stack);
   }
 }
 

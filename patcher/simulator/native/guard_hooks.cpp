@@ -1,4 +1,5 @@
 // What torch asks of every accelerator: devices, streams and events (guard), and the mps hooks.
+#include "meter.h"
 #include "simulator.h"
 
 #include <ATen/detail/MPSHooksInterface.h>
@@ -19,6 +20,12 @@ struct Event {
   Clock::time_point recorded;
   bool is_recorded = false;
 };
+
+void note_synchronization() {
+  if (simulator::meter::on()) {
+    simulator::meter::synchronized();
+  }
+}
 
 double milliseconds(const Event& start, const Event& end) {
   TORCH_CHECK(start.is_recorded && end.is_recorded, "Both events must be recorded before calculating elapsed time.");
@@ -97,7 +104,9 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
     return true;
   }
   void synchronizeStream(const c10::Stream&) const override {}
-  void synchronizeDevice(const c10::DeviceIndex) const override {}
+  void synchronizeDevice(const c10::DeviceIndex) const override {
+    note_synchronization();
+  }
 };
 
 C10_REGISTER_GUARD_IMPL(MPS, Guard)
@@ -193,7 +202,9 @@ struct MPSHooks final : at::MPSHooksInterface {
     simulator::set_memory_fraction(ratio);
   }
 
-  void deviceSynchronize() const override {}
+  void deviceSynchronize() const override {
+    note_synchronization();
+  }
   void commitStream() const override {}
   void profilerStartTrace(const std::string& mode, bool) const override {
     TORCH_CHECK(

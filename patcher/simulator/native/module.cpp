@@ -1,4 +1,5 @@
 // The Python module: what patcher/simulator/device.py calls.
+#include "meter.h"
 #include "simulator.h"
 #include "witness.h"
 
@@ -59,4 +60,5 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("host_alias", &host_alias);
   module.def("drain_backward", &drain_backward);
   simulator::witness::bind(module);
+  simulator::meter::bind(module);
 }

@@ -1,4 +1,5 @@
 // Operators that torch treats specially on mps: no CPU kernel of the same name does the work.
+#include "meter.h"
 #include "simulator.h"
 
 #include <ATen/ops/_scaled_dot_product_attention_math.h>
@@ -78,8 +79,16 @@ std::tuple<Tensor, Tensor> attention_math_for_mps(
     const optional<Tensor>& dropout_mask,
     optional<double> scale,
     bool grouped) {
-  return at::_scaled_dot_product_attention_math(
+  std::optional<meter::Kernel> metered;
+  if (meter::on()) {
+    metered.emplace("aten::_scaled_dot_product_attention_math_for_mps");
+  }
+  auto result = at::_scaled_dot_product_attention_math(
       query, key, value, additive(mask, query.scalar_type()), dropout, causal, dropout_mask, scale, grouped);
+  if (metered.has_value()) {
+    metered->finish();
+  }
+  return result;
 }
 
 // The CPU kernel of this operator takes no generator, so it would draw from the CPU's.
@@ -105,9 +114,13 @@ Tensor convolution(
     SymInt groups) {
   Aliases aliases;
   const auto cpu_bias = bias.has_value() ? optional<Tensor>(aliases.to_cpu(*bias)) : std::nullopt;
-  return aliases.to_mps(at::convolution_symint(
+  Tensor result = aliases.to_mps(at::convolution_symint(
       aliases.to_cpu(input), aliases.to_cpu(weight), cpu_bias, stride, padding, dilation, transposed, output_padding,
       groups));
+  if (meter::on()) {
+    meter::convolution(input, weight, bias, result, transposed);
+  }
+  return result;
 }
 
 std::tuple<Tensor, Tensor, Tensor> convolution_backward(
@@ -126,10 +139,14 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
   auto [grad_input, grad_weight, grad_bias] = at::convolution_backward_symint(
       aliases.to_cpu(grad_output), aliases.to_cpu(input), aliases.to_cpu(weight), SymIntArrayRef(channels), stride,
       padding, dilation, transposed, output_padding, groups, output_mask);
-  return {
+  const std::array<Tensor, 3> grads{
       aliases.to_mps(std::move(grad_input)),
       aliases.to_mps(std::move(grad_weight)),
       aliases.to_mps(std::move(grad_bias))};
+  if (meter::on()) {
+    meter::convolution_backward(grad_output, input, weight, grads, transposed);
+  }
+  return {grads[0], grads[1], grads[2]};
 }
 
 }  // namespace

@@ -1,0 +1,607 @@
+// The account of a run.
+#include "meter.h"
+
+#include <ATen/SequenceNumber.h>
+#include <ATen/record_function.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/node.h>
+
+#include <algorithm>
+#include <bit>
+#include <memory>
+#include <mutex>
+
+namespace simulator::meter {
+
+struct Operation {
+  uint32_t id;
+  std::string name;
+  Cost cost;
+};
+
+std::atomic<bool> active{false};
+
+namespace {
+
+constexpr size_t kPoints = 1024;
+constexpr size_t kTransitions = size_t{1} << 18;
+
+// What is summed up together: kernels whose bytes and FLOPs are alike within a factor of two, so that the time of
+// their sum on a roofline is the sum of their times.
+struct Key {
+  uint32_t operation;
+  uint32_t module;
+  Phase phase;
+  Arithmetic arithmetic;
+  uint8_t bytes_magnitude;
+  uint8_t flops_magnitude;
+  bool operator==(const Key&) const = default;
+};
+
+struct KeyHash {
+  size_t operator()(const Key& key) const {
+    const uint64_t low = (static_cast<uint64_t>(key.operation) << 32) | key.module;
+    const uint64_t high = (static_cast<uint64_t>(key.phase) << 24) | (static_cast<uint64_t>(key.arithmetic) << 16) |
+        (static_cast<uint64_t>(key.bytes_magnitude) << 8) | key.flops_magnitude;
+    return std::hash<uint64_t>{}(low * 0x9e3779b97f4a7c15ULL ^ high);
+  }
+};
+
+// From this sequence number on, a thread's autograd nodes belong to this module.
+struct Transition {
+  uint64_t sequence;
+  uint32_t module;
+};
+
+struct Account {
+  std::mutex mutex;
+  std::unordered_map<Key, Sums, KeyHash> table;
+  std::vector<Point> points;
+  uint64_t stride = 1;  // dispatches between two points
+  Totals totals;
+  std::unordered_map<uint64_t, std::vector<Transition>> transitions;  // by thread
+  std::unordered_map<const c10::TensorImpl*, uint32_t> owners;
+};
+
+Account& account() {
+  static auto* instance = new Account;  // leaked: backward threads may outlive static destructors
+  return *instance;
+}
+
+std::atomic<uint64_t> epoch{0};
+std::atomic<int64_t> peak{0};
+std::atomic<int64_t> peak_driver{0};
+std::atomic<int64_t> recent_peak{0};    // since the last mark
+std::atomic<int64_t> interval_peak{0};  // since the last point
+
+void raise(std::atomic<int64_t>& highest, int64_t value) {
+  int64_t seen = highest.load(std::memory_order_relaxed);
+  while (value > seen && !highest.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
+  }
+}
+
+struct Thread {
+  uint64_t epoch = 0;
+  std::vector<uint32_t> modules;
+  int optimizers = 0;
+  Kernel* kernel = nullptr;
+};
+
+Thread& here() {
+  thread_local Thread thread;
+  const uint64_t now = epoch.load(std::memory_order_relaxed);
+  if (thread.epoch != now) {
+    thread.epoch = now;
+    thread.modules.clear();
+    thread.optimizers = 0;
+  }
+  return thread;
+}
+
+// ---- operators and their costs ---------------------------------------------------------------------------------
+
+struct Operations {
+  std::mutex mutex;
+  std::unordered_map<std::string, std::unique_ptr<Operation>> by_name;
+  std::vector<const Operation*> by_id;
+};
+
+Operations& operations() {
+  static auto* instance = new Operations;
+  return *instance;
+}
+
+const Operation& operation_named(const std::string& name, const Cost& cost) {
+  const std::lock_guard<std::mutex> lock(operations().mutex);
+  auto& entry = operations().by_name[name];
+  if (entry == nullptr) {
+    const auto id = static_cast<uint32_t>(operations().by_id.size());
+    entry = std::make_unique<Operation>(Operation{id, name, cost});
+    operations().by_id.push_back(entry.get());
+  }
+  return *entry;
+}
+
+const Operation& operation_of(const c10::OperatorHandle& op) {
+  thread_local std::unordered_map<const c10::FunctionSchema*, const Operation*> known;
+  const auto& schema = op.schema();
+  auto& entry = known[&schema];
+  if (entry == nullptr) {
+    const std::string overload = schema.overload_name();
+    entry = &operation_named(overload.empty() ? schema.name() : schema.name() + "." + overload, cost_of(op));
+  }
+  return *entry;
+}
+
+const Operation& own_operation(const std::string& name) {
+  Cost cost;
+  cost.flops = Cost::Flops::kNone;
+  return operation_named(name, cost);
+}
+
+Arithmetic arithmetic_of(c10::ScalarType dtype) {
+  switch (dtype) {
+    case c10::ScalarType::Half:
+    case c10::ScalarType::ComplexHalf:
+      return Arithmetic::kFloat16;
+    case c10::ScalarType::BFloat16:
+      return Arithmetic::kBFloat16;
+    case c10::ScalarType::Float:
+    case c10::ScalarType::ComplexFloat:
+      return Arithmetic::kFloat32;
+    default:
+      return Arithmetic::kNone;
+  }
+}
+
+// ---- to whom it is charged ---------------------------------------------------------------------------------------
+
+uint32_t module_of(Account& book, torch::autograd::Node& node) {
+  if (const auto* accumulate = dynamic_cast<torch::autograd::AccumulateGrad*>(&node)) {
+    const auto owner = book.owners.find(accumulate->variable.unsafeGetTensorImpl());
+    return owner == book.owners.end() ? 0 : owner->second;
+  }
+  const auto found = book.transitions.find(node.thread_id());
+  if (found == book.transitions.end()) {
+    return 0;
+  }
+  const auto& transitions = found->second;
+  const auto after = std::upper_bound(
+      transitions.begin(), transitions.end(), node.sequence_nr(),
+      [](uint64_t sequence, const Transition& transition) { return sequence < transition.sequence; });
+  return after == transitions.begin() ? 0 : std::prev(after)->module;
+}
+
+void note_transition(Account& book, uint32_t module) {
+  auto& transitions = book.transitions[at::RecordFunction::currentThreadId()];
+  const uint64_t sequence = at::sequence_number::peek();
+  if (!transitions.empty() && transitions.back().sequence == sequence) {
+    transitions.back().module = module;
+    return;
+  }
+  if (transitions.size() >= kTransitions) {
+    transitions.erase(transitions.begin(), transitions.begin() + kTransitions / 2);
+  }
+  transitions.push_back({sequence, module});
+}
+
+// ---- over time ---------------------------------------------------------------------------------------------------
+
+void note_time(Account& book) {
+  const uint64_t dispatches = book.totals.sums.dispatches;
+  if (dispatches % book.stride != 0) {
+    return;
+  }
+  const int64_t current = memory_stats().current;
+  book.points.push_back({dispatches, std::max(current, interval_peak.exchange(current, std::memory_order_relaxed))});
+  if (book.points.size() < kPoints) {
+    return;
+  }
+  for (size_t i = 0; i < kPoints / 2; ++i) {
+    const auto &first = book.points[2 * i], &second = book.points[2 * i + 1];
+    book.points[i] = {second.dispatches, std::max(first.bytes, second.bytes)};
+  }
+  book.points.resize(kPoints / 2);
+  book.stride *= 2;
+}
+
+void add(Sums& to, const Sums& sums) {
+  to.dispatches += sums.dispatches;
+  to.read += sums.read;
+  to.written += sums.written;
+  to.flops += sums.flops;
+}
+
+void charge(const Operation& operation, const Sums& sums, Arithmetic arithmetic, bool waits) {
+  const auto& thread = here();
+  const auto node = torch::autograd::get_current_node();
+  Phase phase = Phase::kOther;
+  if (node != nullptr) {
+    phase = Phase::kBackward;
+  } else if (!thread.modules.empty()) {
+    phase = Phase::kForward;
+  } else if (thread.optimizers > 0) {
+    phase = Phase::kOptimizer;
+  }
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  const uint32_t module =
+      !thread.modules.empty() ? thread.modules.back() : (node != nullptr ? module_of(book, *node) : 0);
+  const Key key{
+      operation.id, module, phase, arithmetic, static_cast<uint8_t>(std::bit_width(sums.read + sums.written)),
+      static_cast<uint8_t>(std::bit_width(sums.flops))};
+  add(book.table[key], sums);
+  add(book.totals.sums, sums);
+  book.totals.synchronizations += waits;
+  note_time(book);
+}
+
+}  // namespace
+
+// ---- one dispatch ------------------------------------------------------------------------------------------------
+
+Kernel::Kernel(const c10::OperatorHandle& op, const c10::Stack& stack)
+    : enclosing_(here().kernel), operation_(operation_of(op)), synchronizes_(operation_.cost.synchronizes) {
+  here().kernel = this;
+  if (operation_.cost.is_free) {
+    return;
+  }
+  const auto& declared = op.schema().arguments();
+  const size_t first = stack.size() - declared.size();
+  for (size_t i = 0; i < declared.size(); ++i) {
+    argument(declared[i], stack[first + i]);
+  }
+  work(op.schema(), stack, first);
+}
+
+Kernel::Kernel(const char* name) : enclosing_(here().kernel), operation_(own_operation(name)), synchronizes_(false) {
+  here().kernel = this;
+}
+
+Kernel::~Kernel() {
+  here().kernel = enclosing_;
+}
+
+void Kernel::argument(const c10::Argument& declared, const c10::IValue& value) {
+  if (value.isTensor()) {
+    tensor_argument(declared, value.toTensor());
+  } else if (value.isTensorList()) {
+    for (const at::Tensor& tensor : value.toTensorList()) {
+      tensor_argument(declared, tensor);
+    }
+  } else if (value.isOptionalTensorList()) {
+    for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorList()) {
+      if (tensor.has_value()) {
+        tensor_argument(declared, *tensor);
+        // The host counts the true ones before it can launch the rest (native/mps/operations/Indexing.mm).
+        const bool is_mask = tensor->defined() &&
+            (tensor->scalar_type() == c10::ScalarType::Bool || tensor->scalar_type() == c10::ScalarType::Byte);
+        synchronizes_ = synchronizes_ || is_mask;
+      }
+    }
+  }
+}
+
+void Kernel::tensor_argument(const c10::Argument& declared, const at::Tensor& tensor) {
+  if (!is_mps(tensor)) {
+    return;
+  }
+  // The fused optimizers declare that they write the gradients: only where a GradScaler's scale is to be taken out.
+  const bool is_written =
+      declared.alias_info() != nullptr && declared.alias_info()->isWrite() && declared.name() != "grads";
+  if (is_written) {
+    writes(tensor);
+  }
+  if (!is_written || !(declared.is_out() || operation_.cost.keeps_nothing)) {
+    reads(tensor);
+  }
+}
+
+void Kernel::reads(const at::Tensor& tensor) {
+  if (!is_mps(tensor) || !tensor.has_storage()) {
+    return;
+  }
+  const auto dtype = arithmetic_of(tensor.scalar_type());
+  arithmetic_ = std::max(arithmetic_, dtype);
+  const uint64_t bytes = touched(tensor);
+  const auto* storage = tensor.storage().unsafeGetStorageImpl();
+  const bool is_known = std::any_of(read_.begin(), read_.end(), [&](const Touched& known) {
+    return known.storage == storage && known.offset == tensor.storage_offset() && known.bytes == bytes;
+  });
+  if (!is_known) {
+    read_.push_back({storage, tensor.storage_offset(), bytes});
+    largest_read_ = std::max(largest_read_, static_cast<uint64_t>(tensor.numel()));
+  }
+}
+
+void Kernel::writes(const at::Tensor& tensor) {
+  if (!is_mps(tensor) || !tensor.has_storage()) {
+    return;
+  }
+  arithmetic_ = std::max(arithmetic_, arithmetic_of(tensor.scalar_type()));
+  written_.push_back({tensor.storage().unsafeGetStorageImpl(), tensor.storage_offset(), touched(tensor)});
+  output_elements_ += static_cast<uint64_t>(tensor.numel());
+}
+
+void Kernel::results(const c10::IValue& value) {
+  if (value.isTensorList()) {
+    for (const at::Tensor& tensor : value.toTensorList()) {
+      results(tensor);
+    }
+  }
+  if (!value.isTensor() || !is_mps(value.toTensor()) || !value.toTensor().has_storage()) {
+    return;
+  }
+  const at::Tensor& tensor = value.toTensor();
+  const auto is_same = [storage = tensor.storage().unsafeGetStorageImpl()](const Touched& known) {
+    return known.storage == storage;
+  };
+  if (std::any_of(written_.begin(), written_.end(), is_same)) {
+    return;
+  }
+  if (std::any_of(read_.begin(), read_.end(), is_same)) {
+    has_view_ = true;
+  } else {
+    writes(tensor);
+  }
+}
+
+void Kernel::work(const c10::FunctionSchema& schema, const c10::Stack& stack, size_t first) {
+  if (operation_.cost.flops != Cost::Flops::kMatmul) {
+    return;
+  }
+  const auto& arguments = schema.arguments();
+  // What is added comes first: addmm(self, mat1, mat2), but mm(self, mat2).
+  const bool adds = schema.name().find("add") != std::string::npos;
+  const at::Tensor& left = stack[first + adds].toTensor();
+  const at::Tensor& right = stack[first + adds + 1].toTensor();
+  const bool is_linear = arguments[1].name() == "weight";
+  const int64_t columns = right.dim() == 1 ? 1 : (is_linear ? right.size(0) : right.size(-1));
+  add_flops(matmul_flops(left, static_cast<uint64_t>(columns)));
+}
+
+// What is picked by index is touched only where it is picked. The tensor picked from comes first.
+void Kernel::access_rows() {
+  const auto sum = [](const auto& list) {
+    uint64_t bytes = 0;
+    for (const Touched& one : list) {
+      bytes += one.bytes;
+    }
+    return bytes;
+  };
+  if (operation_.cost.access == Cost::Access::kGather && !read_.empty()) {
+    read_[0].bytes = std::min(read_[0].bytes, sum(written_));
+  } else if (operation_.cost.access == Cost::Access::kScatter && !written_.empty() && !read_.empty()) {
+    // read_[0] is the tensor itself; the last is what is put in.
+    const uint64_t put = read_.size() > 1 ? read_.back().bytes : read_[0].bytes;
+    written_[0].bytes = std::min(written_[0].bytes, put);
+    read_[0].bytes = std::min(read_[0].bytes, put);
+  }
+}
+
+void Kernel::finish(const c10::OperatorHandle& op, const c10::Stack& stack) {
+  if (operation_.cost.is_free) {
+    return;
+  }
+  for (size_t i = stack.size() - op.schema().returns().size(); i < stack.size(); ++i) {
+    results(stack[i]);
+  }
+  if (written_.empty() && has_view_) {
+    return;
+  }
+  if (operation_.cost.flops == Cost::Flops::kPerInput) {
+    add_flops(operation_.cost.factor * largest_read_);
+  } else if (operation_.cost.flops == Cost::Flops::kPerOutput) {
+    add_flops(operation_.cost.factor * output_elements_);
+  }
+  access_rows();
+  put_down();
+}
+
+void Kernel::finish() {
+  put_down();
+}
+
+void Kernel::put_down() {
+  if (!has_parts_ && output_elements_ == 0 && (!written_.empty() || read_.empty())) {
+    return;  // nothing to compute: no kernel is launched
+  }
+  for (const auto& one : read_) {
+    sums_.read += one.bytes;
+  }
+  for (const auto& one : written_) {
+    sums_.written += one.bytes;
+  }
+  if (arithmetic_ == Arithmetic::kNone) {
+    sums_.flops = 0;  // integers
+  }
+  if (enclosing_ != nullptr) {
+    sums_.dispatches = 0;
+    add(enclosing_->sums_, sums_);
+    enclosing_->has_parts_ = true;
+    enclosing_->arithmetic_ = std::max(enclosing_->arithmetic_, arithmetic_);
+    enclosing_->synchronizes_ = enclosing_->synchronizes_ || synchronizes_;
+    return;
+  }
+  sums_.dispatches = 1;
+  charge(operation_, sums_, arithmetic_, synchronizes_);
+}
+
+void shader(const std::string& name, uint64_t read, uint64_t written, Arithmetic arithmetic) {
+  charge(own_operation(name), {1, read, written, 0}, arithmetic, false);
+}
+
+void copied(const at::Tensor& destination, const at::Tensor& source, bool non_blocking) {
+  if (destination.numel() == 0) {
+    return;
+  }
+  if (is_mps(destination) && is_mps(source)) {
+    Kernel kernel("aten::copy_");
+    kernel.reads(source);
+    kernel.writes(destination);
+    kernel.finish();
+    return;
+  }
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  auto& copies = book.totals.copies;
+  const uint64_t bytes = touched(destination);
+  if (is_mps(destination)) {
+    ++copies.to_device;
+    copies.to_device_bytes += bytes;
+    book.totals.synchronizations += !non_blocking;
+  } else {
+    ++copies.to_host;
+    copies.to_host_bytes += std::min(bytes, touched(source));
+    book.totals.synchronizations += !non_blocking;
+  }
+}
+
+void read_by_host(const at::Tensor& scalar) {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  ++book.totals.copies.to_host;
+  book.totals.copies.to_host_bytes += scalar.itemsize();
+  ++book.totals.synchronizations;
+}
+
+void synchronized() {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  ++book.totals.synchronizations;
+}
+
+void convolution(
+    const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias, const at::Tensor& output,
+    bool transposed) {
+  Kernel kernel("aten::convolution_overrideable");
+  kernel.reads(input);
+  kernel.reads(weight);
+  if (bias.has_value()) {
+    kernel.reads(*bias);
+  }
+  kernel.writes(output);
+  kernel.add_flops(convolution_flops(input, weight, output, transposed));
+  kernel.finish();
+}
+
+void convolution_backward(
+    const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& weight,
+    const std::array<at::Tensor, 3>& grads, bool transposed) {
+  // The same multiplications as in the forward, once for each gradient.
+  const uint64_t flops = convolution_flops(input, weight, grad_output, transposed);
+  const char* const names[] = {"input", "weight", "bias"};
+  for (size_t i = 0; i < grads.size(); ++i) {
+    if (!grads[i].defined()) {
+      continue;
+    }
+    Kernel kernel((std::string("aten::convolution_backward_overrideable.") + names[i]).c_str());
+    kernel.reads(grad_output);
+    if (i == 0) {
+      kernel.reads(weight);
+    } else if (i == 1) {
+      kernel.reads(input);
+    }
+    kernel.writes(grads[i]);
+    kernel.add_flops(i < 2 ? flops : static_cast<uint64_t>(grad_output.numel()));
+    kernel.finish();
+  }
+}
+
+// ---- memory, modules, steps --------------------------------------------------------------------------------------
+
+void allocated(int64_t current, int64_t driver) {
+  raise(peak, current);
+  raise(recent_peak, current);
+  raise(interval_peak, current);
+  raise(peak_driver, driver);
+}
+
+void enter_module(uint32_t module) {
+  here().modules.push_back(module);
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  note_transition(book, module);
+}
+
+void leave_module(uint32_t module) {
+  auto& modules = here().modules;
+  // A call that began before the meter ends after it began; one that failed may have left others open.
+  const auto found = std::find(modules.rbegin(), modules.rend(), module);
+  if (found == modules.rend()) {
+    return;
+  }
+  modules.erase(std::prev(found.base()), modules.end());
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  note_transition(book, modules.empty() ? 0 : modules.back());
+}
+
+void owns(uint32_t module, const at::Tensor& parameter) {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  book.owners[parameter.unsafeGetTensorImpl()] = module;
+}
+
+void enter_optimizer() {
+  ++here().optimizers;
+}
+
+void leave_optimizer() {
+  here().optimizers = std::max(0, here().optimizers - 1);
+}
+
+void start() {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  book.table.clear();
+  book.points.clear();
+  book.stride = 1;
+  book.totals = {};
+  book.transitions.clear();
+  book.owners.clear();
+  const int64_t current = memory_stats().current;
+  for (auto* highest : {&peak, &recent_peak, &interval_peak, &peak_driver}) {
+    highest->store(current);
+  }
+  epoch.fetch_add(1);
+  active.store(true);
+}
+
+void stop() {
+  active.store(false);
+}
+
+Totals totals() {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  Totals result = book.totals;
+  result.peak = peak;
+  result.peak_driver = peak_driver;
+  result.recent_peak = recent_peak;
+  return result;
+}
+
+void mark() {
+  recent_peak.store(memory_stats().current);
+}
+
+std::vector<Row> rows() {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  const std::lock_guard<std::mutex> names(operations().mutex);
+  std::vector<Row> result;
+  result.reserve(book.table.size());
+  for (const auto& [key, sums] : book.table) {
+    result.push_back({operations().by_id[key.operation]->name, key.module, key.phase, key.arithmetic, sums});
+  }
+  return result;
+}
+
+std::vector<Point> points() {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  return book.points;
+}
+
+}  // namespace simulator::meter
