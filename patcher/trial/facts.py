@@ -34,26 +34,26 @@ class Watched:
 
     def __init__(self, mac: MacProfile) -> None:
         from patcher.simulator import start
+        from patcher.simulator.meter import Meter
         from patcher.simulator.places import Places
 
         self._mac = mac
         self._device = start(mac)
         self._places = Places()
-        self._places.attach(self._device._native)
-
-    def step(self) -> None:
-        """An optimizer has stepped."""
+        self._places.attach(self._device.native)
+        self._meter = Meter().__enter__()
 
     def account(self) -> dict[str, Any]:
-        """Memory, operators, refusals with their places, faults."""
+        """Memory, operators, refusals with their places, faults, and what was used."""
         counts = self._device.operator_counts()
+        usage = self._meter.usage()
         return {
             "memory": dataclasses.asdict(self._device.memory()),
             "recommended": self._mac.recommended_max_bytes,
             "operators": sum(counts.values()),
             "sightings": [dataclasses.asdict(sighting) for sighting in self._places.sightings()],
             "faults": [],
-            "usage": None,
+            "usage": usage.to_dict(),
             "estimate": None,
         }
 

@@ -21,7 +21,9 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 60rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { font-size: 1.3rem; margin: 0 0 .25rem; overflow-wrap: anywhere; } h2 { font-size: 1.05rem; margin: 2.2rem 0 .6rem; }
+h1 { font-size: 1.3rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.05rem; margin: 2.2rem 0 .6rem; }
+h1 code { font-size: inherit; }
 p { margin: .3rem 0; } .dim { color: var(--dim); } code { font: 13px/1.45 ui-monospace, Menlo, Consolas, monospace; }
 .verdict { margin: 1.2rem 0; padding: .9rem 1.1rem; border-left: 5px solid var(--bad); background: var(--card); }
 .verdict.good { border-color: var(--good); } .verdict strong { font-size: 1.1rem; overflow-wrap: anywhere; }
@@ -29,11 +31,14 @@ p { margin: .3rem 0; } .dim { color: var(--dim); } code { font: 13px/1.45 ui-mon
 .cards div { background: var(--card); padding: .7rem .9rem; } .cards b { display: block; font-size: 1.2rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
-th { color: var(--dim); font-weight: 600; } .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th { color: var(--dim); font-weight: 600; }
+.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td code { overflow-wrap: anywhere; } svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--dim); font: 11px system-ui, sans-serif; } svg .end { text-anchor: end; }
-svg .middle { text-anchor: middle; } .grid { stroke: var(--rule); } .line { fill: none; stroke: var(--line); stroke-width: 1.6; }
-.area { fill: var(--area); } line.limit { stroke: var(--bad); stroke-dasharray: 6 4; } svg text.limit { fill: var(--bad); }
+svg .middle { text-anchor: middle; } .grid { stroke: var(--rule); }
+.line { fill: none; stroke: var(--line); stroke-width: 1.6; }
+.area { fill: var(--area); } line.limit { stroke: var(--bad); stroke-dasharray: 6 4; }
+svg text.limit { fill: var(--bad); }
 li { margin: .15rem 0; }
 """
 
@@ -118,7 +123,8 @@ def _sightings(trial: Trial) -> str:
         for sighting in trial.facts["sightings"]
     ]
     if not rows:
-        return "<h2>What a Mac refuses</h2><p>Nothing: every operator has a kernel on mps, and no float64 was asked for.</p>"
+        nothing = "Nothing: every operator has a kernel on mps, and no float64 was asked for."
+        return f"<h2>What a Mac refuses</h2><p>{nothing}</p>"
     return f"<h2>What a Mac refuses</h2>{_table(('what', 'operator or rule', 'where', 'times'), rows, 3)}"
 
 

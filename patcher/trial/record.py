@@ -48,7 +48,7 @@ class Recorder:
         """From here on the account is kept up to date."""
         self._crash = (self._folder / CRASH).open("w")  # kept open: the crash handler writes to it
         faulthandler.enable(self._crash, all_threads=False)
-        os._exit = self._before_exit(os._exit)
+        vars(os)["_exit"] = self._before_exit(os._exit)
         atexit.register(self._end)
         self._thread.start()
 
@@ -94,8 +94,6 @@ class Recorder:
 
     def _step(self, *_: object) -> None:
         self._steps += 1
-        if self._device is not None:
-            self._device.step()
 
     def _keep(self) -> None:
         pause = 0.5

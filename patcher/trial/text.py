@@ -39,11 +39,14 @@ def sections(trial: Trial) -> Iterator[tuple[str, list[str]]]:
             found = seen(trial, kind)
             if found:
                 yield title, found
-    yield from (("arguments", some(trial.rewrites())) for _ in (1,) if trial.rewrites())
-    yield from (("patches", trial.patches()) for _ in (1,) if trial.patches())
+    if trial.rewrites():
+        yield "arguments", some(trial.rewrites())
+    if trial.patches():
+        yield "patches", trial.patches()
     if trial.used:
         yield "training", trial.training()
-        yield from (("faults", [", ".join(trial.faults)]) for _ in (1,) if trial.faults)
+    if trial.faults:
+        yield "faults", [", ".join(trial.faults)]
 
 
 def memory_line(trial: Trial) -> str:
