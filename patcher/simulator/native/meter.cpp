@@ -404,6 +404,9 @@ void Kernel::finish() {
 
 void Kernel::put_down() {
   if (!has_parts_ && output_elements_ == 0 && (!written_.empty() || read_.empty())) {
+    if (synchronizes_) {
+      synchronized();
+    }
     return;  // nothing to compute: no kernel is launched
   }
   for (const auto& one : read_) {
