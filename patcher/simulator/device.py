@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from patcher import environment
 from patcher.errors import SimulatorUnavailable, compose
 from patcher.mac import DEFAULT, parse, recommended_max_bytes
-from patcher.simulator import build
+from patcher.simulator import build, rules
 
 if TYPE_CHECKING:
     from patcher.simulator.torch_mps import Mac
@@ -43,6 +43,7 @@ class Device:
     def __init__(self, native: ModuleType) -> None:
         self._native = native
         self.mac: Mac = parse(DEFAULT)
+        self.rules = rules.Rules(native)
 
     @property
     def native(self) -> ModuleType:
@@ -129,6 +130,7 @@ def _load() -> ModuleType:
     loader.exec_module(native)
     from patcher.simulator import torch_mps
 
+    rules.load(native, torch)
     torch_mps.complete(native)
     atexit.register(_finish_backward, native)
     if not native.in_time:

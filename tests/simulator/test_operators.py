@@ -51,10 +51,6 @@ FLOAT_OPS: dict[str, tuple[Op, tuple[tuple[int, ...], ...]]] = {
     "fft": (lambda x, i: torch.stft(x, 8, window=torch.ones(8, device=x.device), return_complex=True).abs(), ((32,),)),
     "kl_div": (lambda x, y, i: F.kl_div(x.log_softmax(-1), y.softmax(-1), reduction="batchmean"), ((3, 4), (3, 4))),
     "bce": (lambda x, y, i: F.binary_cross_entropy_with_logits(x, y.sigmoid()), ((3, 4), (3, 4))),
-    "ctc": (
-        lambda x, i: F.ctc_loss(x.log_softmax(-1), i + 1, torch.tensor([6, 6]), torch.tensor([3, 2])),
-        ((6, 2, 5),),
-    ),
     "solve": (lambda x, y, i: torch.linalg.solve(x + 3 * torch.eye(3, device=x.device), y), ((3, 3), (3, 2))),
 }
 
@@ -96,7 +92,7 @@ INTEGER_OPS: dict[str, Callable[[str], object]] = {
     "searchsorted": lambda d: torch.searchsorted(torch.arange(5.0, device=d), torch.tensor([0.5, 3.2], device=d)),
     "masked_select": lambda d: torch.arange(12, device=d).view(3, 4)[MASK.to(d)],
     "masked_scatter": lambda d: torch.zeros(3, 4, device=d).masked_scatter(MASK.to(d), torch.ones(6, device=d)),
-    "int8 matmul": lambda d: torch._int_mm(
+    "int8 matmul": lambda d: torch.mm(
         torch.ones(32, 16, dtype=torch.int8, device=d).triu(), torch.ones(16, 8, dtype=torch.int8, device=d)
     ),
     "float8": lambda d: torch.linspace(-2, 2, 7, device=d).to(torch.float8_e4m3fn).float(),
@@ -127,15 +123,15 @@ def test_running_statistics_are_written_in_place() -> None:
 
 
 def test_custom_operators_reach_their_kernels() -> None:
-    """A Python kernel registered for mps is called with mps tensors; one for the CPU alone serves as the fallback."""
+    """A Python kernel registered for mps is called with mps tensors; one for the CPU alone is missing, as on a Mac."""
     library = torch.library.Library("simulator_test", "DEF")
     library.define("twice(Tensor x) -> Tensor")
     library.define("where_am_i(Tensor x) -> Tensor")
     library.impl("twice", lambda x: x * 2, "CPU")
     library.impl("where_am_i", lambda x: x + (1 if x.device.type == "mps" else 0), "MPS")
     x = torch.ones(2, device="mps")
-    assert torch.ops.simulator_test.twice(x).tolist() == [2.0, 2.0]
-    assert torch.ops.simulator_test.twice(x).device.type == "mps"
+    with pytest.raises(NotImplementedError, match="'simulator_test::twice' is not currently implemented"):
+        torch.ops.simulator_test.twice(x)
     assert torch.ops.simulator_test.where_am_i(x).tolist() == [2.0, 2.0]
 
 

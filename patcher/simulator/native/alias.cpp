@@ -1,4 +1,5 @@
 // The same bytes as a CPU tensor, and back.
+#include "rules.h"
 #include "simulator.h"
 #include "witness.h"
 
@@ -45,6 +46,7 @@ bool is_mps(const at::Tensor& tensor) {
 void check_dtype(c10::ScalarType dtype) {
   if (dtype == c10::ScalarType::Double || dtype == c10::ScalarType::ComplexDouble) {
     witness::tell("float64", c10::toString(dtype));
+    rules::count_float64();
   }
   TORCH_CHECK_TYPE(
       dtype != c10::ScalarType::Double,

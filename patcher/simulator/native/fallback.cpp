@@ -1,7 +1,7 @@
 // Every operator without a kernel of its own runs torch's CPU kernel on the same memory.
 #include "meter.h"
+#include "rules.h"
 #include "simulator.h"
-#include "witness.h"
 
 #include <ATen/core/op_registration/adaption.h>
 #include <ATen/core/stack.h>
@@ -24,6 +24,7 @@ struct Operator {
   bool has_cpu_kernel;
   size_t generator = kNone;                // position of the Generator argument
   std::vector<bool> accepts_cpu;           // arguments that stay on the CPU on a Mac as well
+  std::unique_ptr<const rules::Verdict> rules;  // null: nothing to check
   std::atomic<uint64_t> count{0};
 };
 
@@ -51,6 +52,7 @@ std::unique_ptr<Operator> describe(const c10::OperatorHandle& op) {
   result->has_cpu_kernel = op.hasKernelForDispatchKey(c10::DispatchKey::CPU) ||
       op.hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutograd) ||
       op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
+  result->rules = rules::verdict(op);
   for (size_t i = 0; i < schema.arguments().size(); ++i) {
     const auto& argument = schema.arguments()[i];
     if (argument.type()->str().find("Generator") != std::string::npos) {
@@ -160,14 +162,12 @@ void results_to_mps(c10::IValue& value, Aliases& aliases) {
 void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
   Operator& description = lookup(op);
   description.count.fetch_add(1, std::memory_order_relaxed);
-  if (!description.has_cpu_kernel) {
-    witness::tell("missing", description.name);
+  if (description.rules != nullptr) {
+    rules::check(*description.rules, op, *stack);
   }
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      description.has_cpu_kernel,
-      "The operator '", description.name, "' is not currently implemented for the MPS device. If you want this op to"
-      " be considered for addition please comment on https://github.com/pytorch/pytorch/issues/141287 and mention"
-      " use-case, that resulted in missing op as well as commit hash ");
+  if (!description.has_cpu_kernel) {
+    rules::throw_missing(op);
+  }
 
   std::optional<meter::Kernel> metered;
   if (meter::on()) {
@@ -204,13 +204,14 @@ void register_direct() {
     direct(name);
   }
   // A structured operator has a composite form, which would allocate the result and come back through its out
-  // variant. One call is enough.
+  // variant. One call is enough; where a Mac has no kernel, it is the out variant that is missing.
   auto& dispatcher = c10::Dispatcher::singleton();
   for (const auto& name :
        dispatcher.getRegistrationsForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional)) {
     const auto op = dispatcher.findSchema(name);
     if (name.getNamespace() == std::optional<std::string_view>("aten") && op.has_value() &&
-        op->hasKernelForDispatchKey(c10::DispatchKey::CPU) && !op->hasKernelForDispatchKey(c10::DispatchKey::MPS)) {
+        op->hasKernelForDispatchKey(c10::DispatchKey::CPU) && !op->hasKernelForDispatchKey(c10::DispatchKey::MPS) &&
+        rules::is_present(*op)) {
       direct(name.overload_name.empty() ? name.name : name.name + "." + name.overload_name);
     }
   }

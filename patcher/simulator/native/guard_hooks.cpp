@@ -245,6 +245,10 @@ struct MPSHooks final : at::MPSHooksInterface {
 };
 
 namespace simulator {
+std::pair<unsigned, unsigned> macos() {
+  return macos_version;
+}
+
 void set_macos(unsigned major, unsigned minor) {
   macos_version = {major, minor};
 }

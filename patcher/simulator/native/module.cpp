@@ -1,5 +1,6 @@
 // The Python module: what patcher/simulator/device.py calls.
 #include "meter.h"
+#include "rules.h"
 #include "simulator.h"
 #include "witness.h"
 
@@ -49,7 +50,6 @@ void drain_backward() {
 
 PYBIND11_MODULE(_simulated_mps, module) {
   module.attr("in_time") = simulator::put_hooks_in_place();
-  simulator::register_direct();
   module.def("allocator_address", [] { return reinterpret_cast<intptr_t>(&simulator::allocator()); });
   module.def("set_memory_limit", &simulator::set_memory_limit, py::arg("recommended"), py::arg("ratio"));
   module.def("set_macos", &simulator::set_macos, py::arg("major"), py::arg("minor"));
@@ -61,4 +61,5 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("drain_backward", &drain_backward);
   simulator::witness::bind(module);
   simulator::meter::bind(module);
+  simulator::rules::bind(module);
 }

@@ -51,6 +51,7 @@ bool is_pinned(const void* data);
 // ---- what torch asks of an accelerator (guard_hooks.cpp) --------------------------------------------------------
 
 void set_macos(unsigned major, unsigned minor);
+std::pair<unsigned, unsigned> macos();
 // Also where torch has already been asked about mps and remembers that there is none; false says that it had.
 bool put_hooks_in_place();
 

@@ -1,0 +1,393 @@
+// What a Mac's mps device refuses, and what it sends to the CPU.
+#include "rules.h"
+#include "witness.h"
+
+#include <c10/core/ScalarType.h>
+#include <c10/util/Exception.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <mutex>
+#include <optional>
+#include <sstream>
+
+namespace simulator::rules {
+namespace {
+
+struct State {
+  Data data;
+  std::atomic<bool> cpu_fallback{false};
+  std::mutex mutex;
+  Counts missing, fell_back, refused;
+  std::atomic<uint64_t> float64{0};
+};
+
+State& state() {
+  static auto* instance = new State;  // leaked: backward threads may outlive static destructors
+  return *instance;
+}
+
+uint64_t bit(c10::ScalarType dtype) {
+  return uint64_t{1} << static_cast<int>(dtype);
+}
+
+std::string full_name(const c10::OperatorHandle& op) {
+  return c10::toString(op.operator_name());
+}
+
+void count(Counts& counts, const std::string& name) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  ++counts[name];
+}
+
+Counts copy_of(const Counts& counts) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  return counts;
+}
+
+// torch's own text and place: MPSFallback.mm, mps_fallback. Only the first operator of a process is ever named.
+void warn_once(const std::string& name) {
+  static std::atomic<bool> warned{false};
+  if (warned.exchange(true) && !c10::WarningUtils::get_warnAlways()) {
+    return;
+  }
+  const c10::SourceLocation place{
+      "mps_fallback", "/Users/runner/work/pytorch/pytorch/pytorch/aten/src/ATen/mps/MPSFallback.mm", 14};
+  c10::warn(c10::Warning(
+      c10::UserWarning(), place,
+      "The operator '" + name + "' is not currently supported on the MPS backend and will fall back to run on the CPU."
+      " This may have performance implications.",
+      /*verbatim=*/false));
+}
+
+// ---- rules -------------------------------------------------------------------------------------------------------
+
+std::string text_of(const c10::IValue& value) {
+  if (value.isNone()) {
+    return "None";
+  }
+  if (value.isBool()) {
+    return value.toBool() ? "True" : "False";
+  }
+  if (value.isString()) {
+    return value.toStringRef();
+  }
+  if (value.isTensor()) {
+    return value.toTensor().defined() ? "Tensor" : "None";
+  }
+  std::ostringstream text;
+  text << value;
+  return text.str();
+}
+
+// Calls `visit(tensor, position)` for every tensor on mps, also in lists.
+template <class Visit>
+void each_tensor(const c10::OperatorHandle& op, const c10::Stack& stack, Visit visit) {
+  const size_t total = op.schema().arguments().size();
+  const size_t first = stack.size() - total;
+  for (size_t i = 0; i < total; ++i) {
+    const c10::IValue& value = stack[first + i];
+    if (value.isTensor()) {
+      if (is_mps(value.toTensor())) {
+        visit(value.toTensor(), i);
+      }
+    } else if (value.isTensorList() || value.isOptionalTensorList()) {
+      for (const c10::IValue& item : value.toListRef()) {
+        if (item.isTensor() && is_mps(item.toTensor())) {
+          visit(item.toTensor(), i);
+        }
+      }
+    }
+  }
+}
+
+bool too_large(const Rule& rule, const at::Tensor& tensor) {
+  if (rule.dim_over >= 0 && tensor.dim() <= rule.dim_over) {
+    return false;
+  }
+  if (rule.numel_over >= 0 && tensor.numel() <= rule.numel_over) {
+    return false;
+  }
+  if (rule.size_over >= 0) {
+    for (const int64_t size : tensor.sizes()) {
+      if (size > rule.size_over) {
+        return true;
+      }
+    }
+    return false;
+  }
+  return true;
+}
+
+unsigned macos_number() {
+  const auto [major, minor] = macos();
+  return major * 100 + minor;
+}
+
+bool applies(const Rule& rule, const c10::OperatorHandle& op, const c10::Stack& stack) {
+  if (rule.before_macos != 0 && macos_number() >= rule.before_macos) {
+    return false;
+  }
+  if (rule.when.empty()) {
+    return true;
+  }
+  const auto& arguments = op.schema().arguments();
+  const size_t first = stack.size() - arguments.size();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i].name() == rule.when) {
+      return text_of(stack[first + i]) == rule.equals;
+    }
+  }
+  return false;
+}
+
+std::string filled(std::string text, const std::vector<std::pair<std::string, std::string>>& values) {
+  for (const auto& [key, value] : values) {
+    for (size_t at = text.find(key); at != std::string::npos; at = text.find(key, at + value.size())) {
+      text.replace(at, key.size(), value);
+    }
+  }
+  return text;
+}
+
+[[noreturn]] void refuse(
+    const Rule& rule, const c10::OperatorHandle& op, const at::Tensor& tensor, size_t position, uint64_t dtypes) {
+  count(state().refused, rule.name);
+  witness::tell("refused", rule.name);
+  std::ostringstream sizes, all;
+  sizes << tensor.sizes();
+  const char* comma = "";
+  for (int i = 0; i < static_cast<int>(c10::ScalarType::NumOptions); ++i) {
+    if (dtypes >> i & 1) {
+      all << comma << c10::toString(static_cast<c10::ScalarType>(i));
+      comma = ", ";
+    }
+  }
+  const std::string message = filled(
+      rule.message,
+      {{"{op}", full_name(op)},
+       {"{argument}", op.schema().arguments()[position].name()},
+       {"{dtype}", c10::toString(tensor.scalar_type())},
+       {"{dtypes}", all.str()},
+       {"{size}", sizes.str()},
+       {"{numel}", std::to_string(tensor.numel())},
+       {"{dim}", std::to_string(tensor.dim())}});
+  if (rule.error == "TypeError") {
+    TORCH_CHECK_TYPE(false, message);
+  }
+  if (rule.error == "NotImplementedError") {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, message);
+  }
+  if (rule.error == "SyntaxError") {
+    throw c10::SyntaxError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, message);
+  }
+  TORCH_CHECK(false, message);
+}
+
+void check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stack& stack) {
+  uint64_t floating = 0;
+  each_tensor(op, stack, [&](const at::Tensor& tensor, size_t position) {
+    const auto& names = rule.arguments;
+    if (!names.empty() &&
+        std::find(names.begin(), names.end(), op.schema().arguments()[position].name()) == names.end()) {
+      return;
+    }
+    const auto dtype = tensor.scalar_type();
+    if (rule.dtypes != 0 && (rule.dtypes & bit(dtype)) == 0) {
+      return;
+    }
+    if (!too_large(rule, tensor)) {
+      return;
+    }
+    if (rule.mixed) {
+      if (!c10::isFloatingType(dtype) || tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
+        return;
+      }
+      floating |= bit(dtype);
+      if ((floating & (floating - 1)) == 0) {
+        return;
+      }
+    }
+    if (applies(rule, op, stack)) {
+      refuse(rule, op, tensor, position, rule.mixed ? floating : bit(dtype));
+    }
+  });
+}
+
+// ---- composite operators that have a kernel of their own on a Mac -------------------------------------------------
+
+// Above zero while the parts of an operator run that is wholly on the CPU.
+thread_local int parts_on_cpu = 0;
+
+struct PartsOnCpu {
+  explicit PartsOnCpu(bool active) : active(active) {
+    parts_on_cpu += active;
+  }
+  ~PartsOnCpu() {
+    parts_on_cpu -= active;
+  }
+  const bool active;
+};
+
+// The composite kernel is what the table holds for the CPU; it runs with the arguments as they are.
+void guarded(const c10::OperatorHandle& op, c10::Stack* stack) {
+  thread_local std::unordered_map<const c10::FunctionSchema*, std::unique_ptr<const Verdict>> known;
+  auto& known_verdict = known[&op.schema()];
+  if (known_verdict == nullptr) {
+    known_verdict = verdict(op);
+    TORCH_INTERNAL_ASSERT(known_verdict != nullptr);
+  }
+  check(*known_verdict, op, *stack);
+  const PartsOnCpu parts(known_verdict->on_cpu);
+  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+}
+
+}  // namespace
+
+void set_data(Data data) {
+  state().cpu_fallback = data.cpu_fallback;
+  state().data = std::move(data);
+}
+
+void set_cpu_fallback(bool enabled) {
+  state().cpu_fallback = enabled;
+}
+
+bool cpu_fallback() {
+  return state().cpu_fallback;
+}
+
+bool is_present(const c10::OperatorHandle& op) {
+  return state().data.present.count(full_name(op)) != 0;
+}
+
+std::unique_ptr<const Verdict> verdict(const c10::OperatorHandle& op) {
+  const Data& data = state().data;
+  const std::string name = full_name(op);
+  auto result = std::make_unique<Verdict>();
+  result->on_cpu = data.on_cpu.count(name) != 0;
+  result->missing = !result->on_cpu && !is_present(op);
+  const auto found = data.refusals.find(name);
+  if (found != data.refusals.end() && !result->missing && !result->on_cpu) {
+    result->rules = found->second;
+  }
+  for (const Rule& rule : result->rules) {
+    const bool sized = rule.dim_over >= 0 || rule.size_over >= 0 || rule.numel_over >= 0;
+    result->sizes = result->sizes || sized;
+    result->mixed = result->mixed || rule.mixed;
+    if (!sized && !rule.mixed) {
+      result->watched |= rule.dtypes != 0 ? rule.dtypes : ~uint64_t{0};
+    }
+  }
+  if (result->missing || result->on_cpu || !result->rules.empty()) {
+    return result;
+  }
+  return nullptr;
+}
+
+// torch's own text: aten/src/ATen/mps/MPSFallback.mm, mps_error_fallback.
+void throw_missing(const c10::OperatorHandle& op) {
+  const std::string name = full_name(op);
+  count(state().missing, name);
+  witness::tell("missing", name);
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false,
+      "The operator '", name, "' is not currently implemented for the MPS device. If you want this op to be considered"
+      " for addition please comment on https://github.com/pytorch/pytorch/issues/141287 and mention use-case, that"
+      " resulted in missing op as well as commit hash ", state().data.commit,
+      ". As a temporary fix, you can set the environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a"
+      " fallback for this op. WARNING: this will be slower than running natively on MPS.");
+}
+
+void check(const Verdict& verdict, const c10::OperatorHandle& op, const c10::Stack& stack) {
+  if (verdict.missing || verdict.on_cpu) {
+    if (parts_on_cpu > 0) {
+      return;
+    }
+    if (verdict.missing && !state().cpu_fallback) {
+      throw_missing(op);
+    }
+    const std::string name = full_name(op);
+    count(state().fell_back, name);
+    witness::tell("fell_back", name);
+    warn_once(name);
+    return;
+  }
+  uint64_t dtypes = 0;
+  each_tensor(op, stack, [&](const at::Tensor& tensor, size_t) { dtypes |= bit(tensor.scalar_type()); });
+  const bool several = (dtypes & (dtypes - 1)) != 0;
+  if ((dtypes & verdict.watched) == 0 && !(verdict.mixed && several) && !verdict.sizes) {
+    return;
+  }
+  for (const Rule& rule : verdict.rules) {
+    check_rule(rule, op, stack);
+  }
+}
+
+void guard_composites() {
+  static auto* at_backend = new torch::Library(torch::Library::IMPL, "aten", c10::DispatchKey::MPS, __FILE__, __LINE__);
+  static auto* at_autograd =
+      new torch::Library(torch::Library::IMPL, "aten", c10::DispatchKey::AutogradMPS, __FILE__, __LINE__);
+  auto& dispatcher = c10::Dispatcher::singleton();
+  const auto guard = [&](const std::string& full) {
+    const size_t dot = full.find('.');
+    const auto op =
+        dispatcher.findSchema({full.substr(0, dot), dot == std::string::npos ? "" : full.substr(dot + 1)});
+    if (full.rfind("aten::", 0) != 0 || !op.has_value() || op->hasKernelForDispatchKey(c10::DispatchKey::CPU) ||
+        op->hasKernelForDispatchKey(c10::DispatchKey::MPS)) {
+      return;
+    }
+    const bool implicit = op->hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
+    if (!implicit && !op->hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutograd)) {
+      return;
+    }
+    const std::string name = full.substr(6);
+    at_backend->impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<&guarded>());
+    if (implicit) {
+      at_autograd->impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<&guarded>());
+    }
+  };
+  for (const auto& [name, refusals] : state().data.refusals) {
+    guard(name);
+  }
+  for (const auto& name : state().data.on_cpu) {
+    guard(name);
+  }
+}
+
+Counts missing() {
+  return copy_of(state().missing);
+}
+
+Counts fell_back() {
+  return copy_of(state().fell_back);
+}
+
+Counts refused() {
+  return copy_of(state().refused);
+}
+
+uint64_t float64_attempts() {
+  return state().float64;
+}
+
+void count_float64() {
+  ++state().float64;
+}
+
+void count_refused(const std::string& rule) {
+  count(state().refused, rule);
+  witness::tell("refused", rule);
+}
+
+void reset() {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  state().missing.clear();
+  state().fell_back.clear();
+  state().refused.clear();
+  state().float64 = 0;
+}
+
+}  // namespace simulator::rules

@@ -1,0 +1,151 @@
+"""Reads the data file of a torch release: what its list of operators does not tell about mps."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from patcher import environment
+from patcher.errors import SimulatorUnavailable, compose
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent
+FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
+
+CLASSES = {
+    "complex": ("complex32", "complex64"),
+    "float8": ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    "integer": ("uint8", "int8", "int16", "int32", "int64"),
+    "unsigned": ("uint16", "uint32", "uint64"),
+    "half": ("float16", "bfloat16"),
+    "floating": ("float16", "bfloat16", "float32"),
+}
+"""Words that a data file may use for several dtypes."""
+
+ERRORS = ("RuntimeError", "TypeError", "NotImplementedError", "SyntaxError")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Calls that a Mac refuses.
+
+    Attributes:
+        name: of the rule; counted under it in `Rules.refused`.
+        operators: with namespace and overload: ``aten::add.out``.
+        message: what is raised; ``{op}``, ``{argument}``, ``{dtype}``, ``{dtypes}``, ``{size}``, ``{numel}``,
+            ``{dim}`` are filled in.
+        source: where it is known from.
+        error: the exception's class.
+        arguments: names of the arguments that are looked at; none means every tensor.
+        dtypes: refused; none means any.
+        dim_over, size_over, numel_over: refused are more dimensions, a longer dimension, more elements than this;
+            -1 does not look.
+        mixed: refused are floating point tensors of more than one dtype.
+        before_macos: it holds on an older macOS only (``major * 100 + minor``); 0: on all.
+        when, equals: it holds where another argument has this value, as text.
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    message: str
+    source: str
+    error: str = "RuntimeError"
+    arguments: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    dim_over: int = -1
+    size_over: int = -1
+    numel_over: int = -1
+    mixed: bool = False
+    before_macos: int = 0
+    when: str = ""
+    equals: str = ""
+
+    def native(self, torch: ModuleType) -> dict[str, Any]:
+        """The form that the compiled device takes."""
+        fields = {key: value for key, value in vars(self).items() if key != "source"}
+        return {**fields, "dtypes": [getattr(torch, name) for name in self.dtypes]}
+
+
+@dataclass(frozen=True)
+class Table:
+    """The content of one data file.
+
+    Attributes:
+        present: operators with an mps kernel that torch's list does not name.
+        absent: operators that torch's list names although a Mac has no working kernel.
+        on_cpu: operators that a Mac always sends to the CPU.
+        refusals: dtypes, sizes and mixtures that are refused.
+    """
+
+    present: tuple[str, ...]
+    absent: tuple[str, ...]
+    on_cpu: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def for_torch(version: str) -> Table:
+    """The table of a torch release, by its major and minor number.
+
+    Raises:
+        SimulatorUnavailable: there is none.
+    """
+    release = "_".join(version.split(".")[:2])
+    path = FOLDER / f"torch_{release}.toml"
+    if not path.exists():
+        known = sorted(found.stem[len("torch_") :].replace("_", ".") for found in FOLDER.glob("torch_*.toml"))
+        raise SimulatorUnavailable(
+            compose(
+                "the simulated mps device does not know what this torch can do on a Mac",
+                installed=f"torch {version}",
+                expected=f"torch {', '.join(known)}",
+                run=f"pip install torch=={known[-1]}.0 --index-url https://download.pytorch.org/whl/cpu",
+            )
+        )
+    return table(tomllib.loads(path.read_text(encoding="utf-8")))
+
+
+def table(data: dict[str, Any]) -> Table:
+    """Checks and expands what a data file says."""
+    operators = data["operators"]
+    return Table(
+        present=tuple(operators["present"]),
+        absent=tuple(operators["absent"]),
+        on_cpu=tuple(operators["on_cpu"]),
+        refusals=tuple(_refusal(name, entry) for name, entry in data["refuse"].items()),
+    )
+
+
+def _refusal(name: str, entry: dict[str, Any]) -> Refusal:
+    operators = tuple(full for operator in entry["operators"] for full in _overloads(operator))
+    dtypes = tuple(dict.fromkeys(each for word in entry.get("dtypes", ()) for each in CLASSES.get(word, (word,))))
+    macos = str(entry.get("before_macos", "0.0")).split(".")
+    given = {**entry, "operators": operators, "dtypes": dtypes, "arguments": tuple(entry.get("arguments", ()))}
+    refusal = Refusal(name=name, **{**given, "before_macos": int(macos[0]) * 100 + int(macos[1])})
+    if refusal.error not in ERRORS:
+        raise ValueError(f"{name}: {refusal.error} is none of {', '.join(ERRORS)}")
+    return refusal
+
+
+def _overloads(operator: str) -> list[str]:
+    """``add.{Tensor,out}`` stands for two operators, and names without a namespace are aten's."""
+    full = operator if "::" in operator else f"aten::{operator}"
+    if "{" not in full:
+        return [full]
+    base, inner = full.rstrip("}").split(".{")
+    return [f"{base}.{each}".rstrip(".") for each in inner.split(",")]
+
+
+def fallback_wanted() -> bool:
+    """Whether operators without an mps kernel run on the CPU, as torch reads it: set, and not ``0``.
+
+    torch 2.13.0, aten/src/ATen/mps/MPSFallback.mm: any other text, an empty one too, switches it on.
+    """
+    value = environment.value_of(FALLBACK)
+    return value is not None and value != "0"

@@ -1,0 +1,156 @@
+"""Operators that a Mac lacks: NotImplementedError, or the CPU under PYTORCH_ENABLE_MPS_FALLBACK; and their counts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from patcher.errors import SimulatorUnavailable
+from patcher.simulator import Device
+from patcher.simulator.rules import presence, tables
+
+MISSING = (
+    "The operator 'aten::mode' is not currently implemented for the MPS device. If you want this op to be considered"
+    " for addition please comment on https://github.com/pytorch/pytorch/issues/141287 and mention use-case, that"
+    f" resulted in missing op as well as commit hash {torch.version.git_version}. As a temporary fix, you can set the"
+    " environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op. WARNING: this will"
+    " be slower than running natively on MPS."
+)
+FELL_BACK = (
+    "The operator 'aten::mode' is not currently supported on the MPS backend and will fall back to run on the CPU."
+    " This may have performance implications."
+)
+
+
+@pytest.fixture
+def rules(device: Device) -> Iterator[Device]:
+    """The device without CPU fallback and with counts at zero; afterwards as it was."""
+    before = device.rules.cpu_fallback
+    device.rules.cpu_fallback = False
+    device.rules.reset()
+    yield device
+    device.rules.cpu_fallback = before
+    device.rules.reset()
+
+
+def test_a_missing_operator_raises_with_the_text_of_a_mac(rules: Device) -> None:
+    """torch's words, with torch's own commit, and a count."""
+    with pytest.raises(NotImplementedError) as caught:
+        torch.mode(torch.ones(3, device="mps"))
+    assert str(caught.value) == MISSING
+    assert rules.rules.missing == {"aten::mode": 1}
+    assert rules.rules.fell_back == {}
+
+
+LACKING: dict[str, tuple[str, Callable[[torch.Tensor], object]]] = {
+    "functional of a structured operator": ("aten::heaviside.out", lambda x: torch.heaviside(x, x)),
+    "part of a composite": ("aten::_linalg_svd.U", torch.linalg.svdvals),
+    "loss": (
+        "aten::_ctc_loss",
+        lambda x: F.ctc_loss(x[:, None], *torch.ones(3, 1, dtype=torch.long, device="mps")),
+    ),
+    "in place": ("aten::put_", lambda x: x.put_(torch.tensor([0], device="mps"), x[:1, 0])),
+    "own backward": (
+        "aten::_fused_adagrad_",
+        lambda x: torch._fused_adagrad_(
+            *[[x]] * 3, [x[0, 0]], lr=1.0, lr_decay=0.0, weight_decay=0.0, eps=1.0, maximize=False
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LACKING)
+def test_what_torchs_list_does_not_name_is_missing(rules: Device, case: str) -> None:
+    """The operator named is the one that a Mac names: the out variant, or the composite's part."""
+    name, call = LACKING[case]
+    with pytest.raises(NotImplementedError, match=f"The operator '{name}' is not currently implemented"):
+        call(torch.rand(3, 3, device="mps"))
+    assert rules.rules.missing == {name: 1}
+
+
+def test_with_the_variable_it_runs_on_the_cpu_and_warns(rules: Device) -> None:
+    """The result is on mps, the warning has torch's text and place, the operator is counted each time."""
+    rules.rules.cpu_fallback = True
+    torch.set_warn_always(True)
+    try:
+        with pytest.warns(UserWarning) as caught:
+            values, indices = torch.mode(torch.tensor([1.0, 2.0, 2.0], device="mps"))
+    finally:
+        torch.set_warn_always(False)
+    torch.mode(values[None])
+    assert (values.item(), indices.device.type) == (2.0, "mps")
+    text = str(caught[0].message)
+    assert text.startswith(FELL_BACK) and "aten/src/ATen/mps/MPSFallback.mm:" in text
+    assert rules.rules.fell_back == {"aten::mode": 2}
+    assert rules.rules.missing == {}
+
+
+def test_some_operators_are_always_on_the_cpu(rules: Device) -> None:
+    """linalg_svd falls back without the variable, as torch registers it, and has its gradient."""
+    x = torch.diag(torch.tensor([3.0, 2.0])).to("mps").requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.linalg.svd(x).S.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad.cpu(), torch.eye(2))
+    assert rules.rules.fell_back == {"aten::linalg_svd": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"), [(None, "missing"), ("0", "missing"), ("1", "warned once"), ("", "warned once")]
+)
+def test_the_variable_is_read_at_the_start(value: str | None, answer: str) -> None:
+    """As torch reads it: any text but "0" switches the fallback on; one warning per process."""
+    script = """
+import os, warnings, torch
+from patcher.simulator import start
+start()
+os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"
+x = torch.ones(3, device="mps")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    try:
+        torch.mode(x), torch.heaviside(x, x)
+        print("warned once" if len(caught) == 1 else [str(w.message) for w in caught])
+    except NotImplementedError:
+        print("missing")
+"""
+    variables = {k: v for k, v in os.environ.items() if k != "PYTORCH_ENABLE_MPS_FALLBACK"}
+    if value is not None:
+        variables["PYTORCH_ENABLE_MPS_FALLBACK"] = value
+    done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == answer, done.stderr
+
+
+def test_float64_attempts_are_counted(rules: Device) -> None:
+    """Each refused float64 or complex128 tensor is one attempt."""
+    for attempt in (
+        lambda: torch.zeros(1, dtype=torch.float64, device="mps"),
+        lambda: torch.ones(1, device="mps").double(),
+    ):
+        with pytest.raises(TypeError):
+            attempt()
+    assert rules.rules.float64 == 2
+    rules.rules.reset()
+    assert rules.rules.float64 == 0
+
+
+def test_presence_is_read_from_torchs_own_list() -> None:
+    """Own kernels, structured delegates and comments in native_functions.yaml."""
+    with presence.native_functions().open() as lines:
+        present = presence.with_kernel(lines)
+    assert {"add.Tensor", "add.out", "mm", "_fused_adamw_", "embedding_dense_backward", "topk"} <= present
+    assert not {"mode", "put_", "_ctc_loss", "heaviside", "_linalg_svd"} & present
+    assert len(present) == 890
+
+
+def test_a_torch_without_data_is_refused_by_name() -> None:
+    """Rules of one release are not guessed for another."""
+    with pytest.raises(SimulatorUnavailable, match=r"torch 2\.12\.1"):
+        tables.for_torch("2.12.1")
