@@ -62,6 +62,14 @@ class Places:
         with self._lock:
             return [Sighting(*key, count) for key, count in self._counts.most_common()]
 
+    def take(self) -> list[Sighting]:
+        """What was seen since the last time; from here on everything counts anew."""
+        with self._lock:
+            found = [Sighting(*key, count) for key, count in self._counts.most_common()]
+            self._counts.clear()
+            self._kept.clear()
+        return found
+
     def attach(self, native: Any) -> None:
         """Begins to listen."""
         native.set_witness(self)
