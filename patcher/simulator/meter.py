@@ -12,6 +12,7 @@ Views, allocations and whatever runs on the CPU cost nothing.
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -119,21 +120,23 @@ class Meter:
             counts=_counts(now) - _counts(self._last),
             peak_bytes=now["recent_peak"],
             synchronizations=now["synchronizations"] - self._last["synchronizations"],
+            copied_bytes=_copied(now) - _copied(self._last),
         )
         self._last = now
         self._steps.append(step)
-        native.meter_mark()
+        native.meter_end_step()
         if len(self._steps) >= 2 * MOST_STEPS:
             self._steps = [_together(*pair) for pair in zip(self._steps[::2], self._steps[1::2], strict=True)]
 
     def _read(self, native: ModuleType) -> Usage:
         totals = native.meter_totals()
         names = self._names.paths
-        rows = [
-            Row(op, names[module], PHASES[phase], ARITHMETIC[arithmetic], Counts(*counts))
-            for op, module, phase, arithmetic, *counts in native.meter_rows()
-        ]
-        rows.sort(key=lambda row: (row.module, row.phase, row.op, row.arithmetic, row.counts.bytes, row.counts.flops))
+        rows, step_rows = [], []
+        for op, module, phase, arithmetic, all_counts, step_counts in native.meter_rows():
+            row = Row(op, names[module], PHASES[phase], ARITHMETIC[arithmetic], Counts(*all_counts))
+            rows.append(row)
+            if step_counts[0]:
+                step_rows.append(replace(row, counts=Counts(*step_counts)))
         return Usage(
             **{name: totals[name] for name in ("dispatches", "bytes_read", "bytes_written", "flops")},
             peak_bytes=totals["peak"],
@@ -142,7 +145,8 @@ class Meter:
             copies=Copies(
                 **{name: totals[name] for name in ("to_device", "to_device_bytes", "to_host", "to_host_bytes")}
             ),
-            rows=tuple(rows),
+            rows=tuple(sorted(rows, key=_order)),
+            step_rows=tuple(sorted(step_rows, key=_order)),
             steps=tuple(self._steps),
             timeline=tuple(Point(*point) for point in native.meter_points()),
         )
@@ -213,11 +217,30 @@ class _Modules:
         return self._numbers[root]
 
 
-_NOTHING: dict[str, int] = dict.fromkeys(("dispatches", "bytes_read", "bytes_written", "flops", "synchronizations"), 0)
+_NOTHING: dict[str, int] = dict.fromkeys(
+    (
+        "dispatches",
+        "bytes_read",
+        "bytes_written",
+        "flops",
+        "synchronizations",
+        "to_device_bytes",
+        "to_host_bytes",
+    ),
+    0,
+)
 
 
 def _counts(totals: dict[str, int]) -> Counts:
     return Counts(totals["dispatches"], totals["bytes_read"], totals["bytes_written"], totals["flops"])
+
+
+def _copied(totals: dict[str, int]) -> int:
+    return totals["to_device_bytes"] + totals["to_host_bytes"]
+
+
+def _order(row: Row) -> tuple[str | int, ...]:
+    return row.module, row.phase, row.op, row.arithmetic, row.counts.bytes, row.counts.flops
 
 
 def _together(first: Step, second: Step) -> Step:
@@ -227,4 +250,5 @@ def _together(first: Step, second: Step) -> Step:
         counts=first.counts + second.counts,
         peak_bytes=max(first.peak_bytes, second.peak_bytes),
         synchronizations=first.synchronizations + second.synchronizations,
+        copied_bytes=first.copied_bytes + second.copied_bytes,
     )

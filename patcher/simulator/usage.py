@@ -102,6 +102,7 @@ class Step:
         steps: how many optimizer steps it holds: 1, or more where a long run was thinned out.
         peak_bytes: the most that was held.
         synchronizations: times that the host waited for the device.
+        copied_bytes: between host and device, both ways.
     """
 
     number: int
@@ -109,6 +110,7 @@ class Step:
     counts: Counts
     peak_bytes: int
     synchronizations: int
+    copied_bytes: int
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ class Usage:
         synchronizations: times that the host waited for the device.
         copies: between host and device.
         rows: everything, by operator, module, phase and dtype.
+        step_rows: like ``rows``, but only from the end of the first optimizer step to the end of the last: steps
+            without what comes before and after training. Empty with less than two steps.
         steps: by optimizer step; what came after the last one is in none.
         timeline: memory over time, at most 1024 points.
     """
@@ -135,6 +139,7 @@ class Usage:
     synchronizations: int
     copies: Copies
     rows: tuple[Row, ...] = field(repr=False)
+    step_rows: tuple[Row, ...] = field(repr=False)
     steps: tuple[Step, ...] = field(repr=False)
     timeline: tuple[Point, ...] = field(repr=False)
 
@@ -185,14 +190,14 @@ class Usage:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Usage:
         """The inverse of `to_dict`."""
-        rows = (Row(**{**row, "counts": Counts(**row["counts"])}) for row in data["rows"])
         steps = (Step(**{**step, "counts": Counts(**step["counts"])}) for step in data["steps"])
         plain = ("dispatches", "bytes_read", "bytes_written", "flops", "peak_bytes", "reserved_bytes")
         return cls(
             **{name: data[name] for name in plain},
             synchronizations=data["synchronizations"],
             copies=Copies(**data["copies"]),
-            rows=tuple(rows),
+            rows=_rows(data["rows"]),
+            step_rows=_rows(data["step_rows"]),
             steps=tuple(steps),
             timeline=tuple(Point(**point) for point in data["timeline"]),
         )
@@ -202,6 +207,10 @@ class Usage:
         for row in self.rows:
             sums[key(row)] = sums.get(key(row), Counts()) + row.counts
         return dict(sorted(sums.items(), key=lambda item: (-item[1].bytes, item[0])))
+
+
+def _rows(data: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
+    return tuple(Row(**{**row, "counts": Counts(**row["counts"])}) for row in data)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,25 @@ struct Key {
   bool operator==(const Key&) const = default;
 };
 
+// The sums under a key, and what they were when the first step and the latest step ended. A sum that has not changed
+// since a step ended is its own record.
+struct Entry {
+  Sums sums;
+  Sums after_first;
+  Sums after_latest;
+  uint64_t steps = 0;  // that had ended at the latest change
+
+  void step_to(uint64_t ended) {
+    if (steps == 0 && ended > 0) {
+      after_first = sums;
+    }
+    if (steps < ended) {
+      after_latest = sums;
+      steps = ended;
+    }
+  }
+};
+
 struct KeyHash {
   size_t operator()(const Key& key) const {
     const uint64_t low = (static_cast<uint64_t>(key.operation) << 32) | key.module;
@@ -55,7 +74,8 @@ struct Transition {
 
 struct Account {
   std::mutex mutex;
-  std::unordered_map<Key, Sums, KeyHash> table;
+  std::unordered_map<Key, Entry, KeyHash> table;
+  uint64_t steps = 0;  // that have ended
   std::vector<Point> points;
   uint64_t stride = 1;  // dispatches between two points
   Totals totals;
@@ -230,7 +250,9 @@ void charge(const Operation& operation, const Sums& sums, Arithmetic arithmetic,
   const Key key{
       operation.id, module, phase, arithmetic, static_cast<uint8_t>(std::bit_width(sums.read + sums.written)),
       static_cast<uint8_t>(std::bit_width(sums.flops))};
-  add(book.table[key], sums);
+  Entry& entry = book.table[key];
+  entry.step_to(book.steps);
+  add(entry.sums, sums);
   add(book.totals.sums, sums);
   book.totals.synchronizations += waits;
   note_time(book);
@@ -560,6 +582,7 @@ void start() {
   book.table.clear();
   book.points.clear();
   book.stride = 1;
+  book.steps = 0;
   book.totals = {};
   book.transitions.clear();
   book.owners.clear();
@@ -585,7 +608,10 @@ Totals totals() {
   return result;
 }
 
-void mark() {
+void end_step() {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  ++book.steps;
   recent_peak.store(memory_stats().current);
 }
 
@@ -595,8 +621,14 @@ std::vector<Row> rows() {
   const std::lock_guard<std::mutex> names(operations().mutex);
   std::vector<Row> result;
   result.reserve(book.table.size());
-  for (const auto& [key, sums] : book.table) {
-    result.push_back({operations().by_id[key.operation]->name, key.module, key.phase, key.arithmetic, sums});
+  for (auto& [key, entry] : book.table) {
+    entry.step_to(book.steps);
+    Sums steps = entry.after_latest;
+    steps.dispatches -= entry.after_first.dispatches;
+    steps.read -= entry.after_first.read;
+    steps.written -= entry.after_first.written;
+    steps.flops -= entry.after_first.flops;
+    result.push_back({operations().by_id[key.operation]->name, key.module, key.phase, key.arithmetic, entry.sums, steps});
   }
   return result;
 }

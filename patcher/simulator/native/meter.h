@@ -131,6 +131,7 @@ struct Row {
   Phase phase;
   Arithmetic arithmetic;
   Sums sums;
+  Sums steps;  // from the end of the first step to the end of the latest
 };
 struct Point {
   uint64_t dispatches;  // so far
@@ -145,15 +146,14 @@ struct Totals {
   uint64_t synchronizations = 0;
   int64_t peak = 0;
   int64_t peak_driver = 0;
-  int64_t recent_peak = 0;  // since the last `mark`
+  int64_t recent_peak = 0;  // since the latest step ended
 };
 
 void bind(pybind11::module_& module);  // meter_module.cpp
 void start();
 void stop();
 Totals totals();
-// The end of a step: `recent_peak` starts again.
-void mark();
+void end_step();
 std::vector<Row> rows();
 std::vector<Point> points();
 

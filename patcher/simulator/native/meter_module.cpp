@@ -27,12 +27,16 @@ py::dict all_totals() {
   return result;
 }
 
+py::tuple as_tuple(const Sums& sums) {
+  return py::make_tuple(sums.dispatches, sums.read, sums.written, sums.flops);
+}
+
 py::list all_rows() {
   py::list result;
   for (const auto& row : rows()) {
     result.append(py::make_tuple(
-        row.op, row.module, static_cast<int>(row.phase), static_cast<int>(row.arithmetic), row.sums.dispatches,
-        row.sums.read, row.sums.written, row.sums.flops));
+        row.op, row.module, static_cast<int>(row.phase), static_cast<int>(row.arithmetic), as_tuple(row.sums),
+        as_tuple(row.steps)));
   }
   return result;
 }
@@ -58,7 +62,7 @@ void bind(pybind11::module_& module) {
   module.def("meter_totals", &all_totals);
   module.def("meter_rows", &all_rows);
   module.def("meter_points", &all_points);
-  module.def("meter_mark", &mark);
+  module.def("meter_end_step", &end_step);
   module.def("meter_enter_module", &enter_module);
   module.def("meter_leave_module", &leave_module);
   module.def("meter_owns", &parameter_of);
