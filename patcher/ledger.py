@@ -10,6 +10,7 @@ import importlib.metadata
 import inspect
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -201,11 +202,18 @@ class Ledger:
         namespace, _, name = change.op.partition("::")
         new_library: Any = torch.library.Library
         try:
+            before = torch.library.get_kernel(change.op, change.key) if change.wraps else None
             library = new_library(namespace, "IMPL")
-            library.impl(name, function, change.key)
+            with warnings.catch_warnings():
+                # torch 2.13.0 OperatorEntry.cpp says so once, of whatever operator is overridden first.
+                warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
+                library.impl(name, function, change.key, with_keyset=change.wraps)
         except RuntimeError as error:
             raise RefusedChange(_mismatch(change, f"an operator {change.op}", str(error))) from error
         self.on_undo(library._destroy)
+        if before is not None:
+            with self._lock:
+                self._originals[key_of(change)] = before
 
     def _set(self, change: Patch | Substitute, holder: Any, name: str, value: Any, reference: str) -> None:
         """Sets ``holder.name``. Earlier values that no longer stand are forgotten: the body has run again since."""
@@ -279,7 +287,7 @@ LEDGER = Ledger()
 
 
 def original(target: str) -> Any:
-    """What ``target`` (``"package.module:Class.name"``) was before it was patched.
+    """What ``target`` (``"package.module:Class.name"``, or ``"aten::mm on MPS"``) was before it was patched.
 
     For replacements that call what they replace. Raises KeyError when it is not patched.
     """

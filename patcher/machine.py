@@ -48,22 +48,6 @@ class Machine:
         return f"{self.chip}, {memory}, {system}" + (" (simulated)" if self.simulated else "")
 
 
-def numerics_warning(here: Machine) -> str | None:
-    """What is known to be computed wrongly on this machine with this torch, and the cure; None if nothing.
-
-    Source: pytorch issues 177116 and 193487, mended in torch 2.14 for 2-D products.
-    """
-    if here.simulated or here.torch is None or here.generation not in (1, 2):
-        return None
-    major, minor = (int(part) for part in here.torch.split(".")[:2])
-    if (major, minor) >= (2, 14):
-        return None
-    return (
-        f"with torch {here.torch} this chip ({here.chip}) computes matrix products over 32767 or more terms wrongly, "
-        "which the gradient at a vocabulary of that size is: pip install 'torch>=2.14,<2.15'"
-    )
-
-
 def current() -> Machine:
     """The machine for which the patches are in place; the one at hand where they are not."""
     from patcher.ledger import LEDGER

@@ -108,12 +108,15 @@ class Kernel(Change):
         key: the dispatch key, e.g. ``"CUDA"``.
         replacement: ``"patcher.replacements.file:name"``.
         module: the module after whose import the operator exists.
+        wraps: True where the operator works with the key already and the replacement calls what was there: its first
+            parameter is the dispatch keys, which ``original("aten::mm on MPS").call_boxed(keys, ...)`` wants first.
     """
 
     op: str
     key: str
     replacement: str
     module: str = "torch"
+    wraps: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

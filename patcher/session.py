@@ -320,7 +320,8 @@ def begin(*, device: str, simulate: str | None, strict: bool, switches: Switches
         log.log(logging.WARNING if surprising else logging.INFO, "patcher: nothing is patched: %s", reason)
         return None, reason
     session = Session(here, catalogue(), strict=strict)
-    notes = [note for note in (environment.watermark_warning(), machine.numerics_warning(here)) if note is not None]
+    warning = environment.watermark_warning()
+    notes = [] if warning is None else [warning]
     if switches.mlx_quant:
         notes.append("UNSLOTH_ENABLE_MLX_QUANT is accepted, but MLX quantization is not available yet")
     session.start()

@@ -28,7 +28,8 @@ CHANGES = (
             target=target,
             replacement=f"patcher.replacements.torch_cuda_device:{name}",
             expects=expects,
-            upstream="torch 2.13.0 ATen/native/TensorConversions.cpp: ensure_has_index asks the device guard of cuda",
+            upstream="torch 2.13.0 ATen/native/TensorConversions.cpp: ensure_has_index asks the device guard of cuda; "
+            "pytorch issues 139550 and 189690: a non_blocking copy reads its source too late, so to and cuda wait",
         )
         for target, name, expects in (
             ("torch:Tensor.to", "to", None),
@@ -36,6 +37,15 @@ CHANGES = (
             ("torch:tensor", "tensor", None),
             ("torch:as_tensor", "as_tensor", None),
         )
+    ),
+    Patch(
+        distribution=_DISTRIBUTION,
+        reviewed=_REVIEWED,
+        target="torch:Tensor.copy_",
+        replacement="patcher.replacements.torch_cuda_device:copy_",
+        why="a non_blocking copy from the CPU to mps reads its source when it may have been freed or changed",
+        upstream="pytorch issues 139550 and 189690",
+        until="both are closed",
     ),
     _patch(
         target="torch.amp.autocast_mode:autocast.__init__",

@@ -79,23 +79,39 @@ def is_cuda(device: Any) -> bool:
 
 
 def to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """``Tensor.to``, with mps for CUDA."""
+    """``Tensor.to``, with mps for CUDA; it returns when the copy has been made, ``non_blocking`` or not."""
     if args and is_cuda(args[0]):
         say_once()
         args = (MPS, *args[1:])
     elif kwargs and is_cuda(kwargs.get("device")):
         say_once()
         kwargs["device"] = MPS
+    if kwargs.get("non_blocking"):
+        kwargs["non_blocking"] = False
+    elif True in args[1:3]:
+        args = _blocking(args)
     return _TENSOR_TO(self, *args, **kwargs)
+
+
+def _blocking(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of ``Tensor.to`` by position: the first truth value is ``non_blocking``, a second is ``copy``."""
+    first = next((place for place, value in enumerate(args) if isinstance(value, bool)), len(args))
+    return (*args[:first], False, *args[first + 1 :]) if first < len(args) else args
+
+
+def copy_(self: torch.Tensor, src: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+    """``Tensor.copy_``, which returns when the copy has been made."""
+    return _TENSOR_COPY(self, src)
 
 
 def cuda(self: torch.Tensor, device: Any = None, non_blocking: bool = False, **kwargs: Any) -> torch.Tensor:
     """``Tensor.cuda``: a copy on mps."""
     say_once()
-    return _TENSOR_TO(self, MPS, non_blocking=non_blocking, **kwargs)
+    return _TENSOR_TO(self, MPS, **kwargs)
 
 
 _TENSOR_TO = torch._C.TensorBase.to
+_TENSOR_COPY = torch._C.TensorBase.copy_
 _TENSOR, _AS_TENSOR = torch.tensor, torch.as_tensor
 
 # ``with torch.device(...)`` compares the called function with this set, which torch makes once, from the names as they

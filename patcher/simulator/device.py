@@ -6,13 +6,14 @@ import atexit
 import contextlib
 import importlib.machinery
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from patcher.errors import SimulatorUnavailable, compose
 from patcher.mac import DEFAULT, max_buffer_bytes, parse, recommended_max_bytes
-from patcher.simulator import build, rules
+from patcher.simulator import build, faults, rules
 from patcher.simulator.memory import Memory, watermarks
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ class Device:
         """Lets the peaks start again from what is held now."""
         self._native.reset_peak_memory()
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The names of the faults that are switched on; see `patcher.simulator.faults`."""
+        return faults.active()
+
+    def set_faults(self, sizes: Mapping[str, int]) -> None:
+        """Replaces what is switched on; `patcher.simulator.faults.inject` is what to use."""
+        self._native.set_faults(dict(sizes))
+
     def operator_counts(self) -> dict[str, int]:
         """How often each operator ran on the device since the start or the last reset."""
         counts: dict[str, int] = self._native.operator_counts()
@@ -80,14 +90,18 @@ def start(mac: Mac | str | None = None) -> Device:
 
     Raises:
         SimulatorUnavailable: it cannot be built or started here.
-        InvalidSwitch: no such Mac, or a PYTORCH_MPS_..._WATERMARK_RATIO that is no number.
+        InvalidSwitch: no such Mac, a PYTORCH_MPS_..._WATERMARK_RATIO that is no number, or PATCHER_SIMULATE_FAULTS,
+            which is read when the device starts, names an unknown fault.
     """
     chosen = parse(mac) if isinstance(mac, str) else mac
     device = running()
     if device is None:
+        wanted = faults.from_environment()
         device = Device(_load())
         device.become(chosen or parse(DEFAULT))
         _RUNNING.append(device)
+        if wanted:
+            faults.switch_on(wanted)
     elif chosen is not None:
         device.become(chosen)
     return device

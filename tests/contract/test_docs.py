@@ -7,6 +7,7 @@ from pathlib import Path
 
 from patcher.changes import catalogue
 from patcher.model import EnvDefault
+from patcher.simulator.faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +26,18 @@ def test_the_table_of_variables_is_the_catalogue() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `([^`]*)` \| (.*) \|$", page, flags=re.MULTILINE)
     defaults = [change for change in catalogue() if isinstance(change, EnvDefault)]
     assert rows == [(change.name, change.value, change.why) for change in defaults]
+
+
+def test_the_table_of_faults_is_that_of_the_simulator() -> None:
+    """docs/faults.md lists each fault with what goes wrong, where, what answers it, and the check that looks for it."""
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \|(.*)\|$", (ROOT / "docs" / "faults.md").read_text(), flags=re.MULTILINE)
+    expected = []
+    for fault in FAULTS.values():
+        answer = f"`{fault.guard}`: {fault.reason}" if fault.guard else f"nothing: {fault.reason}"
+        expected.append(
+            (fault.name, f" {fault.wrong} | {fault.affects} ({fault.upstream}) | {answer} | {fault.probe or ''} ")
+        )
+    assert rows == expected
 
 
 def test_links_lead_somewhere() -> None:

@@ -11,7 +11,6 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -308,23 +307,3 @@ def test_verbose_prints_each_change_as_it_is_applied(
         assert "patcher: unreviewed lib:f" in capsys.readouterr().err
     finally:
         logger.setLevel(level)
-
-
-@pytest.mark.parametrize(
-    ("chip", "torch", "expected"),
-    [
-        ("Apple M1", "2.13.0", "pip install 'torch>=2.14"),
-        ("Apple M2 Max", "2.13.1", "pip install 'torch>=2.14"),
-        ("Apple M2 Max", "2.14.1", None),
-        ("Apple M3", "2.13.0", None),
-    ],
-)
-def test_a_torch_that_computes_wrongly_on_this_chip_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, chip: str, torch: str, expected: str | None
-) -> None:
-    """Long matrix products on M1 and M2 before torch 2.14: pytorch issue 177116."""
-    _on(monkeypatch, replace(M3_MAX, chip=chip, torch=torch))
-    patch_for_mac()
-    said = [record.getMessage() for record in caplog.records]
-    assert (expected is None) == (said == [])
-    assert expected is None or expected in said[0]

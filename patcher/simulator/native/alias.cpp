@@ -1,4 +1,5 @@
 // The same bytes as a CPU tensor, and back.
+#include "faults.h"
 #include "rules.h"
 #include "simulator.h"
 #include "witness.h"
@@ -58,6 +59,7 @@ void check_dtype(c10::ScalarType dtype) {
 }
 
 c10::Storage cpu_alias(const c10::Storage& storage) {
+  settle_pending_copies();
   auto* impl = storage.unsafeGetStorageImpl();
   void* data = impl->mutable_data();
   c10::raw::intrusive_ptr::incref(impl);

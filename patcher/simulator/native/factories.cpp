@@ -1,4 +1,5 @@
 // Tensors that are made, viewed, resized and copied without computing anything.
+#include "faults.h"
 #include "meter.h"
 #include "simulator.h"
 
@@ -141,13 +142,17 @@ Tensor& set_empty(Tensor& self) {
   return set_storage(self, std::move(nothing), 0, {0}, {});
 }
 
-// Either side may be on the CPU. There is no asynchrony: `non_blocking` copies have happened on return.
+// Either side may be on the CPU. There is no asynchrony: `non_blocking` copies have happened on return, unless the
+// fault that lets them read their source later is switched on.
 Tensor& copy_(Tensor& self, const Tensor& source, bool non_blocking) {
   if (self.is_same(source)) {
     return self;
   }
   if (source._is_zerotensor()) {
     return self.zero_();
+  }
+  if (non_blocking && faults_active() && postpone_copy(self, source)) {
+    return self;
   }
   Aliases aliases;
   aliases.to_cpu(self).copy_(aliases.to_cpu(source));

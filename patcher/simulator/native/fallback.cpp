@@ -1,4 +1,5 @@
 // Every operator without a kernel of its own runs torch's CPU kernel on the same memory.
+#include "faults.h"
 #include "meter.h"
 #include "rules.h"
 #include "simulator.h"
@@ -180,10 +181,14 @@ void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
   for (size_t i = 0; i < count; ++i) {
     arguments.move((*stack)[first + i], i);
   }
+  const Spoil spoil = faults_active() ? faults_before(description.name, stack, count) : Spoil();
   {
     // Autocast for the CPU is none of this tensor's business.
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  }
+  if (spoil) {
+    spoil(stack);
   }
   aliases.write_back();
   for (size_t i = stack->size() - op.schema().returns().size(); i < stack->size(); ++i) {

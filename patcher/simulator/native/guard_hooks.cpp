@@ -1,4 +1,5 @@
 // What torch asks of every accelerator: devices, streams and events (guard), and the mps hooks.
+#include "faults.h"
 #include "meter.h"
 #include "simulator.h"
 
@@ -21,7 +22,8 @@ struct Event {
   bool is_recorded = false;
 };
 
-void note_synchronization() {
+void synchronize() {
+  simulator::settle_pending_copies();
   if (simulator::meter::on()) {
     simulator::meter::synchronized();
   }
@@ -103,9 +105,11 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   bool queryStream(const c10::Stream&) const override {
     return true;
   }
-  void synchronizeStream(const c10::Stream&) const override {}
+  void synchronizeStream(const c10::Stream&) const override {
+    simulator::settle_pending_copies();
+  }
   void synchronizeDevice(const c10::DeviceIndex) const override {
-    note_synchronization();
+    synchronize();
   }
 };
 
@@ -205,7 +209,7 @@ struct MPSHooks final : at::MPSHooksInterface {
   }
 
   void deviceSynchronize() const override {
-    note_synchronization();
+    synchronize();
   }
   void commitStream() const override {}
   void profilerStartTrace(const std::string& mode, bool) const override {

@@ -1,4 +1,5 @@
 // The Python module: what patcher/simulator/device.py calls.
+#include "faults.h"
 #include "memory_module.h"
 #include "meter.h"
 #include "rules.h"
@@ -7,6 +8,7 @@
 
 #include <ATen/ops/ones.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 #include <torch/csrc/Storage.h>
 #include <torch/csrc/StorageMethods.h>
 
@@ -47,6 +49,8 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("operator_counts", &operator_counts);
   module.def("reset_operator_counts", &simulator::reset_operator_counts);
   module.def("host_alias", &host_alias);
+  module.def("fault_names", &simulator::fault_names);
+  module.def("set_faults", &simulator::set_faults, py::arg("faults"));
   module.def("drain_backward", &drain_backward);
   simulator::witness::bind(module);
   simulator::meter::bind(module);

@@ -1,4 +1,5 @@
 // Operators that torch treats specially on mps: no CPU kernel of the same name does the work.
+#include "faults.h"
 #include "meter.h"
 #include "simulator.h"
 
@@ -52,9 +53,14 @@ Tensor scaled_dot_product_attention(
   TORCH_CHECK(
       !(causal && mask.has_value() && mask->defined()),
       "scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True");
-  return std::get<0>(at::_scaled_dot_product_attention_math(
-      query, key, value, additive(mask, query.scalar_type()), dropout, causal, /*dropout_mask=*/std::nullopt, scale,
-      grouped));
+  Tensor q = query, k = key, v = value;
+  optional<Tensor> seen = mask;
+  if (faults_active()) {
+    spoil_attention(q, k, v, seen, causal);
+  }
+  Tensor attended = std::get<0>(at::_scaled_dot_product_attention_math(
+      q, k, v, additive(seen, q.scalar_type()), dropout, causal, /*dropout_mask=*/std::nullopt, scale, grouped));
+  return faults_active() ? spoil_attended(std::move(attended), mask) : attended;
 }
 
 int64_t fused_sdp_choice(
@@ -140,6 +146,14 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
       aliases.to_cpu(grad_output), aliases.to_cpu(input), aliases.to_cpu(weight), SymIntArrayRef(channels), stride,
       padding, dilation, transposed, output_padding, groups, output_mask);
   const std::array<Tensor, 3> grads{
+  if (faults_active()) {
+    grad_weight = spoil_convolution_weight(std::move(grad_weight), input, [&](int64_t n) {
+      return std::get<1>(at::convolution_backward_symint(
+          aliases.to_cpu(grad_output).narrow(0, 0, n), aliases.to_cpu(input).narrow(0, 0, n), aliases.to_cpu(weight),
+          SymIntArrayRef(channels), stride, padding, dilation, transposed, output_padding, groups, {false, true, false}));
+    });
+  }
+  return {
       aliases.to_mps(std::move(grad_input)),
       aliases.to_mps(std::move(grad_weight)),
       aliases.to_mps(std::move(grad_bias))};
