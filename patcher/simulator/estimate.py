@@ -30,6 +30,7 @@ MATRIX_OPS = frozenset(
         "baddbmm",
         "addbmm",
         "linear",
+        "linear_backward",
         "_addmm_activation",
         "convolution_overrideable",
         "convolution_backward_overrideable",

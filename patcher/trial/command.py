@@ -13,9 +13,9 @@ from typing import Any
 from patcher import environment
 from patcher.errors import SimulatorUnavailable, compose
 from patcher.mac import DEFAULT, parse
+from patcher.simulator.faults import VARIABLE, check, from_environment
 
 SIMULATE = "UNSLOTH_SIMULATE_MAC"
-FAULTS = "PATCHER_SIMULATE_FAULTS"
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ def carry_out(order: Order) -> int:
     """
     _check_machine()
     mac = parse(order.mac or environment.switches().simulate or DEFAULT)
-    faults = _faults(order.faults)
+    faults = _faults(order.faults) or from_environment()
     from patcher.trial import text, watch
     from patcher.trial.trial import conclude
 
-    with environment.temporarily({SIMULATE: mac.name, **({FAULTS: ",".join(faults)} if faults else {})}):
+    with environment.temporarily({SIMULATE: mac.name, **({VARIABLE: ",".join(faults)} if faults else {})}):
         end = watch.run_apart(mac, lambda: _prepare(order), lambda: _run(order), patched=order.patch)
     command = watch.arguments_of(order.target, order.arguments, order.module)
     trial = conclude(command, mac, end, patched=order.patch, faults=faults)
@@ -89,6 +89,7 @@ def _check_machine() -> None:
 
 def _faults(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    check(names)
     return names
 
 

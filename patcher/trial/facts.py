@@ -45,6 +45,8 @@ class Watched:
 
     def account(self) -> dict[str, Any]:
         """Memory, operators, refusals with their places, faults, and what was used."""
+        from patcher.simulator.estimate import ERROR, estimate
+
         counts = self._device.operator_counts()
         usage = self._meter.usage()
         return {
@@ -52,9 +54,9 @@ class Watched:
             "recommended": self._mac.recommended_max_bytes,
             "operators": sum(counts.values()),
             "sightings": [dataclasses.asdict(sighting) for sighting in self._places.sightings()],
-            "faults": [],
+            "faults": list(self._device.faults),
             "usage": usage.to_dict(),
-            "estimate": None,
+            "estimate": {**estimate(usage, self._mac).to_dict(), "error": ERROR},
         }
 
 

@@ -19,7 +19,7 @@ class Trial:
         command: the script's command line.
         mac: the Mac.
         patched: whether `patch_for_mac` was in place from the start.
-        faults: the faults that were switched on.
+        faults: the faults that were to be switched on.
         end: how the process ended.
         facts: the account that it kept; empty where it kept none.
         verdict: what came of it.
@@ -76,7 +76,9 @@ class Trial:
         """Optimizer steps, and how fast they would be on the Mac."""
         steps = self.facts["steps"]
         counted = f"{steps} optimizer step{'' if steps == 1 else 's'}"
-        return [counted]
+        if self.speed() is None:
+            return [counted]
+        return [f"{counted}; {self.speed_in_short()} expected on an {self.mac.name}", self.facts["estimate"]["error"]]
 
     def speed(self) -> float | None:
         """Optimizer steps per second that are expected on the Mac; None where there is nothing to tell from."""

@@ -369,6 +369,15 @@ void Kernel::results(const c10::IValue& value) {
 }
 
 void Kernel::work(const c10::FunctionSchema& schema, const c10::Stack& stack, size_t first) {
+  if (operation_.cost.flops == Cost::Flops::kLinearBackward) {
+    // linear_backward(self, grad_output, weight, output_mask): one product for the input's gradient, one for the
+    // weight's.
+    const auto wanted = stack[first + 3].toBoolList();
+    const at::Tensor& weight = stack[first + 2].toTensor();
+    const uint64_t each = matmul_flops(stack[first + 1].toTensor(), static_cast<uint64_t>(weight.size(-1)));
+    add_flops((static_cast<uint64_t>(wanted.get(0)) + static_cast<uint64_t>(wanted.get(1))) * each);
+    return;
+  }
   if (operation_.cost.flops != Cost::Flops::kMatmul) {
     return;
   }

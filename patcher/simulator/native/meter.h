@@ -37,7 +37,7 @@ uint64_t touched(const at::Tensor& tensor);
 
 // What is worked out once per operator.
 struct Cost {
-  enum class Flops : uint8_t { kNone, kPerOutput, kPerInput, kMatmul, kConvolution, kConvolutionBackward };
+  enum class Flops : uint8_t { kNone, kPerOutput, kPerInput, kMatmul, kLinearBackward, kConvolution, kConvolutionBackward };
   enum class Access : uint8_t { kWhole, kGather, kScatter };
   Flops flops = Flops::kPerOutput;
   uint64_t factor = 1;           // FLOPs per element

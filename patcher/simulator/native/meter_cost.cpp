@@ -33,6 +33,7 @@ const std::unordered_map<std::string_view, Entry>& table() {
       {"vdot", {Flops::kPerInput, 2}},
       {"addr", {Flops::kPerOutput, 2}},
       {"linear", {Flops::kMatmul, 1}},
+      {"linear_backward", {Flops::kLinearBackward, 1}},
       {"convolution", {Flops::kConvolution, 1}},
       {"convolution_overrideable", {Flops::kConvolution, 1}},
       {"convolution_backward", {Flops::kConvolutionBackward, 1}},
