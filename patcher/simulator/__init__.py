@@ -6,6 +6,7 @@
 Tensors on it are host memory, and every operator runs torch's CPU kernel on that memory; results are those of the CPU.
 """
 
-from patcher.simulator.device import Device, Memory, running, start
+from patcher.simulator.device import Device, running, start
+from patcher.simulator.memory import Memory
 
 __all__ = ["Device", "Memory", "running", "start"]

@@ -6,35 +6,17 @@ import atexit
 import contextlib
 import importlib.machinery
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from patcher import environment
 from patcher.errors import SimulatorUnavailable, compose
-from patcher.mac import DEFAULT, parse, recommended_max_bytes
+from patcher.mac import DEFAULT, max_buffer_bytes, parse, recommended_max_bytes
 from patcher.simulator import build
+from patcher.simulator.memory import Memory, watermarks
 
 if TYPE_CHECKING:
     from patcher.simulator.torch_mps import Mac
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of the simulated device.
-
-    Attributes:
-        current: held by live storages.
-        peak: the highest value of ``current`` since the start or the last reset.
-        blocks: number of live storages that hold something.
-        limit: beyond it an allocation fails; 0 means none.
-    """
-
-    current: int
-    peak: int
-    blocks: int
-    limit: int
 
 
 class Device:
@@ -55,15 +37,18 @@ class Device:
 
         self.mac = mac
         self._native.set_macos(*(mac.macos or (0, 0)))
-        self._native.set_memory_limit(recommended_max_bytes(mac.memory_bytes, mac.macos), _high_watermark())
+        high, low = watermarks()
+        self._native.set_memory_limits(
+            recommended_max_bytes(mac.memory_bytes, mac.macos), max_buffer_bytes(mac.memory_bytes, mac.macos), high, low
+        )
         torch_mps.name_device(mac)
 
     def memory(self) -> Memory:
-        """Bytes held now and at the peak."""
+        """Bytes held now and at the peaks, as tensors and as torch's allocator on a Mac would hold them."""
         return Memory(**self._native.memory())
 
     def reset_peak(self) -> None:
-        """Lets the peak start again from what is held now."""
+        """Lets the peaks start again from what is held now."""
         self._native.reset_peak_memory()
 
     def operator_counts(self) -> dict[str, int]:
@@ -94,7 +79,7 @@ def start(mac: Mac | str | None = None) -> Device:
 
     Raises:
         SimulatorUnavailable: it cannot be built or started here.
-        InvalidSwitch: no such Mac, or PYTORCH_MPS_HIGH_WATERMARK_RATIO is no ratio.
+        InvalidSwitch: no such Mac, or a PYTORCH_MPS_..._WATERMARK_RATIO that is no number.
     """
     chosen = parse(mac) if isinstance(mac, str) else mac
     device = running()
@@ -172,9 +157,3 @@ def _thread_names() -> list[str]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
             names.append(path.read_text())
     return names
-
-
-def _high_watermark() -> float:
-    """The allocation limit as a multiple of the recommended maximum; torch reads it when its allocator starts."""
-    given = environment.ratio(environment.HIGH)
-    return environment.DEFAULT_HIGH if given is None else given

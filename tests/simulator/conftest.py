@@ -18,6 +18,7 @@ def device() -> Device:
 
 @pytest.fixture
 def unlimited(device: Device) -> Iterator[Device]:
-    """Puts the memory limit back after a test that changes it."""
+    """Puts the Mac and its memory limit back after a test that changes them."""
+    mac = device.mac
     yield device
-    device.become(device.mac)
+    device.become(mac)

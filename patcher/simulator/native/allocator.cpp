@@ -1,102 +1,90 @@
-// Memory of the simulated device: host memory with an exact account and an optional limit.
+// Memory of the simulated device: host memory, with the account that torch's MPS allocator would keep (heaps.h).
+//
+// A storage's bytes are a block of the host's allocator, often one that a CPU kernel has allocated, and go back to it
+// when the storage is released: the account is of a Mac's memory, not of the host's.
+#include "heaps.h"
 #include "meter.h"
 #include "simulator.h"
 
 #include <c10/core/CPUAllocator.h>
 #include <c10/util/Exception.h>
 
-#include <atomic>
-#include <cstring>
-#include <iomanip>
-#include <mutex>
-#include <sstream>
+#include <algorithm>
+#include <string>
 #include <unordered_set>
 
 namespace simulator {
 namespace {
 
-std::atomic<int64_t> current_bytes{0};
-std::atomic<int64_t> peak_bytes{0};
-std::atomic<int64_t> live_blocks{0};
-std::atomic<int64_t> peak_blocks{0};
-std::atomic<int64_t> total_bytes{0};   // ever allocated
-std::atomic<int64_t> total_blocks{0};  // ever allocated
-std::atomic<int64_t> refusals{0};
-std::atomic<int64_t> limit_bytes{0};
-std::atomic<size_t> recommended_bytes{0};
+struct Account {
+  std::mutex mutex;
+  Heaps heaps;
+  std::string refusal;  // of watermarks that torch would not start with
+  int64_t current = 0;
+  int64_t peak = 0;
+  int64_t blocks = 0;
+  int64_t refused = 0;
+};
+
+Account& account() {
+  static auto* instance = new Account;  // leaked: storages may outlive static destructors
+  return *instance;
+}
 
 // Context of every DataPtr of the device.
 struct Block {
   c10::DataPtr memory;
   size_t nbytes;
+  Buffer* buffer;
 };
 
-void raise_peak(std::atomic<int64_t>& peak, int64_t value) {
-  int64_t seen = peak.load(std::memory_order_relaxed);
-  while (value > seen && !peak.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
+Buffer* enter(size_t nbytes) {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  TORCH_CHECK(book.refusal.empty(), book.refusal);
+  Buffer* buffer = nullptr;
+  try {
+    buffer = book.heaps.allocate(nbytes);
+  } catch (const c10::Error&) {
+    ++book.refused;
+    throw;
   }
-}
-
-std::string format_size(int64_t size) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(2);
-  const auto bytes = static_cast<double>(size);
-  if (size <= 1024) {
-    out << size << " bytes";
-  } else if (size <= 1024 * 1024) {
-    out << bytes / 1024 << " KiB";
-  } else if (size <= 1024 * 1024 * 1024) {
-    out << bytes / (1024 * 1024) << " MiB";
-  } else {
-    out << bytes / (1024 * 1024 * 1024) << " GiB";
-  }
-  return out.str();
-}
-
-void reserve(size_t nbytes) {
-  const auto wanted = static_cast<int64_t>(nbytes);
-  const int64_t now = current_bytes.fetch_add(wanted, std::memory_order_relaxed) + wanted;
-  const int64_t limit = limit_bytes.load(std::memory_order_relaxed);
-  if (limit != 0 && now > limit) {
-    current_bytes.fetch_sub(wanted, std::memory_order_relaxed);
-    refusals.fetch_add(1, std::memory_order_relaxed);
-    // The wording of torch's MPSAllocator, which scripts search for.
-    TORCH_CHECK(
-        false,
-        "MPS backend out of memory (MPS allocated: ", format_size(now - wanted),
-        ", other allocations: ", format_size(0),
-        ", max allowed: ", format_size(limit),
-        "). Tried to allocate ", format_size(wanted),
-        " on private pool. Use PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper limit for memory allocations"
-        " (may cause system failure).");
-  }
-  raise_peak(peak_bytes, now);
+  book.current += static_cast<int64_t>(nbytes);
+  book.peak = std::max(book.peak, book.current);
+  ++book.blocks;
   if (meter::on()) {
-    meter::allocated(now, now);
+    meter::allocated(book.current, static_cast<int64_t>(book.heaps.driver()));
   }
-  raise_peak(peak_blocks, live_blocks.fetch_add(1, std::memory_order_relaxed) + 1);
-  total_bytes.fetch_add(wanted, std::memory_order_relaxed);
-  total_blocks.fetch_add(1, std::memory_order_relaxed);
+  return buffer;
+}
+
+void leave(Buffer* buffer, size_t nbytes) {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  book.heaps.free(buffer);
+  book.current -= static_cast<int64_t>(nbytes);
+  --book.blocks;
 }
 
 void release(void* context) {
   auto* block = static_cast<Block*>(context);
-  current_bytes.fetch_sub(static_cast<int64_t>(block->nbytes), std::memory_order_relaxed);
-  live_blocks.fetch_sub(1, std::memory_order_relaxed);
+  leave(block->buffer, block->nbytes);
   delete block;
 }
 
-c10::DataPtr labelled(c10::DataPtr memory, size_t nbytes) {
-  void* data = memory.get();
-  return {data, new Block{std::move(memory), nbytes}, &release, device()};
+// Memory of the host for a buffer; where the host has none, that is an mps device without memory.
+c10::DataPtr host_memory(Buffer* buffer, size_t nbytes) {
+  try {
+    return c10::GetDefaultCPUAllocator()->allocate(nbytes);
+  } catch (const c10::Error& error) {
+    leave(buffer, nbytes);
+    TORCH_CHECK(false, "the host of the simulated mps device is out of memory: ", error.what_without_backtrace());
+  }
 }
 
-void fill(c10::CachingAllocator::StatArray& stat, int64_t current, int64_t peak, int64_t allocated) {
-  auto& all = stat[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
-  all.current = current;
-  all.peak = peak;
-  all.allocated = allocated;
-  all.freed = allocated - current;
+c10::DataPtr labelled(c10::DataPtr memory, size_t nbytes, Buffer* buffer) {
+  void* data = memory.get();
+  return {data, new Block{std::move(memory), nbytes, buffer}, &release, device()};
 }
 
 class Allocator final : public c10::DeviceAllocator {
@@ -105,8 +93,8 @@ class Allocator final : public c10::DeviceAllocator {
     if (nbytes == 0) {
       return {nullptr, device()};
     }
-    reserve(nbytes);
-    return labelled(c10::GetDefaultCPUAllocator()->allocate(nbytes), nbytes);
+    Buffer* buffer = enter(nbytes);
+    return labelled(host_memory(buffer, nbytes), nbytes, buffer);
   }
   void copy_data(void* destination, const void* source, size_t count) const override {
     default_copy_data(destination, source, count);
@@ -114,36 +102,35 @@ class Allocator final : public c10::DeviceAllocator {
   bool initialized() override {
     return true;
   }
-  void emptyCache(c10::MempoolId_t) override {}
+  void emptyCache(c10::MempoolId_t) override {
+    empty_memory_cache();
+  }
   void recordStream(const c10::DataPtr&, c10::Stream) override {}
+  // torch fills in these two and leaves the others at 0 (MPSAllocator.mm, getDeviceStats).
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex) override {
+    constexpr auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
     c10::CachingDeviceAllocator::DeviceStats stats;
-    for (auto* bytes : {&stats.allocated_bytes, &stats.reserved_bytes, &stats.active_bytes, &stats.requested_bytes}) {
-      fill(*bytes, current_bytes, peak_bytes, total_bytes);
-    }
-    for (auto* count : {&stats.allocation, &stats.segment, &stats.active}) {
-      fill(*count, live_blocks, peak_blocks, total_blocks);
-    }
-    stats.num_ooms = refusals;
-    stats.num_device_alloc = total_blocks;
-    stats.num_device_free = total_blocks - live_blocks;
+    const std::lock_guard<std::mutex> lock(account().mutex);
+    stats.allocated_bytes[all] = account().heaps.allocated;
+    stats.reserved_bytes[all] = account().heaps.reserved;
     return stats;
   }
   void resetAccumulatedStats(c10::DeviceIndex) override {
-    total_bytes = current_bytes.load();
-    total_blocks = live_blocks.load();
-    refusals = 0;
+    const std::lock_guard<std::mutex> lock(account().mutex);
+    account().heaps.allocated.reset_accumulated();
+    account().heaps.reserved.reset_accumulated();
   }
   void resetPeakStats(c10::DeviceIndex) override {
     reset_peak_memory();
   }
   std::pair<size_t, size_t> getMemoryInfo(c10::DeviceIndex) override {
-    const auto total = static_cast<int64_t>(recommended_max_memory());
-    return {static_cast<size_t>(std::max<int64_t>(0, total - current_bytes)), static_cast<size_t>(total)};
+    const size_t total = recommended_max_memory();
+    const auto used = static_cast<size_t>(memory_stats().driver);
+    return {total > used ? total - used : 0, total};
   }
 };
 
-// Pinned memory is plain CPU memory whose addresses are remembered.
+// Pinned memory is memory of the device that the CPU uses; its addresses are remembered.
 struct Pinned {
   std::mutex mutex;
   std::unordered_set<const void*> addresses;
@@ -157,10 +144,10 @@ Pinned& pinned() {
 class PinnedAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t nbytes) override {
-    c10::DataPtr memory = c10::GetDefaultCPUAllocator()->allocate(nbytes);
+    c10::DataPtr memory = allocator().allocate(nbytes);
     void* data = memory.get();
     if (data == nullptr) {
-      return memory;
+      return {nullptr, c10::Device(c10::DeviceType::CPU)};
     }
     {
       const std::lock_guard<std::mutex> lock(pinned().mutex);
@@ -200,30 +187,72 @@ c10::DataPtr adopt(c10::DataPtr memory, size_t nbytes) {
   if (nbytes == 0) {
     return {nullptr, device()};
   }
-  reserve(nbytes);
-  return labelled(std::move(memory), nbytes);
+  Buffer* buffer = enter(nbytes);
+  return labelled(std::move(memory), nbytes, buffer);
 }
 
 MemoryStats memory_stats() {
-  return {current_bytes, peak_bytes, live_blocks, limit_bytes};
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  return {
+      book.current,
+      book.peak,
+      book.blocks,
+      static_cast<int64_t>(book.heaps.limit()),
+      book.heaps.allocated.current,
+      book.heaps.allocated.peak,
+      book.heaps.reserved.current,
+      book.heaps.reserved.peak,
+      static_cast<int64_t>(book.heaps.heap_count()),
+      static_cast<int64_t>(book.heaps.cached_count()),
+      book.refused};
 }
 
 void reset_peak_memory() {
-  peak_bytes = current_bytes.load();
-  peak_blocks = live_blocks.load();
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  book.peak = book.current;
+  book.heaps.allocated.reset_peak();
+  book.heaps.reserved.reset_peak();
+}
+
+void empty_memory_cache() {
+  const std::lock_guard<std::mutex> lock(account().mutex);
+  account().heaps.empty_cache();
 }
 
 size_t recommended_max_memory() {
-  return recommended_bytes;
+  const std::lock_guard<std::mutex> lock(account().mutex);
+  return account().heaps.working_set();
 }
 
-void set_memory_limit(size_t recommended, double ratio) {
-  recommended_bytes = recommended;
-  set_memory_fraction(ratio);
+size_t longest_buffer() {
+  const std::lock_guard<std::mutex> lock(account().mutex);
+  return account().heaps.longest_buffer();
+}
+
+void set_memory_limits(size_t recommended, size_t longest_buffer, double high, double low) {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  book.heaps.set_device(recommended, longest_buffer);
+  book.refusal.clear();
+  try {
+    book.heaps.set_high_watermark(high);
+    book.heaps.set_low_watermark(low);
+  } catch (const c10::Error& error) {
+    book.refusal = error.what_without_backtrace();
+  }
+}
+
+void lift_memory_limits() {
+  set_memory_limits(recommended_max_memory(), SIZE_MAX, 0, 0);
 }
 
 void set_memory_fraction(double ratio) {
-  limit_bytes = static_cast<int64_t>(ratio * static_cast<double>(recommended_bytes.load()));
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  TORCH_CHECK(book.refusal.empty(), book.refusal);
+  book.heaps.set_high_watermark(ratio);
 }
 
 c10::Allocator* pinned_allocator() {

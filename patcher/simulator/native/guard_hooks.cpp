@@ -185,18 +185,20 @@ struct MPSHooks final : at::MPSHooksInterface {
   c10::Device getDeviceFromPtr(void*) const override {
     return simulator::device();
   }
-  void emptyCache() const override {}
+  void emptyCache() const override {
+    simulator::empty_memory_cache();
+  }
   size_t getCurrentAllocatedMemory() const override {
-    return static_cast<size_t>(simulator::memory_stats().current);
+    return static_cast<size_t>(simulator::memory_stats().allocated);
   }
   size_t getDriverAllocatedMemory() const override {
-    return static_cast<size_t>(simulator::memory_stats().current);
+    return static_cast<size_t>(simulator::memory_stats().driver);
   }
   size_t getRecommendedMaxMemory() const override {
     return simulator::recommended_max_memory();
   }
   size_t getMaxBufferLength() const override {
-    return simulator::recommended_max_memory();
+    return simulator::longest_buffer();
   }
   void setMemoryFraction(double ratio) const override {
     simulator::set_memory_fraction(ratio);

@@ -1,4 +1,5 @@
 // The Python module: what patcher/simulator/device.py calls.
+#include "memory_module.h"
 #include "meter.h"
 #include "simulator.h"
 
@@ -10,16 +11,6 @@
 namespace py = pybind11;
 
 namespace {
-
-py::dict memory() {
-  const auto stats = simulator::memory_stats();
-  py::dict result;
-  result["current"] = stats.current;
-  result["peak"] = stats.peak;
-  result["blocks"] = stats.blocks;
-  result["limit"] = stats.limit;
-  return result;
-}
 
 py::dict operator_counts() {
   py::dict result;
@@ -40,7 +31,7 @@ py::object host_alias(const py::object& storage) {
 // of work holds no Python object.
 void drain_backward() {
   const py::gil_scoped_release no_gil;
-  simulator::set_memory_fraction(0);
+  simulator::lift_memory_limits();
   at::ones({}, at::TensorOptions(simulator::kType)).set_requires_grad(true).backward();
 }
 
@@ -50,10 +41,8 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.attr("in_time") = simulator::put_hooks_in_place();
   simulator::register_direct();
   module.def("allocator_address", [] { return reinterpret_cast<intptr_t>(&simulator::allocator()); });
-  module.def("set_memory_limit", &simulator::set_memory_limit, py::arg("recommended"), py::arg("ratio"));
+  simulator::bind_memory(module);
   module.def("set_macos", &simulator::set_macos, py::arg("major"), py::arg("minor"));
-  module.def("memory", &memory);
-  module.def("reset_peak_memory", &simulator::reset_peak_memory);
   module.def("operator_counts", &operator_counts);
   module.def("reset_operator_counts", &simulator::reset_operator_counts);
   module.def("host_alias", &host_alias);

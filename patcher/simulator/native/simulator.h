@@ -5,11 +5,12 @@
 // kernel has allocated is relabelled, not copied (alias.cpp, fallback.cpp).
 #pragma once
 
+#include "memory.h"
+
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/Allocator.h>
-#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Storage.h>
 #include <c10/util/SmallVector.h>
 
@@ -26,27 +27,6 @@ constexpr c10::DeviceType kType = c10::DeviceType::MPS;
 inline c10::Device device() {
   return c10::Device(kType, 0);
 }
-
-// ---- memory (allocator.cpp) ------------------------------------------------------------------------------------
-
-struct MemoryStats {
-  int64_t current;  // bytes held by live storages
-  int64_t peak;     // highest value of `current` since the start or the last reset
-  int64_t blocks;   // live storages with at least one byte
-  int64_t limit;    // bytes; 0 means none
-};
-
-c10::DeviceAllocator& allocator();
-// Accounts for `memory`, which holds `nbytes` on the host, and labels it as mps memory. Throws when over the limit.
-c10::DataPtr adopt(c10::DataPtr memory, size_t nbytes);
-MemoryStats memory_stats();
-void reset_peak_memory();
-size_t recommended_max_memory();
-// `recommended` in bytes; allocations beyond `ratio * recommended` fail; ratio 0 means no limit.
-void set_memory_limit(size_t recommended, double ratio);
-void set_memory_fraction(double ratio);
-c10::Allocator* pinned_allocator();
-bool is_pinned(const void* data);
 
 // ---- what torch asks of an accelerator (guard_hooks.cpp) --------------------------------------------------------
 
