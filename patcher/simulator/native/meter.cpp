@@ -1,6 +1,8 @@
 // The account of a run.
 #include "meter.h"
 
+#include "memory.h"
+
 #include <ATen/SequenceNumber.h>
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
@@ -595,10 +597,11 @@ void start() {
   book.totals = {};
   book.transitions.clear();
   book.owners.clear();
-  const int64_t current = memory_stats().current;
-  for (auto* highest : {&peak, &recent_peak, &interval_peak, &peak_driver}) {
-    highest->store(current);
+  const auto memory = memory_stats();
+  for (auto* highest : {&peak, &recent_peak, &interval_peak}) {
+    highest->store(memory.current);
   }
+  peak_driver.store(memory.driver);
   epoch.fetch_add(1);
   active.store(true);
 }
