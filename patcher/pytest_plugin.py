@@ -141,5 +141,3 @@ class Plugin:
         for kind, name, place, count in seen:
             key = (kind, name, place)
             self._refused[key] = self._refused.get(key, 0) + count
-
-

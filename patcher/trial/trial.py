@@ -40,10 +40,10 @@ class Trial:
 
     def why_unused(self) -> str:
         """Why the simulated Mac has nothing to tell."""
-        if not self.facts.get("torch"):
-            return "the script did not import torch"
         if self.verdict.kind == "killed":
             return "the script had put nothing on mps by then"
+        if not self.facts.get("torch"):
+            return "the script did not import torch"
         hint = "" if self.patched else "; --no-patch leaves 'cuda' to the script: does it look for mps?"
         return f"the script put nothing on mps: it ran on the CPU{hint}"
 

@@ -103,7 +103,9 @@ def arithmetic(message: str, facts: dict[str, Any], mac: MacProfile) -> tuple[st
 def enough(needed: int, ratio: float, mac: MacProfile) -> MacProfile | None:
     """The Mac with the least memory that allows ``needed`` bytes: one with the same chip if there is one."""
     fitting = [other for other in every_mac() if ratio * other.recommended_max_bytes >= needed]
-    return min(fitting, key=lambda other: (other.chip != mac.chip, other.memory_bytes, "core" in other.name), default=None)
+    return min(
+        fitting, key=lambda other: (other.chip != mac.chip, other.memory_bytes, "core" in other.name), default=None
+    )
 
 
 def size(count: float) -> str:

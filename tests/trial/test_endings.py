@@ -21,7 +21,7 @@ from tests.trial.command import environment, python, read, simulate, write
         ("import sys; sys.exit('nothing to do')", "exit", "ended itself with exit code 1: nothing to do"),
         ("import os; print('x', flush=True); os._exit(7)", "exit", "ended itself with exit code 7"),
         (
-            "def f(n):\n    return 1 / n\ntry:\n    f(0)\nexcept ArithmeticError as error:\n    raise KeyError(1) from error\n",
+            "def f(n):\n    1 / n\ntry:\n    f(0)\nexcept ArithmeticError as error:\n    raise KeyError(1) from error\n",
             "exception",
             "KeyError at script.py:6: 1",
         ),

@@ -147,7 +147,16 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     tags.feed(html)
     assert tags.open == [] and tags.loads == []
     assert "&lt;b&gt;&amp;.py:1" in html and "<b>&.py" not in html
-    for part in ("train.py --lr 1", "finished", "<svg", "aten::mm", "outside of modules", "3 G", "2 KiB", "aten::erfinv"):
+    for part in (
+        "train.py --lr 1",
+        "finished",
+        "<svg",
+        "aten::mm",
+        "outside of modules",
+        "3 G",
+        "2 KiB",
+        "aten::erfinv",
+    ):
         assert part in html
     assert "url(" not in html and "@import" not in html
 
@@ -173,7 +182,9 @@ def test_samples_are_thinned_out() -> None:
     assert times == sorted(times) and times[0] < 10 and times[-1] > 5 * MOST_SAMPLES - 20
 
 
-@pytest.mark.parametrize(("count", "words"), [(0, "0 bytes"), (1023, "1023 bytes"), (2**20, "1 MiB"), (GIB * 5 // 4, "1.25 GiB")])
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 bytes"), (1023, "1023 bytes"), (2**20, "1 MiB"), (GIB * 5 // 4, "1.25 GiB")]
+)
 def test_sizes_for_people(count: int, words: str) -> None:
     """Binary units, decimals only where there are any."""
     assert size(count) == words
