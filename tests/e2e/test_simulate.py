@@ -62,8 +62,8 @@ def full_state(folder: Path, mac: str) -> Done:
 def test_8_gb_are_too_little_where_arithmetic_says_so(tmp_path: Path) -> None:
     """16 bytes for each of 512 Mi parameters are 8 GiB: an 8 GB Mac stops at the last tensor that fits.
 
-    Every tensor is 64 MiB and has a heap of its own, so that the limit allows floor(limit / 64 MiB) of them; the verdict
-    has the sum. 36 GB are enough. The host holds next to nothing of it.
+    Every tensor is 64 MiB and has a heap of its own, so that the limit allows floor(limit / 64 MiB) of them; the
+    verdict has the sum. 36 GB are enough. The host holds next to nothing of it.
     """
     found = full_state(tmp_path, "M1 8GB")
     limit = found.data["memory"]["limit"]

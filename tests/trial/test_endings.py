@@ -18,15 +18,30 @@ from tests.trial.command import environment, python, read, simulate, write
     ("body", "kind", "line"),
     [
         ("import sys; print(sys.argv, __name__, sys.path[0] == __import__('os').getcwd())", "finished", "finished"),
-        ("import sys; sys.exit('nothing to do')", "exit", "ended itself with exit code 1: nothing to do"),
+        pytest.param(
+            "import sys; sys.exit('nothing to do')",
+            "exit",
+            "ended itself with exit code 1: nothing to do",
+            marks=pytest.mark.slow,
+        ),
         ("import os; print('x', flush=True); os._exit(7)", "exit", "ended itself with exit code 7"),
         (
-            "def f(n):\n    1 / n\ntry:\n    f(0)\nexcept ArithmeticError as error:\n    raise KeyError(1) from error\n",
+            "def f(n):\n    1 / n\ntry:\n    f(0)\nexcept Exception as error:\n    raise KeyError(1) from error\n",
             "exception",
             "KeyError at script.py:6: 1",
         ),
-        ("import json\n\njson.loads('{')\n", "exception", "json.decoder.JSONDecodeError at script.py:3: Expecting"),
-        ("import atexit, sys; atexit.register(print, 'last'); sys.exit(3)", "exit", "ended itself with exit code 3"),
+        pytest.param(
+            "import json\n\njson.loads('{')\n",
+            "exception",
+            "json.decoder.JSONDecodeError at script.py:3: Expecting",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "import atexit, sys; atexit.register(print, 'last'); sys.exit(3)",
+            "exit",
+            "ended itself with exit code 3",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["finished", "message", "_exit", "exception", "in a library", "atexit"],
 )
@@ -42,6 +57,7 @@ def test_a_script_is_pythons_and_ends_in_a_verdict(tmp_path: Path, body: str, ki
     assert "the script did not import torch" in found.verdict
 
 
+@pytest.mark.slow
 def test_modules_standard_input_and_missing_scripts(tmp_path: Path) -> None:
     """``-m``, ``-`` and a script that is not there, as python has them."""
     write(tmp_path, "import sys; print(sys.argv[1:])", "part.py")
@@ -55,7 +71,7 @@ def test_modules_standard_input_and_missing_scripts(tmp_path: Path) -> None:
     ("body", "name", "line"),
     [
         ("import ctypes\n\ndef f():\n    ctypes.string_at(0)\n\nf()\n", signal.SIGSEGV, " at script.py:4"),
-        ("import os\nos.abort()\n", signal.SIGABRT, " at script.py:2"),
+        pytest.param("import os\nos.abort()\n", signal.SIGABRT, " at script.py:2", marks=pytest.mark.slow),
         ("import os\nos.kill(os.getpid(), 9)\n", signal.SIGKILL, ""),
     ],
 )
@@ -96,6 +112,7 @@ def test_a_signal_to_the_command_reaches_the_script(tmp_path: Path, number: sign
         assert found.data["verdict"]["line"] == "killed by SIGTERM (Terminated)"
 
 
+@pytest.mark.slow
 def test_forked_children_leave_the_account_alone(tmp_path: Path) -> None:
     """What a child of the script raises, or leaves with, is not the script's."""
     write(
