@@ -28,6 +28,7 @@ class Switches:
         mlx_quant: ``UNSLOTH_ENABLE_MLX_QUANT``: accepted, not available yet.
         verbose: ``UNSLOTH_VERBOSE``: print every change as it is applied.
         simulate: ``UNSLOTH_SIMULATE_MAC``: the Mac to simulate, or None.
+        stop_at_nan: ``PATCHER_STOP_AT_NAN``: stop at a loss that is NaN or infinite, and name its module.
     """
 
     force_mps: bool
@@ -35,6 +36,7 @@ class Switches:
     mlx_quant: bool
     verbose: bool
     simulate: str | None
+    stop_at_nan: bool = False
 
 
 def switches() -> Switches:
@@ -46,6 +48,7 @@ def switches() -> Switches:
         mlx_quant=_flag("UNSLOTH_ENABLE_MLX_QUANT") or False,
         verbose=_flag("UNSLOTH_VERBOSE") or False,
         simulate=None if simulate.lower() in _FALSE else simulate,
+        stop_at_nan=_flag("PATCHER_STOP_AT_NAN") or False,
     )
 
 

@@ -87,3 +87,15 @@ class SimulatorUnavailable(PatcherError):
 
 class MeterRunning(PatcherError):
     """Two meters at once, or one that was asked before it ran."""
+
+
+class CheckpointNotSaved(PatcherError):
+    """A checkpoint could not be written; the message says what is left and whether the disk is full."""
+
+
+class CheckpointDamaged(PatcherError):
+    """A checkpoint cannot be used; the message names its files that are missing, changed, truncated or unsafe."""
+
+
+class LossNotFinite(PatcherError):
+    """The loss is NaN or infinite; the message names the step and the first module whose output was."""

@@ -1,5 +1,6 @@
 // The same bytes as a CPU tensor, and back.
 #include "faults.h"
+#include "fork.h"
 #include "rules.h"
 #include "simulator.h"
 #include "witness.h"
@@ -46,8 +47,8 @@ bool is_mps(const at::Tensor& tensor) {
 
 void check_dtype(c10::ScalarType dtype) {
   if (dtype == c10::ScalarType::Double || dtype == c10::ScalarType::ComplexDouble) {
-    witness::tell("float64", c10::toString(dtype));
     rules::count_float64();
+    witness::tell("float64", c10::toString(dtype));
   }
   TORCH_CHECK_TYPE(
       dtype != c10::ScalarType::Double,
@@ -59,6 +60,7 @@ void check_dtype(c10::ScalarType dtype) {
 }
 
 c10::Storage cpu_alias(const c10::Storage& storage) {
+  check_fork();
   settle_pending_copies();
   auto* impl = storage.unsafeGetStorageImpl();
   void* data = impl->mutable_data();

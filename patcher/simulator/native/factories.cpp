@@ -1,5 +1,6 @@
 // Tensors that are made, viewed, resized and copied without computing anything.
 #include "faults.h"
+#include "fork.h"
 #include "meter.h"
 #include "simulator.h"
 
@@ -29,6 +30,7 @@ c10::ScalarType checked_dtype(std::optional<c10::ScalarType> dtype) {
 }
 
 void check_device(std::optional<c10::Device> device) {
+  check_fork();
   TORCH_CHECK(
       !device.has_value() || device->index() <= 0, "there is one mps device, got ", device.value_or(simulator::device()));
 }

@@ -1,5 +1,7 @@
 // What torch asks of every accelerator: devices, streams and events (guard), and the mps hooks.
+#include "events.h"
 #include "faults.h"
+#include "fork.h"
 #include "meter.h"
 #include "simulator.h"
 
@@ -7,31 +9,25 @@
 #include <c10/core/DeviceCapability.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
-#include <chrono>
-#include <mutex>
+#include <atomic>
+#include <sstream>
 
 namespace {
 
 std::pair<unsigned, unsigned> macos_version{0, 0};
 
-using Clock = std::chrono::steady_clock;
-
-// Everything has happened when the call returns, so an event is the time at which it was recorded.
-struct Event {
-  Clock::time_point recorded;
-  bool is_recorded = false;
-};
-
+// The host waits for the device.
 void synchronize() {
+  simulator::check_fork();
   simulator::settle_pending_copies();
   if (simulator::meter::on()) {
     simulator::meter::synchronized();
   }
 }
 
-double milliseconds(const Event& start, const Event& end) {
-  TORCH_CHECK(start.is_recorded && end.is_recorded, "Both events must be recorded before calculating elapsed time.");
-  return std::chrono::duration<double, std::milli>(end.recorded - start.recorded).count();
+// torch keeps the event of a torch.Event behind a pointer; it is its number.
+uint32_t number(const void* event) {
+  return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(event));
 }
 
 c10::Stream default_stream() {
@@ -76,37 +72,49 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   c10::DeviceCapability getDeviceCapability(c10::Device) const override {
     c10::DeviceCapability capability;
     capability.capability_data.capability_bits = 0;
+    // torch 2.13, ATen/mps/MPSGuardImpl.h
     for (const auto kind :
          {c10::kIndex_Byte, c10::kIndex_Char, c10::kIndex_Short, c10::kIndex_Int, c10::kIndex_Long, c10::kIndex_Half,
-          c10::kIndex_Float, c10::kIndex_ComplexHalf, c10::kIndex_ComplexFloat, c10::kIndex_Bool,
-          c10::kIndex_BFloat16}) {
+          c10::kIndex_Float, c10::kIndex_ComplexHalf, c10::kIndex_ComplexFloat, c10::kIndex_Bool, c10::kIndex_BFloat16,
+          c10::kIndex_UInt16, c10::kIndex_UInt32, c10::kIndex_UInt64}) {
       capability.capability_data.capability_bits |= 1ULL << kind;
     }
     return capability;
   }
-  void record(void** event, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag) const override {
+  void record(
+      void** event, const c10::Stream& stream, const c10::DeviceIndex index, const c10::EventFlag flag) const override {
+    TORCH_CHECK(
+        index == -1 || index == stream.device_index(), "Event device index ", static_cast<int>(index),
+        " does not match recording stream's device index ", static_cast<int>(stream.device_index()), ".");
     if (*event == nullptr) {
-      *event = new Event;
+      const auto id = simulator::events::acquire(flag == c10::EventFlag::BACKEND_DEFAULT);
+      *event = reinterpret_cast<void*>(static_cast<uintptr_t>(id));
     }
-    *static_cast<Event*>(*event) = {Clock::now(), true};
+    simulator::events::record(number(*event));
   }
-  void block(void*, const c10::Stream&) const override {}
-  bool queryEvent(void*) const override {
-    return true;
+  void block(void* event, const c10::Stream&) const override {
+    simulator::events::check(number(event));
+  }
+  bool queryEvent(void* event) const override {
+    return simulator::events::query(number(event));
   }
   void destroyEvent(void* event, const c10::DeviceIndex) const noexcept override {
-    delete static_cast<Event*>(event);
+    if (event != nullptr) {
+      simulator::events::release(number(event));
+    }
   }
-  void synchronizeEvent(void*) const override {}
+  void synchronizeEvent(void* event) const override {
+    simulator::events::check(number(event));
+  }
   double elapsedTime(void* start, void* end, const c10::DeviceIndex) const override {
     TORCH_CHECK(start != nullptr && end != nullptr, "Both events must be recorded before calculating elapsed time.");
-    return milliseconds(*static_cast<Event*>(start), *static_cast<Event*>(end));
+    return simulator::events::elapsed(number(start), number(end));
   }
   bool queryStream(const c10::Stream&) const override {
     return true;
   }
   void synchronizeStream(const c10::Stream&) const override {
-    simulator::settle_pending_copies();
+    synchronize();
   }
   void synchronizeDevice(const c10::DeviceIndex) const override {
     synchronize();
@@ -115,22 +123,20 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
 
 C10_REGISTER_GUARD_IMPL(MPS, Guard)
 
-// torch.mps.Event names its events by number.
-struct EventTable {
-  std::mutex mutex;
-  std::unordered_map<uint32_t, Event> events;
-  uint32_t last = 0;
-};
+// torch.mps.profiler: there are no signposts, but a trace is on or off.
+std::atomic<bool> tracing{false};
 
-EventTable& event_table() {
-  static auto* table = new EventTable;  // leaked: events are released by Python destructors, also at exit
-  return *table;
-}
-
-Event& find_event(uint32_t id) {
-  const auto found = event_table().events.find(id);
-  TORCH_CHECK(found != event_table().events.end(), "there is no mps event ", id);
-  return found->second;
+// As MPSProfiler::StartTrace (aten/src/ATen/mps/MPSProfiler.mm): empty parts are passed over.
+void start_trace(const std::string& mode) {
+  TORCH_CHECK(!tracing, "Tracing Signposts is already enabled ");
+  std::stringstream parts(mode);
+  std::string part;
+  while (std::getline(parts, part, ',')) {
+    if (!part.empty()) {
+      TORCH_CHECK(part == "interval" || part == "event", "Invalid Signpost trace mode: ", part);
+      tracing = true;
+    }
+  }
 }
 
 }  // namespace
@@ -190,6 +196,7 @@ struct MPSHooks final : at::MPSHooksInterface {
     return simulator::device();
   }
   void emptyCache() const override {
+    simulator::check_fork();
     simulator::empty_memory_cache();
   }
   size_t getCurrentAllocatedMemory() const override {
@@ -211,42 +218,36 @@ struct MPSHooks final : at::MPSHooksInterface {
   void deviceSynchronize() const override {
     synchronize();
   }
-  void commitStream() const override {}
-  void profilerStartTrace(const std::string& mode, bool) const override {
-    TORCH_CHECK(
-        mode == "interval" || mode == "event" || mode == "interval,event" || mode == "event,interval",
-        "Invalid Signpost trace mode: ", mode, " (accepted: interval, event, or both separated by a comma)");
+  void commitStream() const override {
+    simulator::check_fork();
   }
-  void profilerStopTrace() const override {}
+  void profilerStartTrace(const std::string& mode, bool) const override {
+    start_trace(mode);
+  }
+  void profilerStopTrace() const override {
+    tracing = false;
+  }
 
-  uint32_t acquireEvent(bool) const override {
-    const std::lock_guard<std::mutex> lock(event_table().mutex);
-    const uint32_t id = ++event_table().last;
-    event_table().events.emplace(id, Event{});
-    return id;
+  uint32_t acquireEvent(bool timing) const override {
+    return simulator::events::acquire(timing);
   }
   void releaseEvent(uint32_t id) const override {
-    const std::lock_guard<std::mutex> lock(event_table().mutex);
-    event_table().events.erase(id);
+    simulator::events::release(id);
   }
   void recordEvent(uint32_t id) const override {
-    const std::lock_guard<std::mutex> lock(event_table().mutex);
-    find_event(id) = {Clock::now(), true};
+    simulator::events::record(id);
   }
   void waitForEvent(uint32_t id) const override {
-    const std::lock_guard<std::mutex> lock(event_table().mutex);
-    find_event(id);
+    simulator::events::check(id);
   }
   void synchronizeEvent(uint32_t id) const override {
-    waitForEvent(id);
+    simulator::events::check(id);
   }
   bool queryEvent(uint32_t id) const override {
-    waitForEvent(id);
-    return true;
+    return simulator::events::query(id);
   }
   double elapsedTimeOfEvents(uint32_t start, uint32_t end) const override {
-    const std::lock_guard<std::mutex> lock(event_table().mutex);
-    return milliseconds(find_event(start), find_event(end));
+    return simulator::events::elapsed(start, end);
   }
 };
 

@@ -1,5 +1,6 @@
 // The Python module: what patcher/simulator/device.py calls.
 #include "faults.h"
+#include "fork.h"
 #include "memory_module.h"
 #include "meter.h"
 #include "rules.h"
@@ -43,6 +44,7 @@ void drain_backward() {
 
 PYBIND11_MODULE(_simulated_mps, module) {
   module.attr("in_time") = simulator::put_hooks_in_place();
+  simulator::watch_forks();
   module.def("allocator_address", [] { return reinterpret_cast<intptr_t>(&simulator::allocator()); });
   simulator::bind_memory(module);
   module.def("set_macos", &simulator::set_macos, py::arg("major"), py::arg("minor"));
@@ -52,7 +54,7 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("fault_names", &simulator::fault_names);
   module.def("set_faults", &simulator::set_faults, py::arg("faults"));
   module.def("drain_backward", &drain_backward);
-  simulator::witness::bind(module);
   simulator::meter::bind(module);
   simulator::rules::bind(module);
+  simulator::witness::bind(module);
 }

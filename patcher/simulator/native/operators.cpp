@@ -145,7 +145,6 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
   auto [grad_input, grad_weight, grad_bias] = at::convolution_backward_symint(
       aliases.to_cpu(grad_output), aliases.to_cpu(input), aliases.to_cpu(weight), SymIntArrayRef(channels), stride,
       padding, dilation, transposed, output_padding, groups, output_mask);
-  const std::array<Tensor, 3> grads{
   if (faults_active()) {
     grad_weight = spoil_convolution_weight(std::move(grad_weight), input, [&](int64_t n) {
       return std::get<1>(at::convolution_backward_symint(
@@ -153,7 +152,7 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
           SymIntArrayRef(channels), stride, padding, dilation, transposed, output_padding, groups, {false, true, false}));
     });
   }
-  return {
+  const std::array<Tensor, 3> grads{
       aliases.to_mps(std::move(grad_input)),
       aliases.to_mps(std::move(grad_weight)),
       aliases.to_mps(std::move(grad_bias))};

@@ -1,0 +1,152 @@
+"""Whether a folder is a checkpoint that training can go on from.
+
+A checkpoint with a manifest must have exactly the bytes that it lists. One without (from CUDA, or from transformers
+alone) is judged by its structure: the files parse, safetensors and torch files are as long as their headers say.
+In both, a pickle that refers to anything but tensors and plain data is refused before it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from patcher.checkpoints import manifest
+
+STATE = "trainer_state.json"
+UNFINISHED = "checkpoint-is-incomplete.txt"
+"""What transformers' own just-in-time checkpoints hold while they are written (trainer_jit_checkpoint.py, 5.17.0)."""
+_PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+_NEVER_LOADED = "training_args.bin"
+"""A pickle of the arguments' class. Nothing that resumes reads it."""
+_OF_NUMPY = {
+    f"numpy.{name}" for name in ("_core.multiarray._reconstruct", "core.multiarray._reconstruct", "ndarray", "dtype")
+} | {"numpy.dtypes.UInt32DType", "_codecs.encode"}
+"""What the state of numpy's generator is made of (transformers.trainer_pt_utils.safe_globals)."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an inspection found.
+
+    Attributes:
+        problems: why the folder cannot be used; empty where it can.
+        lacks: parts that a checkpoint without a manifest does not have and that start anew after it.
+    """
+
+    problems: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+
+def inspect(folder: Path) -> Verdict:
+    """Reads the folder once, all of it where a manifest gives checksums."""
+    differences = manifest.differences(folder)
+    if differences:
+        return Verdict(tuple(differences))
+    pickles = tuple(problem for path in _torch_files(folder) if (problem := _unsafe(path)) is not None)
+    if differences is not None:
+        return Verdict(pickles)
+    lacks = tuple(name for name in _PARTS if not (folder / name).is_file())
+    return Verdict((*_structure(folder), *pickles), lacks)
+
+
+def _structure(folder: Path) -> Iterator[str]:
+    if (folder / UNFINISHED).exists():
+        yield f"{UNFINISHED} says that it was not written to its end"
+    if not (folder / STATE).is_file():
+        yield f"{STATE} is missing"
+    if not any(path.suffix in (".safetensors", ".bin") and path.name != _NEVER_LOADED for path in _files(folder)):
+        yield "there are no model weights"
+    for path in _files(folder):
+        problem = _problem(path)
+        if problem is not None:
+            yield f"{path.relative_to(folder).as_posix()} {problem}"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _torch_files(folder: Path) -> list[Path]:
+    found = (path for path in _files(folder) if path.suffix in (".pt", ".pth", ".bin"))
+    return [path for path in found if path.name != _NEVER_LOADED]
+
+
+def _problem(path: Path) -> str | None:
+    if path.suffix == ".safetensors":
+        return _problem_of_safetensors(path)
+    if path.suffix in (".pt", ".pth", ".bin"):
+        return _problem_of_torch(path)
+    if path.name.endswith(".index.json"):
+        return _problem_of_index(path)
+    if path.name in (STATE, "config.json", "adapter_config.json"):
+        return _problem_of_json(path)
+    return None
+
+
+def _problem_of_safetensors(path: Path) -> str | None:
+    """Eight bytes with the header's length, the header in JSON, then the tensors (safetensors' format)."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if 8 + length > size:
+            return f"is truncated: {size} bytes hold no header"
+        try:
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            expected = 8 + length + max(ends, default=0)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return "has no header that can be read"
+    return None if size == expected else f"has {size} bytes instead of {expected}"
+
+
+def _problem_of_torch(path: Path) -> str | None:
+    """A zip file whose directory, at its end, is there; or torch's old form, a pickle, which has no length."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"\x80\x02":
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return "is truncated or no torch file"
+    return None if any(name.endswith("data.pkl") for name in names) else "is no torch file"
+
+
+def _problem_of_index(path: Path) -> str | None:
+    problem = _problem_of_json(path)
+    if problem is not None:
+        return problem
+    shards = json.loads(path.read_bytes()).get("weight_map", {}).values()
+    missing = sorted({name for name in shards if not (path.parent / name).is_file()})
+    return f"names {', '.join(missing)}, which is not there" if missing else None
+
+
+def _problem_of_json(path: Path) -> str | None:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        return "is truncated or no JSON"
+    return None if isinstance(content, dict) else "is no JSON object"
+
+
+def _unsafe(path: Path) -> str | None:
+    """What the pickle in a torch file would import beyond what torch.load(weights_only=True) allows.
+
+    A file that is no zip is left to torch.load itself, which refuses it in the same way.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    try:
+        wanted = set(get_unsafe_globals_in_checkpoint(str(path)))
+    except (RuntimeError, ValueError) as error:
+        return f"{path.name} cannot be read: {str(error).splitlines()[0]}"
+    unsafe = sorted(wanted - _OF_NUMPY)
+    return f"{path.name} holds a pickle that would run {', '.join(unsafe)}: refused" if unsafe else None

@@ -1,0 +1,81 @@
+"""The list of a checkpoint's files with their sizes and checksums: its presence says that the save came to its end.
+
+CRC-32, because the danger is a truncated copy or a flipped bit, not forgery: it finds every flip of up to 32
+neighbouring bits and misses one in 2^32 others, and it is computed faster than a disk reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Collection
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+NAME = "checkpoint_manifest.json"
+_FORMAT = 1
+_CHUNK = 8 * 2**20
+
+
+def write(folder: Path, besides: Collection[str] = ()) -> None:
+    """Lists the files under ``folder``, besides some, in ``folder/checkpoint_manifest.json``. A save's last file."""
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": f"{checksum(path):08x}"}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).as_posix() not in {NAME, *besides}
+    }
+    (folder / NAME).write_text(json.dumps({"format": _FORMAT, "files": files}, indent=1) + "\n", encoding="utf-8")
+
+
+def listed(folder: Path) -> dict[str, Any] | None:
+    """The files that the manifest names; None where there is none. Raises ValueError where it cannot be read."""
+    try:
+        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT or not isinstance(content.get("files"), dict):
+        raise ValueError(f"{NAME} is not in format {_FORMAT}")
+    files: dict[str, Any] = content["files"]
+    if not all(isinstance(entry, dict) and {"bytes", "crc32"} <= entry.keys() for entry in files.values()):
+        raise ValueError(f"{NAME} names a file without its size and checksum")
+    return files
+
+
+def differences(folder: Path) -> list[str] | None:
+    """In which ways the folder's files are not those of its manifest; None where it has no manifest."""
+    try:
+        files = listed(folder)
+    except ValueError as error:
+        return [f"{NAME} cannot be read: {error}"]
+    if files is None:
+        return None
+    found = (_difference(folder / name, entry, name) for name, entry in files.items())
+    return [difference for difference in found if difference is not None]
+
+
+def _difference(path: Path, entry: dict[str, Any], name: str) -> str | None:
+    if not path.is_file():
+        return f"{name} is missing"
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        return f"{name} has {size} bytes instead of {entry['bytes']}"
+    if f"{checksum(path):08x}" != entry["crc32"]:
+        return f"{name} has other content than was saved: its checksum differs"
+    return None
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file's content. A file that has not changed since is not read again."""
+    status = os.stat(path)
+    return _checksum(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _checksum(path: str, inode: int, size: int, mtime_ns: int) -> int:
+    value = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            value = zlib.crc32(chunk, value)
+    return value

@@ -1,0 +1,201 @@
+"""How a Trainer on mps saves, checks and restores a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from patcher.checkpoints import inspection, manifest, storage
+from patcher.errors import CheckpointDamaged, CheckpointNotSaved, compose
+from patcher.ledger import original
+
+_RNG_STATE = "rng_state.pth"
+_TRAINER = "transformers.trainer:Trainer."
+
+_WRITING: ContextVar[tuple[Any, str] | None] = ContextVar("_WRITING", default=None)
+"""The trainer that is writing a checkpoint in this thread, and the folder in which it does."""
+
+log = logging.getLogger("patcher")
+
+
+def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+    """Saves a checkpoint as transformers does, which is then complete or absent.
+
+    Raises:
+        CheckpointNotSaved: it could not be written, most often because the disk is full. Earlier ones are as they were.
+    """
+    save_whole(self, trial, partial(original(_TRAINER + "_save_checkpoint"), self, model, trial))
+
+
+def _get_output_dir(self: Any, trial: Any) -> str:
+    """The folder of the checkpoints; while one is being written, the folder where it is."""
+    folder = _folder_of(self)
+    if folder is not None:
+        return folder
+    place: str = original(_TRAINER + "_get_output_dir")(self, trial)
+    return place
+
+
+def _push_from_checkpoint(self: Any, checkpoint_folder: str) -> None:
+    """Uploads a checkpoint once it is complete."""
+    if _folder_of(self) is None:
+        original(_TRAINER + "_push_from_checkpoint")(self, checkpoint_folder)
+
+
+def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
+    """Loads the weights of a checkpoint that was found to be complete.
+
+    Raises:
+        CheckpointDamaged: it is not; nothing was loaded.
+    """
+    folder = Path(resume_from_checkpoint)
+    if folder.is_dir():
+        _refuse_if_damaged(folder)
+    original(_TRAINER + "_load_from_checkpoint")(self, resume_from_checkpoint, model)
+
+
+def _save_rng_state(self: Any, output_dir: str) -> None:
+    """Saves the states of all generators, that of mps included."""
+    original(_TRAINER + "_save_rng_state")(self, output_dir)
+    path = os.path.join(output_dir, _RNG_STATE)
+    if os.path.isfile(path):
+        torch.save({**_rng_states(path), "mps": torch.mps.get_rng_state()}, path)
+
+
+def _load_rng_state(self: Any, checkpoint: str | None) -> None:
+    """Restores the states of all generators, that of mps included where the checkpoint has one."""
+    original(_TRAINER + "_load_rng_state")(self, checkpoint)
+    path = os.path.join(checkpoint or "", _RNG_STATE)
+    if checkpoint is None or not os.path.isfile(path):
+        return
+    state = _rng_states(path).get("mps")
+    if state is None:
+        log.warning("patcher: %s has no random state of mps: dropout differs from an uninterrupted run", checkpoint)
+    else:
+        torch.mps.set_rng_state(state)
+
+
+def _rng_states(path: str) -> dict[str, Any]:
+    from transformers import trainer_pt_utils
+
+    allowed: Any = trainer_pt_utils.safe_globals
+    with allowed():
+        states: dict[str, Any] = torch.load(path, weights_only=True)
+    return states
+
+
+def save_whole(trainer: Any, trial: Any, write: Callable[[], None]) -> None:
+    """Lets ``write`` save a checkpoint into a folder of its own, which gets its name when it is complete.
+
+    Uploads and deletions of older ones come after that. A ``write`` within another one is part of it.
+    """
+    if _folder_of(trainer) is not None or trainer.args.world_size > 1:
+        write()
+        return
+    run_dir = Path(trainer._get_output_dir(trial))
+    name = f"checkpoint-{trainer.state.global_step}"
+    best_before = trainer.state.best_model_checkpoint
+    try:
+        with storage.saving(run_dir, name) as folder:
+            _write_in(trainer, str(folder), write)
+            _correct_state(trainer, run_dir, folder / name, best_before)
+    except BaseException as error:
+        trainer.state.best_model_checkpoint = best_before
+        if _is_of_the_disk(error):
+            raise _not_saved(error, run_dir, name) from error
+        raise
+    _after(trainer, run_dir, name)
+
+
+def _write_in(trainer: Any, folder: str, write: Callable[[], None]) -> None:
+    token = _WRITING.set((trainer, folder))
+    try:
+        write()
+    finally:
+        _WRITING.reset(token)
+
+
+def _correct_state(trainer: Any, run_dir: Path, written: Path, before: str | None) -> None:
+    """Gives ``best_model_checkpoint``, which transformers has looked for in the folder of writing, its final place."""
+    step = trainer.state.best_global_step
+    best = run_dir / f"checkpoint-{step}"
+    there = best.is_dir() or best.name == written.name
+    trainer.state.best_model_checkpoint = str(best) if step and there else before
+    if (written / inspection.STATE).is_file():
+        trainer.state.save_to_json(str(written / inspection.STATE))
+
+
+def _after(trainer: Any, run_dir: Path, name: str) -> None:
+    from transformers.trainer_utils import rotate_checkpoints
+
+    if trainer.args.push_to_hub:
+        trainer._push_from_checkpoint(str(run_dir / name))
+    if trainer.args.should_save:
+        rotate_checkpoints(
+            output_dir=str(run_dir),
+            save_total_limit=trainer.args.save_total_limit,
+            best_model_checkpoint=trainer.state.best_model_checkpoint,
+            use_mtime=True,
+        )
+
+
+def _folder_of(trainer: Any) -> str | None:
+    writing = _WRITING.get()
+    return writing[1] if writing is not None and writing[0] is trainer else None
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    """Whether writing failed: OSError from Python, and the errors into which torch and safetensors turn it."""
+    return isinstance(error, OSError) or any(
+        sign in str(error) for sign in ("PytorchStreamWriter", "inline_container", "I/O error")
+    )
+
+
+def _not_saved(error: BaseException, run_dir: Path, name: str) -> CheckpointNotSaved:
+    last = _last_one(run_dir)
+    return CheckpointNotSaved(
+        compose(
+            f"{name} could not be saved",
+            target=str(run_dir / name),
+            found=f"{type(error).__name__}: {str(error).splitlines()[0]}; "
+            f"{shutil.disk_usage(run_dir).free / 2**30:.2f} GiB are free there",
+            left=f"what was written of it is removed; {last or 'there is no earlier checkpoint'}",
+            run="free space, or save less (save_total_limit=1, save_only_model=True), then "
+            "trainer.train(resume_from_checkpoint=True)",
+        )
+    )
+
+
+def _last_one(run_dir: Path) -> str | None:
+    from transformers import trainer_utils
+
+    last_checkpoint: Any = trainer_utils.get_last_checkpoint
+    last = last_checkpoint(str(run_dir))
+    return None if last is None else f"{last} is complete"
+
+
+def _refuse_if_damaged(folder: Path) -> None:
+    verdict = inspection.inspect(folder)
+    if verdict.problems:
+        has_manifest = (folder / manifest.NAME).is_file()
+        raise CheckpointDamaged(
+            compose(
+                "this checkpoint cannot be used",
+                target=str(folder),
+                expected="the files as they were saved" if has_manifest else "complete files",
+                found="; ".join(verdict.problems),
+                left="nothing was loaded",
+                run="resume_from_checkpoint=True takes the newest complete one"
+                + (f". If you changed it yourself, delete its {manifest.NAME}" if has_manifest else ""),
+            )
+        )
+    if verdict.lacks:
+        log.warning("patcher: %s has no %s: these start anew", folder, ", ".join(verdict.lacks))
