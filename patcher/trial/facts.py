@@ -49,8 +49,12 @@ class Watched:
 
         counts = self._device.operator_counts()
         usage = self._meter.usage()
+        memory = dataclasses.asdict(self._device.memory())
+        # A script may let the device's own peaks start again; the meter's go on.
+        memory["peak"] = max(memory["peak"], usage.peak_bytes)
+        memory["peak_driver"] = max(memory["peak_driver"], usage.reserved_bytes)
         return {
-            "memory": dataclasses.asdict(self._device.memory()),
+            "memory": memory,
             "recommended": self._mac.recommended_max_bytes,
             "operators": sum(counts.values()),
             "sightings": [dataclasses.asdict(sighting) for sighting in self._places.sightings()],

@@ -97,7 +97,7 @@ def _cards(trial: Trial) -> str:
         (f"{trial.facts['operators']:,}", "operator calls on the device"),
     ]
     if trial.speed() is not None:
-        cards.insert(1, (trial.speed_in_short(), f"expected on a {trial.mac.name}"))
+        cards.insert(1, (trial.speed_in_short(), f"expected on an {trial.mac.name}"))
     return (
         '<div class="cards">'
         + "".join(f"<div><b>{escape(value)}</b>{escape(label)}</div>" for value, label in cards)
@@ -132,6 +132,7 @@ def _usage_table(trial: Trial, key: str, title: str, label: str) -> str:
     found: dict[str, dict[str, Any]] = (trial.facts.get("usage") or {}).get(key, {})
     if not found:
         return ""
+    seconds: dict[str, float] = (trial.facts.get("estimate") or {}).get(key, {})
     rows = [
         (
             f"<code>{escape(name or 'outside of modules')}</code>",
@@ -139,11 +140,19 @@ def _usage_table(trial: Trial, key: str, title: str, label: str) -> str:
             size(counts["bytes_read"]),
             size(counts["bytes_written"]),
             _amount(counts["flops"]),
+            _time(seconds.get(name)),
         )
         for name, counts in list(found.items())[:MOST_ROWS]
     ]
     more = f'<p class="dim">and {len(found) - MOST_ROWS} more, in the JSON</p>' if len(found) > MOST_ROWS else ""
-    return f"<h2>{title}</h2>{_table((label, 'kernels', 'read', 'written', 'FLOP'), rows, 1)}{more}"
+    return f"<h2>{title}</h2>{_table((label, 'kernels', 'read', 'written', 'FLOP', 'GPU time'), rows, 1)}{more}"
+
+
+def _time(seconds: float | None) -> str:
+    """What is expected on the Mac, for the whole run."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def _amount(count: float) -> str:

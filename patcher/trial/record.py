@@ -41,7 +41,6 @@ class Recorder:
         self._device: facts.Watched | None = None
         self._ending: dict[str, Any] = {}
         self._steps = 0
-        self._peak = 0
         self._samples = facts.Samples()
 
     def begin(self) -> None:
@@ -87,7 +86,6 @@ class Recorder:
         }
         if self._device is not None:
             account.update(self._device.account())
-            self._peak = account["memory"]["peak"] = max(self._peak, account["memory"]["peak"])
             self._samples.add(account["seconds"], account["memory"]["current"])
             account["samples"] = self._samples.points
         return account
