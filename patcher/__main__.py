@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -50,6 +51,29 @@ def run(
         _patch(strict=strict, verbose=verbose or None)
         sys.excepthook = _EXCEPTHOOK
         (run_module if module else run_path)(target, arguments or [])
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def simulate(
+    target: Annotated[str, typer.Argument(metavar="SCRIPT", help="A script, folder or zip file; - is standard input.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS", help="Passed to it untouched.")] = None,
+    module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
+    mac: Annotated[str | None, typer.Option(metavar="MAC", help="The Mac, such as 'M1 8GB' or 'M3 Max 36GB'.")] = None,
+    patch: Annotated[bool, typer.Option(help="Patch as `run` does, or try the script on the bare Mac.")] = True,
+    faults: Annotated[str, typer.Option(metavar="A,B", help="Bugs of PyTorch's mps backend to be simulated.")] = "",
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as an HTML page.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything as JSON.")] = None,
+    strict: Annotated[bool, typer.Option(help="Stop when a change that training needs cannot be made.")] = True,
+) -> None:
+    """Runs SCRIPT as if on a Mac, on Linux, and ends with a verdict. The exit code is the script's."""
+    from patcher.trial.command import Order, carry_out
+
+    order = Order(target, tuple(arguments or ()), module, mac, patch, faults, report, json, strict, _EXCEPTHOOK)
+    try:
+        code = carry_out(order)
+    except PatcherError as error:
+        _wrong_use(error)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from patcher.changes import catalogue
 from patcher.model import EnvDefault
 from patcher.simulator.faults import FAULTS
@@ -12,9 +14,10 @@ from patcher.simulator.faults import FAULTS
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_test_that_the_design_names_exists() -> None:
-    """A rule of docs/design.md names the tests that show it."""
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "design.md").read_text()))
+@pytest.mark.parametrize("page", ["design.md", "simulated-mac.md"])
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    """A rule of docs/design.md, or a claim of docs/simulated-mac.md, names the tests that show it."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / page).read_text()))
     sources = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
     assert len(named) > 10
     assert named <= set(re.findall(r"def (test_\w+)\(", sources))

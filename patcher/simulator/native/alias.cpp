@@ -3,6 +3,7 @@
 #include "fork.h"
 #include "rules.h"
 #include "simulator.h"
+#include "witness.h"
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
@@ -47,6 +48,7 @@ bool is_mps(const at::Tensor& tensor) {
 void check_dtype(c10::ScalarType dtype) {
   if (dtype == c10::ScalarType::Double || dtype == c10::ScalarType::ComplexDouble) {
     rules::count_float64();
+    witness::tell("float64", c10::toString(dtype));
   }
   TORCH_CHECK_TYPE(
       dtype != c10::ScalarType::Double,

@@ -5,6 +5,7 @@
 #include "meter.h"
 #include "rules.h"
 #include "simulator.h"
+#include "witness.h"
 
 #include <ATen/ops/ones.h>
 #include <pybind11/pybind11.h>
@@ -55,4 +56,5 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("drain_backward", &drain_backward);
   simulator::meter::bind(module);
   simulator::rules::bind(module);
+  simulator::witness::bind(module);
 }

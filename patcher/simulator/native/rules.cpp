@@ -1,5 +1,6 @@
 // What a Mac's mps device refuses, and what it sends to the CPU.
 #include "rules.h"
+#include "witness.h"
 
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
@@ -154,6 +155,7 @@ std::string filled(std::string text, const std::vector<std::pair<std::string, st
 [[noreturn]] void refuse(
     const Rule& rule, const c10::OperatorHandle& op, const at::Tensor& tensor, size_t position, uint64_t dtypes) {
   count(state().refused, rule.name);
+  witness::tell("refused", rule.name);
   std::ostringstream sizes, all;
   sizes << tensor.sizes();
   const char* comma = "";
@@ -289,6 +291,7 @@ std::unique_ptr<const Verdict> verdict(const c10::OperatorHandle& op) {
 void throw_missing(const c10::OperatorHandle& op) {
   const std::string name = full_name(op);
   count(state().missing, name);
+  witness::tell("missing", name);
   TORCH_CHECK_NOT_IMPLEMENTED(
       false,
       "The operator '", name, "' is not currently implemented for the MPS device. If you want this op to be considered"
@@ -308,6 +311,7 @@ void check(const Verdict& verdict, const c10::OperatorHandle& op, const c10::Sta
     }
     const std::string name = full_name(op);
     count(state().fell_back, name);
+    witness::tell("fell_back", name);
     warn_once(name);
     return;
   }
@@ -375,6 +379,7 @@ void count_float64() {
 
 void count_refused(const std::string& rule) {
   count(state().refused, rule);
+  witness::tell("refused", rule);
 }
 
 void reset() {
