@@ -2,8 +2,9 @@
 
 Source: torch 2.13.0, ``torch/testing/_internal/common_methods_invocations.py`` (the operators, their sample inputs and
 decorators), ``common_mps.py`` (what is expected to fail on mps) and, for how the two are used, ``test/test_mps.py`` of
-PyTorch's repository, class TestConsistency: ``test_output_match`` runs every supported dtype out of ``get_all_dtypes()``,
-``test_output_grad_match`` float32 and float16, and the lists of the first hold for the second as well.
+PyTorch's repository, class TestConsistency: ``test_output_match`` runs every supported dtype out of
+``get_all_dtypes()``, ``test_output_grad_match`` float32 and float16, and the lists of the first hold for the second as
+well.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def _answer_macos(version: tuple[int, int]) -> None:
 
 
 def _locals_of(modifier: Any, operators: list[Any]) -> dict[str, Any]:
-    """Calls a modifier, which adds its lists to the operators' decorators, and returns the lists: its local variables."""
+    """Calls a modifier, which adds its lists to the operators' decorators; returns the lists, its local variables."""
     found: dict[str, Any] = {}
 
     def watch(frame: types.FrameType, event: str, _: object) -> None:

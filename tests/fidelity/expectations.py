@@ -41,12 +41,7 @@ class _Probe(unittest.TestCase):
 def expectation(database: Database, case: Case) -> Expectation:
     """Applies the decorators to a test that passes, and looks at what becomes of it."""
 
-    def test(*_: Any, **__: Any) -> None:
-        return None
-
-    decorated: Any = test
-    for decorator in database.decorators(case):
-        decorated = decorator(decorated)
+    decorated = _decorated(database, case)
     if getattr(decorated, "__unittest_skip__", False):
         return Expectation(SKIPPED, _list_naming(database, case))
     if getattr(decorated, "__unittest_expecting_failure__", False):
@@ -58,6 +53,23 @@ def expectation(database: Database, case: Case) -> Expectation:
     except AssertionError:  # expectedFailure("mps"): it wants a failure, and the test passed
         return Expectation(FAILS, "decorator")
     return Expectation(PASSES)
+
+
+def tolerance(database: Database, case: Case) -> tuple[float, float]:
+    """Absolute and relative: what torch allows its test of the case beyond `torch.testing.assert_close`'s defaults."""
+    overrides = getattr(_decorated(database, case), "tolerance_overrides", {})
+    found = overrides.get(getattr(torch, case.dtype), (0.0, 0.0))
+    return float(found[0]), float(found[1])
+
+
+def _decorated(database: Database, case: Case) -> Any:
+    def test(*_: Any, **__: Any) -> None:
+        return None
+
+    decorated: Any = test
+    for decorator in database.decorators(case):
+        decorated = decorator(decorated)
+    return decorated
 
 
 def _list_naming(database: Database, case: Case) -> str:

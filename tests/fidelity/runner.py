@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.fidelity.database import Case
@@ -42,75 +43,39 @@ class _Gone(Exception):
     """The worker has ended or does not answer."""
 
 
-class _Worker:
-    def __init__(self) -> None:
-        self._answers, theirs = os.pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fidelity.worker", str(theirs)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[theirs],
-            text=True,
-        )
-        os.close(theirs)
-        self._buffer = b""
-        self.cases = [Case(*fields) for fields in self.answer()["cases"]]
+class Runner:
+    """Runs cases, one after the other, in a worker process that is replaced when it crashes or hangs.
 
-    def ask(self, case: Case, limit: int | None) -> None:
-        assert self._process.stdin is not None
-        request = {"case": [case.op, case.dtype, case.direction], "limit": limit}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-
-    def answer(self, seconds: float = SECONDS) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
-        while b"\n" not in self._buffer:
-            ready, _, _ = select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise _Gone(f"no result after {seconds:.0f} s")
-            chunk = os.read(self._answers, 1 << 20)
-            if not chunk:
-                raise _Gone(f"the process ended with code {self._process.wait()}")
-            self._buffer += chunk
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        os.close(self._answers)
-
-
-def all_cases() -> list[Case]:
-    """Every case of the installed torch."""
-    worker = _Worker()
-    try:
-        return worker.cases
-    finally:
-        worker.close()
-
-
-def run(cases: Iterable[Case], limit: int | None) -> Iterator[Result]:
-    """Runs cases one after the other.
-
-    Args:
-        limit: the most sample inputs of a case; None for all.
+    Attributes:
+        cases: every case of the installed torch.
     """
-    worker = _Worker()
-    try:
+
+    def __init__(self) -> None:
+        self._start()
+        self.cases = [Case(*fields) for fields in self._answer()["cases"]]
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def run(self, cases: Iterable[Case], limit: int | None = None) -> Iterator[Result]:
+        """Runs cases.
+
+        Args:
+            limit: the most sample inputs of a case; None for all.
+        """
         for case in cases:
             began, expected = time.monotonic(), {"expected": "", "source": ""}
             try:
-                worker.ask(case, limit)
-                expected = worker.answer()
-                seen = worker.answer()
+                self._ask(case, limit)
+                expected = self._answer()
+                seen = self._answer()
             except (_Gone, BrokenPipeError) as gone:
-                worker.close()
-                worker = _Worker()
+                self._stop()
+                self._start()
+                self._answer()
                 seen = {"outcome": CRASHED, "samples": 0, "error": str(gone)}
             yield Result(
                 op=case.op,
@@ -123,5 +88,44 @@ def run(cases: Iterable[Case], limit: int | None) -> Iterator[Result]:
                 error=seen["error"],
                 seconds=round(time.monotonic() - began, 3),
             )
-    finally:
-        worker.close()
+
+    def _start(self) -> None:
+        self._answers, theirs = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fidelity.worker", str(theirs)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[theirs],
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        os.close(theirs)
+        self._buffer = b""
+
+    def _stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        os.close(self._answers)
+
+    def _ask(self, case: Case, limit: int | None) -> None:
+        assert self._process.stdin is not None
+        request = {"case": [case.op, case.dtype, case.direction], "limit": limit}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> dict[str, Any]:
+        deadline = time.monotonic() + SECONDS
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise _Gone(f"no result after {SECONDS} s")
+            chunk = os.read(self._answers, 1 << 20)
+            if not chunk:
+                raise _Gone(f"the process ended with code {self._process.wait()}")
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        found: dict[str, Any] = json.loads(line)
+        return found

@@ -45,7 +45,7 @@ const std::unordered_map<std::string, uint64_t>& table() {
          "special_shifted_chebyshev_polynomial_t", "special_shifted_chebyshev_polynomial_u",
          "special_shifted_chebyshev_polynomial_v", "special_shifted_chebyshev_polynomial_w",
          "special_spherical_bessel_j0", "special_zeta"});
-    add(kHalf, {"polar"});
+    add(kHalf | bit(c10::ScalarType::ComplexHalf), {"polar"});
     add(kBool,
         {"avg_pool3d", "bernoulli", "bernoulli_", "ceil", "ceil_", "dot", "floor", "floor_", "floor_divide",
          "floor_divide_", "fmod", "fmod_", "max_pool2d_with_indices_backward", "pow", "pow_", "reflection_pad1d",
@@ -132,8 +132,8 @@ class Copies {
         return pair.wide;
       }
     }
-    dtype_ = tensor.scalar_type();
-    pairs_.push_back({tensor, tensor.to(kWide), written});
+    dtype_ = c10::toRealValueType(tensor.scalar_type());
+    pairs_.push_back({tensor, tensor.to(tensor.is_complex() ? c10::toComplexType(kWide) : kWide), written});
     return pairs_.back().wide;
   }
 
