@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from patcher.simulator import build
 from tests.fidelity.database import Case
 from tests.fidelity.measure import CRASHED
 
@@ -51,8 +54,13 @@ class Runner:
     """
 
     def __init__(self) -> None:
+        build.library(torch)  # which may take minutes, the first time
         self._start()
-        self.cases = [Case(*fields) for fields in self._answer()["cases"]]
+        try:
+            self.cases = [Case(*fields) for fields in self._answer()["cases"]]
+        except _Gone:
+            self._stop()
+            raise
 
     def __enter__(self) -> Runner:
         return self
