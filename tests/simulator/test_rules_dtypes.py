@@ -49,12 +49,6 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "MPS device does not support linear for non-float weights",
         lambda: F.linear(ones(1, 2), ones(1, 2, dtype=torch.int8)),
     ),
-    "max_pool1d of integers": (
-        "max-pool-dtype",
-        RuntimeError,
-        "max_pool2d_with_indices is not supported for Long on MPS",
-        lambda: F.max_pool1d(ones(1, 1, 4, dtype=I64), 2),
-    ),
     "max_pool2d of booleans": (
         "max-pool2d-dtype",
         RuntimeError,
@@ -187,7 +181,9 @@ ALLOWED: dict[str, Callable[[], Tensor]] = {
         torch.tensor([0.5, 2.0]).to(torch.float8_e4m3fn).to("mps").clone().view(torch.uint8)
     ),
     "integer matmul": lambda: ones(2, 2, dtype=I64) @ ones(2, 2, dtype=I64),
-    "max_pool2d of integers": lambda: F.max_pool2d(torch.arange(16, device="mps").view(1, 1, 4, 4), 2),
+    "max_pool2d of integers": lambda: F.max_pool2d(
+        torch.arange(16, device="mps").view(1, 1, 4, 4), 2, return_indices=True
+    ),
     "complex arithmetic": lambda: ones(2, dtype=C64) * 1j + 1,
     "complex addmm with a real factor": lambda: torch.addmm(identity(C64), identity(C64), identity(C64), alpha=2),
     "mixed dtypes promote": lambda: ones(2).half() * ones(2) + ones(2, dtype=I64),
