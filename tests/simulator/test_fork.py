@@ -53,20 +53,17 @@ def test_using_mps_in_a_forked_child_is_refused() -> None:
 
 
 def test_a_forked_child_that_leaves_mps_alone_is_unharmed() -> None:
-    """CPU work, seeds, gradients and releasing inherited tensors work in the child; the parent does not notice."""
+    """CPU work, seeds and releasing inherited tensors work in the child; the parent does not notice."""
     inherited = [X.to("mps")]
 
     def work() -> tuple[object, ...]:
         torch.manual_seed(0)
-        weight = torch.ones(2, requires_grad=True)
-        (weight * 3).sum().backward()
-        assert weight.grad is not None
         shape = tuple(inherited[0][1:].shape)
         inherited.clear()
-        return torch.mps._is_in_bad_fork(), weight.grad.tolist(), shape, torch.rand(1).item()
+        return torch.mps._is_in_bad_fork(), (X * 3).tolist(), shape, torch.rand(1).item()
 
     torch.manual_seed(0)
-    assert in_forked_child(work) == str((True, [3.0, 3.0], (2,), torch.rand(1).item()))
+    assert in_forked_child(work) == str((True, [0.0, 3.0, 6.0], (2,), torch.rand(1).item()))
     assert not torch.mps._is_in_bad_fork()
     assert (inherited[0] + 1).tolist() == [1.0, 2.0, 3.0]
 

@@ -2,6 +2,7 @@
 //
 // A storage's bytes are a block of the host's allocator, often one that a CPU kernel has allocated, and go back to it
 // when the storage is released: the account is of a Mac's memory, not of the host's.
+#include "fork.h"
 #include "heaps.h"
 #include "meter.h"
 #include "simulator.h"
@@ -44,6 +45,7 @@ struct Block {
 };
 
 Buffer* enter(size_t nbytes) {
+  check_fork();
   auto& book = account();
   const std::lock_guard<std::mutex> lock(book.mutex);
   TORCH_CHECK(book.refusal.empty(), book.refusal);
@@ -64,6 +66,9 @@ Buffer* enter(size_t nbytes) {
 }
 
 void leave(Buffer* buffer, size_t nbytes) {
+  if (in_forked_child) {
+    return;  // a thread that the child has not got may hold the lock
+  }
   auto& book = account();
   const std::lock_guard<std::mutex> lock(book.mutex);
   book.heaps.free(buffer);

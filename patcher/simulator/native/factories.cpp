@@ -5,8 +5,10 @@
 #include "rules.h"
 #include "simulator.h"
 
+#include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/native/Resize.h>
+#include <ATen/native/TensorFactories.h>
 #include <ATen/ops/_local_scalar_dense.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
@@ -36,6 +38,15 @@ void check_device(std::optional<c10::Device> device) {
       !device.has_value() || device->index() <= 0, "there is one mps device, got ", device.value_or(simulator::device()));
 }
 
+// torch.use_deterministic_algorithms() fills new memory with NaN, on a Mac as well.
+Tensor filled_if_deterministic(Tensor tensor) {
+  const auto& context = at::globalContext();
+  if (C10_UNLIKELY(context.deterministicAlgorithms() && context.deterministicFillUninitializedMemory())) {
+    at::native::fill_empty_deterministic_(tensor);
+  }
+  return tensor;
+}
+
 Tensor empty(
     IntArrayRef size,
     std::optional<c10::ScalarType> dtype,
@@ -45,8 +56,8 @@ Tensor empty(
     std::optional<c10::MemoryFormat> format) {
   check_device(device);
   check_rank(static_cast<int64_t>(size.size()));
-  return at::detail::empty_generic(
-      size, &allocator(), c10::DispatchKeySet(c10::DispatchKey::MPS), checked_dtype(dtype), format);
+  return filled_if_deterministic(at::detail::empty_generic(
+      size, &allocator(), c10::DispatchKeySet(c10::DispatchKey::MPS), checked_dtype(dtype), format));
 }
 
 Tensor empty_strided(
@@ -57,8 +68,8 @@ Tensor empty_strided(
     std::optional<c10::Device> device,
     std::optional<bool>) {
   check_device(device);
-  return at::detail::empty_strided_generic(
-      size, stride, &allocator(), c10::DispatchKeySet(c10::DispatchKey::MPS), checked_dtype(dtype));
+  return filled_if_deterministic(at::detail::empty_strided_generic(
+      size, stride, &allocator(), c10::DispatchKeySet(c10::DispatchKey::MPS), checked_dtype(dtype)));
 }
 
 // A tensor of zeros that torch's autograd makes without memory.
@@ -110,7 +121,7 @@ const Tensor& resize_(const Tensor& self, IntArrayRef size, std::optional<c10::M
 
 Tensor& set_storage(Tensor& self, c10::Storage source, int64_t offset, IntArrayRef size, IntArrayRef stride) {
   TORCH_CHECK(
-      source.device().type() == kType,
+      source.device().type() == kType && self.device().type() == kType,
       "Attempted to set the storage of a tensor on device \"", self.device(), "\" to a storage on different device \"",
       source.device(), "\".  This is no longer allowed; the devices must match.");
   TORCH_CHECK(offset >= 0, "Tensor: invalid storage offset ", offset);

@@ -3,6 +3,7 @@
 #include "meter.h"
 #include "rules.h"
 #include "simulator.h"
+#include "sparse.h"
 #include "widen.h"
 
 #include <ATen/core/op_registration/adaption.h>
@@ -54,7 +55,8 @@ std::unique_ptr<Operator> describe(const c10::OperatorHandle& op) {
   }
   result->has_cpu_kernel = op.hasKernelForDispatchKey(c10::DispatchKey::CPU) ||
       op.hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutograd) ||
-      op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
+      op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) ||
+      op.hasKernelForDispatchKey(c10::DispatchKey::SparseCPU);
   result->rules = rules::verdict(op);
   result->lacking_on_cpu = lacking_on_cpu(op);
   for (size_t i = 0; i < schema.arguments().size(); ++i) {
@@ -86,7 +88,7 @@ Operator& lookup(const c10::OperatorHandle& op) {
 // Moves the arguments on a stack to the CPU.
 class Arguments {
  public:
-  Arguments(const c10::OperatorHandle& op, const Operator& description, Aliases& aliases)
+  Arguments(const c10::OperatorHandle& op, const Operator& description, SparseAliases& aliases)
       : op_(op), description_(description), aliases_(aliases) {}
 
   void move(c10::IValue& value, size_t position) {
@@ -144,10 +146,10 @@ class Arguments {
 
   const c10::OperatorHandle& op_;
   const Operator& description_;
-  Aliases& aliases_;
+  SparseAliases& aliases_;
 };
 
-void results_to_mps(c10::IValue& value, Aliases& aliases) {
+void results_to_mps(c10::IValue& value, SparseAliases& aliases) {
   if (value.isTensor()) {
     value = aliases.to_mps(std::move(value).toTensor());
   } else if (value.isTensorList()) {
@@ -164,9 +166,13 @@ void results_to_mps(c10::IValue& value, Aliases& aliases) {
 }  // namespace
 
 void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
+  run_on_cpu(op, stack, c10::DispatchKey::CPU);
+}
+
+void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchKey key) {
   Operator& description = lookup(op);
   description.count.fetch_add(1, std::memory_order_relaxed);
-  if (description.rules != nullptr) {
+  if (description.rules != nullptr && key == c10::DispatchKey::CPU) {
     rules::check(*description.rules, op, *stack);
   }
   if (!description.has_cpu_kernel) {
@@ -178,7 +184,8 @@ void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
     metered.emplace(op, *stack, description.rules != nullptr && (description.rules->missing || description.rules->on_cpu));
   }
   Aliases aliases;
-  Arguments arguments(op, description, aliases);
+  SparseAliases sparse(aliases);
+  Arguments arguments(op, description, sparse);
   const size_t count = op.schema().arguments().size();
   const size_t first = stack->size() - count;
   for (size_t i = 0; i < count; ++i) {
@@ -188,14 +195,19 @@ void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
   {
     // Autocast for the CPU is none of this tensor's business.
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    run_on_cpu(op, description.lacking_on_cpu, stack);
+    if (key == c10::DispatchKey::CPU) {
+      run_cpu_kernel(op, description.lacking_on_cpu, stack);
+    } else {
+      op.redispatchBoxed(c10::DispatchKeySet(key), stack);
+    }
   }
   if (spoil) {
     spoil(stack);
   }
   aliases.write_back();
+  sparse.write_back();
   for (size_t i = stack->size() - op.schema().returns().size(); i < stack->size(); ++i) {
-    results_to_mps((*stack)[i], aliases);
+    results_to_mps((*stack)[i], sparse);
   }
   if (metered.has_value()) {
     metered->finish(op, *stack);

@@ -10,34 +10,35 @@ class GeneratorImpl final : public c10::GeneratorImpl {
  public:
   explicit GeneratorImpl(at::Generator state)
       : c10::GeneratorImpl(simulator::device(), c10::DispatchKeySet(c10::DispatchKey::MPS)),
-        state_(std::move(state)),
-        seed_(state_.current_seed()) {}
+        state_(std::move(state)) {}
 
   void set_current_seed(uint64_t seed) override {
-    seed_ = seed;
     offset_ = 0;
     state_.set_current_seed(seed);
   }
-  // The Mac's generator is a Philox, which counts; the CPU's is a Mersenne Twister, which does not. An offset selects
-  // another sequence of the same seed.
+  // The Mac's generator is a Philox, which counts what it has drawn; the CPU's is a Mersenne Twister, which does not.
+  // An offset skips numbers, but is not what another generator would have drawn by then.
   void set_offset(uint64_t offset) override {
+    constexpr uint64_t kMost = 1000003;
+    set_current_seed(current_seed());
+    auto* cpu = static_cast<at::CPUGeneratorImpl*>(state_.unsafeGetGeneratorImpl());
+    for (uint64_t i = 0; i < offset % kMost; ++i) {
+      cpu->random();
+    }
     offset_ = offset;
-    state_.set_current_seed(seed_ + offset * 0x9E3779B97F4A7C15);
   }
   uint64_t get_offset() const override {
     return offset_;
   }
   uint64_t current_seed() const override {
-    return seed_;
+    return state_.current_seed();
   }
   uint64_t seed() override {
     set_current_seed(c10::detail::getNonDeterministicRandom());
-    return seed_;
+    return current_seed();
   }
   void set_state(const c10::TensorImpl& state) override {
     state_.unsafeGetGeneratorImpl()->set_state(state);
-    seed_ = state_.current_seed();
-    offset_ = 0;
   }
   c10::intrusive_ptr<c10::TensorImpl> get_state() const override {
     return state_.unsafeGetGeneratorImpl()->get_state();
@@ -49,12 +50,10 @@ class GeneratorImpl final : public c10::GeneratorImpl {
  private:
   GeneratorImpl* clone_impl() const override {
     auto* copy = new GeneratorImpl(state_.clone());
-    copy->seed_ = seed_;
     copy->offset_ = offset_;
     return copy;
   }
   at::Generator state_;
-  uint64_t seed_;
   uint64_t offset_ = 0;
 };
 

@@ -5,6 +5,7 @@
 #include "meter.h"
 #include "rules.h"
 #include "simulator.h"
+#include "sparse.h"
 #include "witness.h"
 
 #include <ATen/ops/ones.h>
@@ -51,6 +52,7 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("operator_counts", &operator_counts);
   module.def("reset_operator_counts", &simulator::reset_operator_counts);
   module.def("host_alias", &host_alias);
+  module.def("register_sparse", &simulator::register_sparse, py::arg("names"));
   module.def("fault_names", &simulator::fault_names);
   module.def("set_faults", &simulator::set_faults, py::arg("faults"));
   module.def("drain_backward", &drain_backward);

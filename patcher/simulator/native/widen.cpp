@@ -166,7 +166,7 @@ uint64_t lacking_on_cpu(const c10::OperatorHandle& op) {
   return found == table().end() ? 0 : found->second;
 }
 
-void run_on_cpu(const c10::OperatorHandle& op, uint64_t lacking, c10::Stack* stack) {
+void run_cpu_kernel(const c10::OperatorHandle& op, uint64_t lacking, c10::Stack* stack) {
   const size_t first = stack->size() - op.schema().arguments().size();
   uint64_t dtypes = 0;
   if (lacking != 0) {

@@ -13,6 +13,6 @@ uint64_t lacking_on_cpu(const c10::OperatorHandle& op);
 
 // Runs torch's CPU kernel on the CPU tensors on the stack. Where it refuses them, and one is of a `lacking` dtype, it
 // runs on float32 copies, and the results are rounded to that dtype.
-void run_on_cpu(const c10::OperatorHandle& op, uint64_t lacking, c10::Stack* stack);
+void run_cpu_kernel(const c10::OperatorHandle& op, uint64_t lacking, c10::Stack* stack);
 
 }  // namespace simulator

@@ -58,7 +58,9 @@ def load(native: ModuleType, torch: ModuleType) -> None:
     """Hands the rules of the installed torch to the device, before its first operator."""
     table = tables.for_torch(torch.__version__)
     with presence.native_functions().open(encoding="utf-8") as lines:
-        present = {f"aten::{name}" for name in presence.with_kernel(lines)}
+        listed = lines.readlines()
+    present = {f"aten::{name}" for name in presence.with_kernel(listed)}
+    native.register_sparse(sorted(presence.with_kernel(listed, "SparseMPS")))
     native.load_rules(
         present=sorted((present | set(table.present)) - set(table.absent)),
         on_cpu=sorted(table.on_cpu),
