@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from patcher.changes import catalogue
-from patcher.ledger import key_of
+from patcher.ledger import key_of, load
 from patcher.model import Kernel
 from patcher.ops.split_sum import split_sum
 from patcher.simulator.faults import FAULTS
@@ -94,6 +95,16 @@ def test_every_fault_has_a_guard_or_a_reason_and_every_guard_a_test(outcomes: di
     assert outcomes.keys() == {f"{fault}, {guard}" for fault, guard in SHOWN}
     assert WRAPPED.keys() <= {guard for _, guard in SHOWN}
     assert all(fault.reason for fault in FAULTS.values())
+
+
+@pytest.mark.parametrize("kernel", WRAPPED.values(), ids=WRAPPED.keys())
+def test_a_wrapped_kernel_takes_what_its_operator_takes(kernel: Kernel) -> None:
+    """The dispatch keys, then the arguments of the installed torch's schema, by the same names, out by keyword only."""
+    keys, *found = inspect.signature(load(kernel.replacement)).parameters.values()
+    schema = torch._C._get_schema(*kernel.op.partition(".")[::2])
+    assert keys.name == "keys"
+    assert [(p.name, p.kind is p.KEYWORD_ONLY) for p in found] == [(a.name, a.kwarg_only) for a in schema.arguments]
+    assert [p.default is p.empty for p in found] == [not a.has_default_value() for a in schema.arguments]
 
 
 CASES = {
