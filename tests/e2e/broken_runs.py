@@ -16,12 +16,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import TrainerCallback
 
 from patcher.checkpoints import inspection
@@ -193,6 +195,43 @@ def poison(model: Any) -> None:
         model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
 
 
+class Hub:
+    """Takes uploads and remembers what was there to be read."""
+
+    def __init__(self) -> None:
+        self.uploads: list[tuple[str, bool]] = []
+
+    def upload_folder(self, *, folder_path: str, **_: Any) -> Future[None]:
+        folder = Path(folder_path)
+        self.uploads.append((folder.name, (folder / "checkpoint_manifest.json").exists()))
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+
+def best_and_uploaded(out: Path, report: Any) -> None:
+    """The best checkpoint is that of step 2: the loss grows from there on. Each checkpoint is uploaded."""
+    hub = Hub()
+    transformers.trainer.hf_api = lambda: hub
+    options = {
+        "load_best_model_at_end": True,
+        "eval_strategy": "steps",
+        "eval_steps": SAVE_STEPS,
+        "save_total_limit": 2,
+    }
+    run = trainer(out, **options, hub_strategy="all_checkpoints")
+    run.args.push_to_hub, run.hub_model_id, run.push_in_progress = True, "me/mine", None
+    losses = iter(range(1, 99))
+    evaluate = run.evaluate
+    run.evaluate = lambda *args, **named: {**evaluate(*args, **named), "eval_loss": float(next(losses))}
+    run.train()
+    states = {
+        path.name: json.loads((path / "trainer_state.json").read_text())["best_model_checkpoint"]
+        for path in out.glob("checkpoint-*")
+    }
+    report({"best": run.state.best_model_checkpoint, "states": states, "uploads": hub.uploads, **state_of(out)})
+
+
 def main(folder: Path, out: Path) -> None:
     whole = folder / "whole"
     expected = forks.result(partial(train, whole))
@@ -201,6 +240,7 @@ def main(folder: Path, out: Path) -> None:
         "full": full_disks(folder),
         "damaged": forks.result(partial(damaged, folder, whole)),
         "nan": forks.result(partial(not_a_number, folder)),
+        "best": forks.result(partial(best_and_uploaded, folder / "best")),
     }
     out.write_text(json.dumps(results))
 

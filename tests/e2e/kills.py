@@ -59,7 +59,7 @@ class Watch(TrainerCallback):
             self.report(INTERPOSER.operations())
 
 
-def trainer(out: Path) -> Trainer:
+def trainer(out: Path, **options: Any) -> Trainer:
     """Two layers with dropout under gradient checkpointing; each epoch has another order; one checkpoint is kept."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -72,21 +72,22 @@ def trainer(out: Path) -> Trainer:
         attention_dropout=0.2,
     )
     rows = [[(row * 5 + column * column) % 32 for column in range(8)] for row in range(10)]
-    args = TrainingArguments(
-        str(out),
-        max_steps=STEPS,
-        per_device_train_batch_size=2,
-        gradient_checkpointing=True,
-        learning_rate=1e-2,
-        lr_scheduler_type="cosine",
-        logging_steps=1,
-        save_steps=SAVE_STEPS,
-        save_total_limit=1,
-        seed=1,
-        report_to="none",
-        disable_tqdm=True,
-    )
-    return Trainer(LlamaForCausalLM(config), args, train_dataset=[{"input_ids": row, "labels": row} for row in rows])
+    settings: dict[str, Any] = {
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 2,
+        "gradient_checkpointing": True,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "cosine",
+        "logging_steps": 1,
+        "save_steps": SAVE_STEPS,
+        "save_total_limit": 1,
+        "seed": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    args = TrainingArguments(str(out), **{**settings, **options})
+    data: Any = [{"input_ids": row, "labels": row} for row in rows]
+    return Trainer(LlamaForCausalLM(config), args, train_dataset=data, eval_dataset=data[:2])
 
 
 def digest(run: Trainer) -> dict[str, Any]:

@@ -88,3 +88,14 @@ def test_a_loss_that_is_no_number_stops_where_asked(result: dict[str, Any]) -> N
     assert nan["off"] == {"error": ["none", ""], "steps": 9}
     assert nan["upstream"]["error"][0] == "ValueError" and nan["upstream"]["steps"] == 3
     assert nan["fine"]["digest"] == result["expected"], "watching changes nothing"
+
+
+def test_the_best_checkpoint_and_uploads(result: dict[str, Any]) -> None:
+    """The best one is kept and recorded under its final place, in its own state too; uploads read complete folders."""
+    found = result["best"]
+    best = found["best"]
+    assert best.endswith("best/checkpoint-2")
+    assert found["states"] == {"checkpoint-2": best, "checkpoint-9": best}
+    assert set(found["complete"]) == {"checkpoint-2", "checkpoint-9"}
+    checkpoints = [(name, there) for name, there in found["uploads"] if name.startswith("checkpoint-")]
+    assert checkpoints == [(f"checkpoint-{step}", True) for step in (2, 4, 6, 8, 9)]
