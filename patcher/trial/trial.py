@@ -89,7 +89,10 @@ class Trial:
     def speed_in_short(self) -> str:
         """The same for people, in whichever unit gives the larger number."""
         speed = self.speed() or 0.0
-        return f"{speed:.2g} steps/s" if speed >= 1 else f"{1 / speed:.2g} s/step" if speed else "unknown"
+        if speed == 0:
+            return "unknown"
+        number, unit = (speed, "steps/s") if speed >= 1 else (1 / speed, "s/step")
+        return f"{float(f'{number:.2g}'):g} {unit}"
 
     def assumptions(self) -> list[str]:
         """What the expected speed rests on, its error among it."""
