@@ -3,6 +3,7 @@
 # make check   the part that a developer runs all day
 # make lint    ruff and mypy
 # make bench   benchmarks, as ratios within one run
+# make kills   200 kills of a training that is resumed each time: 6 minutes
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -15,7 +16,7 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check lint bench
+.PHONY: venv demo test check lint bench kills
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS)
@@ -47,3 +48,6 @@ lint: venv
 
 bench: venv
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file; done
+
+kills: venv
+	PATCHER_KILLS=200 $(BIN)/python -m pytest tests/e2e/test_kills.py

@@ -2,10 +2,10 @@
 
     python benchmarks/bench_estimate.py [NAME ...]
 
-Each workload is run on the simulated device, at its true width, batch and length; a deep model is run with one layer
-and with two, and the difference is what each further layer costs. Prints a Markdown table: published, estimated, error.
-The estimate is of torch on mps. Where another program was measured (llama.cpp, MLX), the error holds the difference
-between the programs as well.
+Each workload is run on the simulated device at its true width and length. A deep model is run with one layer and with
+two, a large batch with two rows and with three: the difference is what each further layer or row costs. Prints a
+Markdown table: published, estimated, error. The estimate is of torch on mps. Where another program was measured
+(llama.cpp, MLX), the error holds the difference between the programs as well.
 """
 
 from __future__ import annotations
@@ -75,31 +75,50 @@ class Workload:
     published: tuple[Published, ...]
 
 
-# ---- usage of a deep model, from shallow ones ---------------------------------------------------------------------
+# ---- usage of a large model, from small ones ----------------------------------------------------------------------
+
+FEW = (2, 3)
+"""Rows of a batch that are run for larger ones. One row would hide copies that a Mac makes."""
 
 
 def metered(program: Program) -> Usage:
-    """Of the second run: the first one may load and allocate."""
-    program()
     with Meter(modules=False) as meter:
         program()
     return meter.usage()
 
 
 def deep(build: Callable[[int], Program], layers: int) -> Usage:
-    """What the program uses with so many layers, from one and two layers."""
-    one, two = metered(build(1)), metered(build(2))
+    """What the program uses with so many layers, from one and two."""
+    return enlarged(metered(build(1)), metered(build(2)), layers - 1)
+
+
+def deep_and_wide(build: Callable[[int, int], Program], layers: int, batch: int) -> Usage:
+    """The same for so many layers and rows: bytes and FLOPs grow with each of the two in proportion."""
+    one, two = (
+        enlarged(metered(build(count, FEW[0])), metered(build(count, FEW[1])), batch - FEW[0]) for count in (1, 2)
+    )
+    return enlarged(one, two, layers - 1)
+
+
+def enlarged(one: Usage, two: Usage, times: int) -> Usage:
+    """`one`, and so many times what `two` has more."""
     rows = {_key(row): row for row in (*one.rows, *two.rows)}
-    first, second = ({_key(row): row.counts for row in usage.rows} for usage in (one, two))
+    first, second = (_sums(usage) for usage in (one, two))
     grown = []
     for key, row in rows.items():
         base, more = first.get(key, Counts()), second.get(key, Counts())
-        each = more - base
-        total = Counts(*(b + (layers - 1) * e for b, e in zip(_tuple(base), _tuple(each), strict=True)))
-        grown.append(replace(row, counts=total))
+        pairs = zip(_tuple(base), _tuple(more - base), strict=True)
+        grown.append(replace(row, counts=Counts(*(start + times * each for start, each in pairs))))
     total = sum((row.counts for row in grown), Counts())
-    waits = one.synchronizations + (layers - 1) * (two.synchronizations - one.synchronizations)
+    waits = one.synchronizations + times * (two.synchronizations - one.synchronizations)
     return replace(two, **_fields(total), synchronizations=waits, rows=tuple(grown), step_rows=(), steps=())
+
+
+def _sums(usage: Usage) -> dict[tuple[str, str, str], Counts]:
+    sums: dict[tuple[str, str, str], Counts] = {}
+    for row in usage.rows:
+        sums[_key(row)] = sums.get(_key(row), Counts()) + row.counts
+    return sums
 
 
 def _key(row: Row) -> tuple[str, str, str]:
@@ -156,12 +175,12 @@ def decoding(layers: int) -> Program:
     def run() -> None:
         with torch.no_grad():
             model(token, past_key_values=cache, use_cache=True)
-        cache.crop(64)
+        cache.crop(-1)
 
     return run
 
 
-def small_llama(layers: int, autocast: bool) -> Program:
+def small_llama(layers: int, batch: int, autocast: bool) -> Program:
     """MiniMind: 512 wide, 8 heads of 64, 4 of them for keys, norms of queries and keys, 6400 words, tied."""
     config = Qwen3Config(
         vocab_size=6400,
@@ -175,7 +194,7 @@ def small_llama(layers: int, autocast: bool) -> Program:
     )
     model = Qwen3ForCausalLM(config).to("mps")
     optimizer = torch.optim.AdamW(model.parameters())
-    ids = torch.ones(16, 512, device="mps", dtype=torch.int64)
+    ids = torch.ones(batch, 512, device="mps", dtype=torch.int64)
 
     def run() -> None:
         with torch.autocast("mps", torch.bfloat16, enabled=autocast):
@@ -228,11 +247,11 @@ def transformer_lm(layers: int) -> Program:
     return run
 
 
-def bert(layers: int, training: bool) -> Program:
-    """bert-base with 64 rows of 128 tokens."""
+def bert(layers: int, batch: int, training: bool) -> Program:
+    """bert-base with rows of 128 tokens."""
     model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers)).to("mps")
     optimizer = torch.optim.AdamW(model.parameters(), foreach=False)
-    ids, labels = (torch.ones(*shape, device="mps", dtype=torch.int64) for shape in ((64, 128), (64,)))
+    ids, labels = (torch.ones(*shape, device="mps", dtype=torch.int64) for shape in ((batch, 128), (batch,)))
 
     def run() -> None:
         with torch.set_grad_enabled(training):
@@ -331,28 +350,28 @@ WORKLOADS = {
         "MiniMind 26M, training, 16 x 512 tokens, fp32",
         "tokens/s",
         16 * 512,
-        lambda: deep(lambda layers: small_llama(layers, autocast=False), 8),
+        lambda: deep_and_wide(lambda layers, batch: small_llama(layers, batch, autocast=False), 8, 16),
         (Published("M5 Pro 24GB", 11784, "torch", "https://github.com/jingyaogong/minimind/pull/852"),),
     ),
     "minimind-bf16": Workload(
         "the same with autocast to bf16",
         "tokens/s",
         16 * 512,
-        lambda: deep(lambda layers: small_llama(layers, autocast=True), 8),
+        lambda: deep_and_wide(lambda layers, batch: small_llama(layers, batch, autocast=True), 8, 16),
         (Published("M5 Pro 24GB", 15492, "torch", "https://github.com/jingyaogong/minimind/pull/852"),),
     ),
     "bert-inference": Workload(
         "bert-base, inference, 64 x 128 tokens, fp32",
         "steps/s",
         1,
-        lambda: deep(lambda layers: bert(layers, training=False), 12),
+        lambda: deep_and_wide(lambda layers, batch: bert(layers, batch, training=False), 12, 64),
         (Published("M1 Max 32GB", 100 / 30.98, "torch 1.13.dev", f"{BERT}/issues/4"),),
     ),
     "bert-training": Workload(
         "bert-base, training, 64 x 128 tokens, fp32",
         "steps/s",
         1,
-        lambda: deep(lambda layers: bert(layers, training=True), 12),
+        lambda: deep_and_wide(lambda layers, batch: bert(layers, batch, training=True), 12, 64),
         (Published("M1 Max 32GB", 100 / 111.21, "torch 1.13.dev", f"{BERT}/issues/4"),),
     ),
     "decoding": Workload(

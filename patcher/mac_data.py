@@ -7,8 +7,8 @@ How the figures are put together:
 - Peak rates are not published: they are ``cores x 128 lanes x 2 FLOP x clock`` (128 FP32 lanes per core, a fused
   multiply-add each cycle, SOURCES["lanes"]). With the clocks below they agree with what Apple did print (2.6 TFLOPS for
   M1, 10.4 for M1 Max, 13.6 for M2 Max) within 3 percent.
-- FP16 runs at the rate of FP32 in shaders and in simdgroup matrices up to M4 (SOURCES["lanes"]); M5 has a matrix unit
-  in each core, four times as fast (SOURCES["m5 matrix"]), which is what ``fp16_factor`` counts.
+- FP16 runs at the rate of FP32 on M1 and M2 (SOURCES["lanes"]), and is taken to on M3 and M4; M5 has a matrix unit in
+  each core, four times as fast (SOURCES["m5 matrix"]), which is what ``fp16_factor`` counts.
 - ``estimated`` names the figures for which no measurement or statement was found, and what they rest on.
 """
 
@@ -85,7 +85,9 @@ class Chip:
 
 
 _SAME_CLOCK = {"clock_mhz": "the clock measured on another chip of the same generation"}
-_M4 = {"clock_mhz": "reports between 1470 and 1800 MHz; the most frequent one is taken"}
+_M3 = {"fp16_factor": "as measured on M1 and M2"}
+_M3_SAME_CLOCK = {**_SAME_CLOCK, **_M3}
+_M4 = {"clock_mhz": "reports between 1470 and 1800 MHz; the most frequent one is taken", **_M3}
 _M5 = {
     "clock_mhz": "two reports that agree, none with a measurement on a Mac",
     "fp16_factor": "measured on A19, and only for Metal 4's tensor operations",
@@ -110,18 +112,22 @@ CHIPS: dict[str, Chip] = {
         (Variant(60, (64, 128, 192), 800), Variant(76, (64, 128, 192), 800)),
         estimated=_SAME_CLOCK,
     ),
-    "M3": Chip("m3", 1380, "m3 clock", 14, (Variant(8, (8, 16, 24), 100), Variant(10, (8, 16, 24), 100))),
-    "M3 Pro": Chip(
-        "m3", 1380, "m3 clock", 14, (Variant(14, (18, 36), 150), Variant(18, (18, 36), 150)), estimated=_SAME_CLOCK
+    "M3": Chip(
+        "m3", 1380, "m3 clock", 14, (Variant(8, (8, 16, 24), 100), Variant(10, (8, 16, 24), 100)), estimated=_M3
     ),
-    "M3 Max": Chip("m3", 1380, "m3 clock", 14, (Variant(30, (36, 96), 300), Variant(40, (48, 64, 128), 400))),
+    "M3 Pro": Chip(
+        "m3", 1380, "m3 clock", 14, (Variant(14, (18, 36), 150), Variant(18, (18, 36), 150)), estimated=_M3_SAME_CLOCK
+    ),
+    "M3 Max": Chip(
+        "m3", 1380, "m3 clock", 14, (Variant(30, (36, 96), 300), Variant(40, (48, 64, 128), 400)), estimated=_M3
+    ),
     "M3 Ultra": Chip(
         "m3",
         1380,
         "m3 clock",
         15,
         (Variant(60, (96, 256), 819), Variant(80, (96, 256, 512), 819)),
-        estimated=_SAME_CLOCK,
+        estimated=_M3_SAME_CLOCK,
     ),
     "M4": Chip("m4", 1578, "m4 clock", 15, (Variant(8, (16, 24), 120), Variant(10, (16, 24, 32), 120)), estimated=_M4),
     "M4 Pro": Chip(

@@ -208,7 +208,7 @@ def test_lines_for_people() -> None:
 
 @pytest.mark.slow
 def test_every_probe_notices_its_fault(tmp_path: Path) -> None:
-    """With the fault that a probe looks for planted in torch, the probe fails."""
+    """With the fault that it looks for a probe fails; without it, or with our guard against it, it passes."""
     found = subprocess.run(
         [sys.executable, "-m", "tests.verify_faults", str(tmp_path)],
         cwd=ROOT,
@@ -219,8 +219,19 @@ def test_every_probe_notices_its_fault(tmp_path: Path) -> None:
     )
     assert found.returncode == 0, found.stderr
     outcomes = json.loads((tmp_path / "outcomes.json").read_text())
-    assert {name: outcome for name, outcome in outcomes.items() if outcome[0] != "FAIL"} == {}
-    assert len(outcomes) >= 20
+
+    def ended(group: str, status: str) -> set[str]:
+        return {name for name, (found, _) in outcomes[group].items() if found == status}
+
+    from patcher.simulator.faults import FAULTS
+    from patcher.verify.hazards import CHECKS
+
+    inherent = {fault.probe for fault in FAULTS.values() if fault.inherent and fault.probe is not None}
+    assert ended("wrong", "FAIL") == outcomes["wrong"].keys()
+    assert ended("planted", "FAIL") == outcomes["planted"].keys()
+    assert ended("guarded", "ok") == outcomes["guarded"].keys() and len(outcomes["guarded"]) >= 10
+    assert ended("right", "ok") == {check.name for check in CHECKS} - inherent
+    assert ended("right", "FAIL") == inherent
 
 
 @pytest.mark.slow

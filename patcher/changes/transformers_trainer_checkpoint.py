@@ -43,8 +43,9 @@ CHANGES: tuple[AnyChange, ...] = (
     _patch(
         "_load_from_checkpoint",
         "(self, resume_from_checkpoint, model=None)",
-        "a truncated or altered checkpoint is loaded in parts, with an error that names no file, or with none",
-        "transformers checks a checkpoint before it loads one",
+        "a truncated or altered checkpoint is loaded in parts, with an error that names no file, or with none; and of "
+        "an adapter with a reference beside it (DPO) the reference alone is loaded, so the training is lost",
+        "transformers checks a checkpoint before it loads one, and loads the adapter beside the subfolders too",
     ),
     _patch(
         "_save_rng_state",
@@ -57,5 +58,13 @@ CHANGES: tuple[AnyChange, ...] = (
         "(self, checkpoint)",
         "the random state of mps is not restored",
         "transformers restores the random state of mps",
+    ),
+    _patch(
+        "_run_epoch",
+        "(self, model, epoch, train_dataloader, steps_in_epoch, num_update_steps_per_epoch, trial, "
+        "ignore_keys_for_eval, start_time, resume_from_checkpoint, epochs_trained, steps_trained_in_current_epoch)",
+        "within an epoch, a resumed run orders its rows anew where the sampler has no seed (group_by_length), "
+        "and trains one step too many where max_steps was reached",
+        "transformers restores the generators before the sampler draws, and looks at max_steps before a step",
     ),
 )

@@ -8,6 +8,7 @@ In both, a pickle that refers to anything but tensors and plain data is refused 
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ STATE = "trainer_state.json"
 UNFINISHED = "checkpoint-is-incomplete.txt"
 """What transformers' own just-in-time checkpoints hold while they are written (trainer_jit_checkpoint.py, 5.17.0)."""
 _PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
-_NEVER_LOADED = "training_args.bin"
-"""A pickle of the arguments' class. Nothing that resumes reads it."""
+_OF_TORCH = re.compile(r"^((optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|(pytorch|adapter)_model.*\.bin)$")
+"""The pickles that a resume reads. training_args.bin, a pickle of the arguments' class, is none of them."""
+_WEIGHTS = re.compile(r"^(.+\.safetensors|(pytorch|adapter)_model.*\.bin)$")
 _OF_NUMPY = {
     f"numpy.{name}" for name in ("_core.multiarray._reconstruct", "core.multiarray._reconstruct", "ndarray", "dtype")
 } | {"numpy.dtypes.UInt32DType", "_codecs.encode"}
@@ -58,7 +60,7 @@ def _structure(folder: Path) -> Iterator[str]:
         yield f"{UNFINISHED} says that it was not written to its end"
     if not (folder / STATE).is_file():
         yield f"{STATE} is missing"
-    if not any(path.suffix in (".safetensors", ".bin") and path.name != _NEVER_LOADED for path in _files(folder)):
+    if not any(_WEIGHTS.match(path.name) for path in _files(folder)):
         yield "there are no model weights"
     for path in _files(folder):
         problem = _problem(path)
@@ -71,15 +73,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _torch_files(folder: Path) -> list[Path]:
-    found = (path for path in _files(folder) if path.suffix in (".pt", ".pth", ".bin"))
-    return [path for path in found if path.name != _NEVER_LOADED]
+    return [path for path in _files(folder) if _OF_TORCH.match(path.name)]
 
 
 def _problem(path: Path) -> str | None:
     if path.suffix == ".safetensors":
         return _problem_of_safetensors(path)
-    if path.suffix in (".pt", ".pth", ".bin"):
-        return _problem_of_torch(path)
     if path.name.endswith(".index.json"):
         return _problem_of_index(path)
     if path.name in (STATE, "config.json", "adapter_config.json"):
@@ -104,20 +103,6 @@ def _problem_of_safetensors(path: Path) -> str | None:
     return None if size == expected else f"has {size} bytes instead of {expected}"
 
 
-def _problem_of_torch(path: Path) -> str | None:
-    """A zip file whose directory, at its end, is there; or torch's old form, a pickle, which has no length."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"\x80\x02":
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return "is truncated or no torch file"
-    return None if any(name.endswith("data.pkl") for name in names) else "is no torch file"
-
-
 def _problem_of_index(path: Path) -> str | None:
     problem = _problem_of_json(path)
     if problem is not None:
@@ -138,10 +123,10 @@ def _problem_of_json(path: Path) -> str | None:
 def _unsafe(path: Path) -> str | None:
     """What the pickle in a torch file would import beyond what torch.load(weights_only=True) allows.
 
-    A file that is no zip is left to torch.load itself, which refuses it in the same way.
+    A torch file is a zip file, whose directory is at its end. Bare pickles, from before torch 1.6, are refused.
     """
     if not zipfile.is_zipfile(path):
-        return None
+        return f"{path.name} is truncated, or no torch file"
     from torch.serialization import get_unsafe_globals_in_checkpoint
 
     try:

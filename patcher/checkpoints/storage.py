@@ -24,7 +24,7 @@ from pathlib import Path
 
 from patcher.checkpoints import inspection, manifest
 
-_SAVING = re.compile(r"^\.(?P<name>.+)\.saving-\w+$")
+_SAVING = re.compile(r"^\..+\.saving-\w+$")
 _NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
 """What file systems answer that cannot flush, such as some network drives."""
 _REMOVING = re.compile(r"^\..+\.removing-\w+$")
@@ -52,8 +52,11 @@ def saving(parent: Path, name: str) -> Iterator[Path]:
             manifest.write(staging / name, besides=kept)
             flush(staging / name)
             publish(staging, parent, name)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
+        except BaseException as error:
+            # Interrupted while a complete folder takes the place of another: the next look for it goes on from there.
+            between = (staging / name / manifest.NAME).is_file() and not (parent / name).exists()
+            if isinstance(error, OSError) or not between:
+                shutil.rmtree(staging, ignore_errors=True)
             raise
 
 
@@ -88,14 +91,10 @@ def finish_interrupted(parent: Path) -> list[str]:
     """
     lost = []
     for staging in _leftovers(parent, _SAVING):
-        name = str(_SAVING.match(staging.name)["name"])  # type: ignore[index]
+        name = staging.name[1:].rpartition(".saving-")[0]
         with _locked(staging) as ours:
-            if not ours:
-                continue
-            if not _complete(staging / name):
+            if ours and not _finished(staging, parent, name):
                 lost.append(name)
-                continue
-            publish(staging, parent, name)
     return lost
 
 
@@ -127,8 +126,15 @@ def _aside(folder: Path) -> Path:
     return place
 
 
-def _complete(folder: Path) -> bool:
-    return (folder / manifest.NAME).is_file() and not inspection.inspect(folder).problems
+def _finished(staging: Path, parent: Path, name: str) -> bool:
+    """Publishes a save that is complete; says whether it was, and could be: the file system may be read-only."""
+    if not (staging / name / manifest.NAME).is_file() or inspection.inspect(staging / name).problems:
+        return False
+    try:
+        publish(staging, parent, name)
+    except OSError:
+        return False
+    return True
 
 
 def _keep_files_of_others(final: Path, new: Path) -> set[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 
 from patcher.checkpoints import inspection, manifest, storage
@@ -22,6 +25,9 @@ _TRAINER = "transformers.trainer:Trainer."
 
 _WRITING: ContextVar[tuple[Any, str] | None] = ContextVar("_WRITING", default=None)
 """The trainer that is writing a checkpoint in this thread, and the folder in which it does."""
+
+_EPOCH_STARTS: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+"""The states of the generators when the epoch of each trainer began."""
 
 log = logging.getLogger("patcher")
 
@@ -51,7 +57,7 @@ def _push_from_checkpoint(self: Any, checkpoint_folder: str) -> None:
 
 
 def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
-    """Loads the weights of a checkpoint that was found to be complete.
+    """Loads the weights of a checkpoint that was found to be complete, those of every adapter in it.
 
     Raises:
         CheckpointDamaged: it is not; nothing was loaded.
@@ -60,6 +66,22 @@ def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = N
     if folder.is_dir():
         _refuse_if_damaged(folder)
     original(_TRAINER + "_load_from_checkpoint")(self, resume_from_checkpoint, model)
+    _load_default_adapter(self.model if model is None else model, folder)
+
+
+def _load_default_adapter(model: Any, folder: Path) -> None:
+    """Loads the adapter that PEFT saves in the folder itself, where transformers 5.17 loads only those in subfolders.
+
+    DPO of an adapter has such a subfolder: the adapter from before the training, as the reference.
+    """
+    names = ("adapter_model.safetensors", "adapter_model.bin")
+    beside = any((path / name).is_file() for path in folder.iterdir() if path.is_dir() for name in names)
+    at_root = any((folder / name).is_file() for name in names)
+    adapters = getattr(model, "peft_config", {})
+    if beside and at_root and "default" in adapters and not (folder / "default").is_dir():
+        active = model.active_adapters[0]
+        model.load_adapter(str(folder), "default", is_trainable=active == "default")
+        model.set_adapter(active)
 
 
 def _save_rng_state(self: Any, output_dir: str) -> None:
@@ -67,7 +89,8 @@ def _save_rng_state(self: Any, output_dir: str) -> None:
     original(_TRAINER + "_save_rng_state")(self, output_dir)
     path = os.path.join(output_dir, _RNG_STATE)
     if os.path.isfile(path):
-        torch.save({**_rng_states(path), "mps": torch.mps.get_rng_state()}, path)
+        added = {"mps": torch.mps.get_rng_state(), "epoch_start": _EPOCH_STARTS.get(self)}
+        torch.save({**_rng_states(path), **added}, path)
 
 
 def _load_rng_state(self: Any, checkpoint: str | None) -> None:
@@ -81,6 +104,66 @@ def _load_rng_state(self: Any, checkpoint: str | None) -> None:
         log.warning("patcher: %s has no random state of mps: dropout differs from an uninterrupted run", checkpoint)
     else:
         torch.mps.set_rng_state(state)
+
+
+def _run_epoch(
+    self: Any,
+    model: Any,
+    epoch: Any,
+    train_dataloader: Any,
+    steps_in_epoch: Any,
+    num_update_steps_per_epoch: Any,
+    trial: Any,
+    ignore_keys_for_eval: Any,
+    start_time: Any,
+    resume_from_checkpoint: Any,
+    epochs_trained: Any,
+    steps_trained_in_current_epoch: Any,
+) -> None:
+    """Trains for an epoch; for the rest of one where a checkpoint is resumed, which then has its rows in their order.
+
+    Nothing is trained where the checkpoint had already reached ``max_steps``.
+    """
+    if resume_from_checkpoint is not None and self.state.global_step >= self.state.max_steps:
+        self._load_rng_state(resume_from_checkpoint)
+        self.control.should_training_stop = True
+        return
+    within = resume_from_checkpoint is not None and epoch == epochs_trained and steps_trained_in_current_epoch > 0
+    _EPOCH_STARTS[self] = (_go_back_to_epoch_start(resume_from_checkpoint) if within else None) or _generators()
+    original(_TRAINER + "_run_epoch")(
+        self,
+        model,
+        epoch,
+        train_dataloader,
+        steps_in_epoch,
+        num_update_steps_per_epoch,
+        trial,
+        ignore_keys_for_eval,
+        start_time,
+        resume_from_checkpoint,
+        epochs_trained,
+        steps_trained_in_current_epoch,
+    )
+
+
+def _generators() -> dict[str, Any]:
+    """The states of the generators that a sampler may draw the order of an epoch from."""
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
+
+
+def _go_back_to_epoch_start(checkpoint: str) -> dict[str, Any] | None:
+    """Sets the generators as they were when the interrupted epoch began, and gives their states.
+
+    transformers 5.17 restores them after the sampler has drawn its order, so that one without a seed of its own, as
+    that of ``train_sampling_strategy="group_by_length"``, would draw another one.
+    """
+    path = os.path.join(checkpoint, _RNG_STATE)
+    states: dict[str, Any] | None = _rng_states(path).get("epoch_start") if os.path.isfile(path) else None
+    if states is not None:
+        random.setstate(states["python"])
+        np.random.set_state(states["numpy"])
+        torch.set_rng_state(states["cpu"])
+    return states
 
 
 def _rng_states(path: str) -> dict[str, Any]:
@@ -166,7 +249,7 @@ def _not_saved(error: BaseException, run_dir: Path, name: str) -> CheckpointNotS
             f"{name} could not be saved",
             target=str(run_dir / name),
             found=f"{type(error).__name__}: {str(error).splitlines()[0]}; "
-            f"{shutil.disk_usage(run_dir).free / 2**30:.2f} GiB are free there",
+            f"{shutil.disk_usage(run_dir).free / 2**30:.2f} GiB are free there now",
             left=f"what was written of it is removed; {last or 'there is no earlier checkpoint'}",
             run="free space, or save less (save_total_limit=1, save_only_model=True), then "
             "trainer.train(resume_from_checkpoint=True)",

@@ -98,7 +98,8 @@ def _error(forward: Forward, loss: torch.Tensor) -> LossNotFinite:
             target=_name(forward.trainer, module),
             found=_cause(module, step),
             left=f"the weights are those after step {step}; no gradient was computed from this loss",
-            run="look at this step's rows; try a lower learning rate, max_grad_norm, or bf16 or fp32 instead of fp16",
+            run="look at this step's rows (is every label -100?); try a lower learning rate, max_grad_norm, or bf16 or "
+            "fp32 instead of fp16",
         )
     )
 

@@ -192,7 +192,7 @@ _LIST = (
         guard=None,
         reason="mended before torch 2.13, the oldest that is supported; for fp16 with an older torch adamw_torch takes "
         "its place",
-        probe="fused AdamW with a scaler",
+        probe="fused optimizer with a scaler",
     ),
     Fault(
         name="checkpoint-rng",
@@ -207,10 +207,10 @@ _LIST = (
     Fault(
         name="compiled-sum-race",
         wrong="total.add_(x.sum()), compiled, lets every thread add to the total that it reads: a race",
-        affects="torch 2.13: torch/_inductor/codegen/mps.py",
+        affects="torch 2.13, perhaps later",
         upstream="torch 2.13.0 torch/_inductor/codegen/mps.py",
-        guard="module unsloth_zoo.fused_losses.cross_entropy_loss",
-        reason="Unsloth's chunks of the loss are added up without torch.compile",
+        guard="torch._inductor.codegen.mps:MetalKernel.store",
+        reason="one thread stores, when all have read",
         probe=None,
         inherent=True,
     ),

@@ -95,6 +95,51 @@ def strided_attention(here: Situation) -> str:
     return _same_on_cpu(("output", "dq", "dk", "dv"), run, length=32)
 
 
+def padded_rows(here: Situation) -> str:
+    """A row of fp16 attention that may look at nothing becomes zero, not NaN, which 0 * NaN would carry to others."""
+    q = _random(1, 2, 8, 64, dtype=torch.float16).to("mps").requires_grad_()
+    mask = torch.ones(8, 8, dtype=torch.bool, device="mps").tril()
+    mask[2] = False
+    out = functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+    torch.autograd.backward(out.sum())
+    broken = int((~out.isfinite()).any(-1).sum()), int((~_grad(q).isfinite()).any(-1).sum())
+    if any(broken):
+        raise Failed(f"{broken[0]} of 16 rows, and the gradients of {broken[1]}, are not finite")
+    return "finite, forward and backward"
+
+
+def ignored_input(here: Situation) -> str:
+    """``baddbmm`` with ``beta=0`` ignores what it would add, be it NaN (pytorch#187521)."""
+    for dtype in (torch.float32, torch.bfloat16):
+        nothing, one = (torch.full((2, 3, 3), value, dtype=dtype, device="mps") for value in (float("nan"), 1.0))
+        if not bool((torch.baddbmm(nothing, one, one, beta=0) == 3).all()):
+            raise Failed(f"{dtype}: NaN in the ignored input reaches the result")
+    return "ignored in fp32 and bf16"
+
+
+def half_linear(here: Situation) -> str:
+    """A linear layer in half precision on 3-D input is right, every time (pytorch#180776)."""
+    for dtype in (torch.float16, torch.bfloat16):
+        x, weight = _random(2, 13, 256, dtype=dtype), _random(256, 256, seed=1, dtype=dtype)
+        exact, allowed = x.double() @ weight.double().T, tolerance(dtype, length=256)
+        for _ in range(3):
+            assert_close(f"{dtype}", functional.linear(x.to("mps"), weight.to("mps")).cpu(), exact, allowed)
+    return "three times each in fp16 and bf16"
+
+
+def scaled_optimizer(here: Situation) -> str:
+    """A fused optimizer divides gradients by the scaler's scale, and rests where one was infinite (pytorch#186360)."""
+    for infinite, expected in ((0.0, 0.75), (1.0, 1.0)):
+        weight = torch.ones(8, device="mps", requires_grad=True)
+        weight.grad = torch.full_like(weight, 2.0)
+        step: Any = torch.optim.SGD([weight], lr=0.5, fused=True)
+        step.grad_scale, step.found_inf = (torch.tensor(value, device="mps") for value in (4.0, infinite))
+        step.step()
+        if weight.tolist() != [expected] * 8:
+            raise Failed(f"a weight of 1 becomes {weight[0].item()} instead of {expected}")
+    return "scale and infinities"
+
+
 def checkpoint_dropout(here: Situation) -> str:
     """Recomputing a block with dropout draws the same mask, so that gradients belong to the forward."""
     for reentrant in (False, True):
@@ -141,10 +186,10 @@ def _same_on_cpu(names: tuple[str, ...], run: Callable[[str, torch.dtype], tuple
 
 
 def small_linear(here: Situation) -> str:
-    """Linear layers with a bias and few inputs, forward and backward."""
+    """Linear layers with a bias and few inputs or single rows, forward and backward (pytorch#188438)."""
     told = ""
-    for features in (1, 2, 3, 5, 8):
-        x, weight, bias = _random(4, 7, features), _random(32, features, seed=1), _random(32, seed=2)
+    for rows, features in (((4, 7), 1), ((4, 7), 2), ((80, 1), 2), ((1, 1), 64), ((4, 7), 3), ((4, 7), 5), ((4, 7), 8)):
+        x, weight, bias = _random(*rows, features), _random(32, features, seed=1), _random(32, seed=2)
 
         def run(device: str, dtype: torch.dtype, leaves: Any = (x, weight, bias)) -> tuple[Tensor, ...]:
             made = [leaf.to(device, dtype).detach().requires_grad_() for leaf in leaves]
@@ -152,7 +197,7 @@ def small_linear(here: Situation) -> str:
             torch.autograd.backward(out.square().sum())
             return out.detach(), *(_grad(leaf) for leaf in made)
 
-        told = _same_on_cpu((f"{features} inputs: output", "dx", "dW", "db"), run, length=4 * 7 * 32)
+        told = _same_on_cpu((f"{rows} rows of {features}: output", "dx", "dW", "db"), run, length=80 * 32)
     return told
 
 
@@ -210,6 +255,10 @@ CHECKS = (
     _check("non-blocking copy", non_blocking_copy, "call patch_for_mac() first, or copy with non_blocking=False"),
     _check("layer_norm gradients", layer_norm_gradients, _UPDATE + "do not train norm layers"),
     _check("small linear layers", small_linear, _UPDATE + "do not use linear layers with fewer than 8 inputs"),
+    _check("padded rows", padded_rows, _UPDATE + "train in bf16 or fp32"),
+    _check("baddbmm with beta=0", ignored_input, _UPDATE + "call patch_for_mac() first"),
+    _check("linear layers in half precision", half_linear, _UPDATE + "call patch_for_mac() first, or train in fp32"),
+    _check("fused optimizer with a scaler", scaled_optimizer, _UPDATE + "set optim='adamw_torch', or fp16=False"),
     _check("linear on 65536 rows", many_rows_linear, _UPDATE + "use smaller batches"),
     _check("autocast('cuda')", cuda_autocast, "call patch_for_mac() before the first import of torch"),
     _check("convolution on 65536 rows", conv_weight_gradient, _UPDATE + "use smaller batches", full=True),

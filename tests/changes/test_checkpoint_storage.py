@@ -91,3 +91,22 @@ def test_an_interrupted_save_is_named(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "checkpoint-4" in caplog.text
     save(tmp_path, "checkpoint-6")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-6"]
+
+
+def test_an_interruption_between_two_renames_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when the old folder has gone aside and the new one has no name yet: the next look gives it."""
+    save(tmp_path, "checkpoint-2", "old")
+    rename = os.rename
+
+    def interrupted(source: Path, target: Path) -> None:
+        rename(source, target)
+        if ".removing-" in str(target):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, "checkpoint-2", "new")
+    monkeypatch.setattr(os, "rename", rename)
+    assert not (tmp_path / "checkpoint-2").exists()
+    assert storage.finish_interrupted(tmp_path) == []
+    assert (tmp_path / "checkpoint-2" / "file").read_text() == "new"

@@ -197,7 +197,8 @@ def test_every_order_ends_in_the_same_state(run: Run, first: tuple[str, ...], th
     assert found["again"] and found["bad"] == {}
     assert found["device"] == "mps:0" or found["device"] == "mps"
     assert found["ones"] == "mps" and found["memory"] == 27 * 2**30
-    roots = {target.partition(":")[0].partition(".")[0] for target in found["pending"]}
+    pending = [target for target in found["pending"] if not target.startswith("torch._inductor.")]  # compiles nothing
+    roots = {target.partition(":")[0].partition(".")[0] for target in pending}
     # bitsandbytes, imported by PEFT before the simulated device is there, leaves its mps operators out.
     late = {"bitsandbytes"} if "peft" in first else set()
     assert roots <= {"module unsloth", "module unsloth_zoo", "unsloth", "unsloth_zoo", "trl"} | late
@@ -323,6 +324,7 @@ def test_unsloth_comes_up_on_mps_and_goes_back(run: Run) -> None:
         "unsloth.kernels.large_head_attention:",
         "trl.kernels.chunked_divergence:",
         "unsloth_zoo.dataset_num_proc:",  # imported when the first data set is prepared
+        "torch._inductor.codegen.mps:",  # imported when something is compiled
     )
     assert [target for target in found["pending"] if not target.startswith(optional)] == []
 

@@ -1,9 +1,10 @@
 """Kills a training again and again and goes on with it: at every file operation of a save, and at random moments.
 
-LD_PRELOAD=interpose.so python -m tests.e2e.kills FOLDER OUT.json [--random 104] [--operations 0] [--seed 0]
+LD_PRELOAD=interpose.so python -m tests.e2e.kills FOLDER OUT.json [--kills 200] [--operations N] [--random N] [--seed 0]
 
-``--operations 0`` kills at every one, another number at so many chosen ones. Everything runs in copies of this process,
-which has only imported the libraries. OUT: what went wrong, and how many kills there were.
+``--kills`` kills at every file operation, and for the rest at random moments; ``--operations`` at so many of them.
+Everything runs in copies of this process, which has only imported the libraries. OUT: what went wrong, and how many
+kills there were.
 """
 
 from patcher import patch_for_mac
@@ -32,6 +33,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from tests.e2e import forks
 from tests.interposer import COUNT, KILL, Interposer
 
+INTERPOSER = Interposer()
 STEPS, SAVE_STEPS, KILLED_SAVE = 9, 2, 6
 """The last save comes at step 8, so that a run that ends goes beyond it."""
 
@@ -55,9 +57,6 @@ class Watch(TrainerCallback):
         if self.mode and state.global_step == KILLED_SAVE:
             INTERPOSER.disarm()
             self.report(INTERPOSER.operations())
-
-
-INTERPOSER = Interposer()
 
 
 def trainer(out: Path) -> Trainer:
@@ -157,8 +156,9 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("folder", type=Path)
     options.add_argument("out", type=Path)
-    options.add_argument("--random", type=int, default=104)
-    options.add_argument("--operations", type=int, default=0)
+    options.add_argument("--kills", type=int, default=200)
+    options.add_argument("--operations", type=int)
+    options.add_argument("--random", type=int)
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     dice = random.Random(given.seed)
@@ -170,7 +170,8 @@ def main() -> None:
     assert counted.wait() == 0
     operations = next(line for line in counted.lines if isinstance(line, list))
     numbers = range(1, len(operations) + 1)
-    chosen = sorted(dice.sample(numbers, given.operations)) if given.operations else list(numbers)
+    chosen = list(numbers) if given.operations is None else sorted(dice.sample(numbers, given.operations))
+    at_random_moments = given.kills - len(chosen) if given.random is None else given.random
 
     wrong: list[str] = []
     for number in chosen:
@@ -178,7 +179,7 @@ def main() -> None:
         wrong += [f"{operations[number - 1]} ({number}): {text}" for text in at_operation(out, number, expected)]
         shutil.rmtree(out)
     kills = 0
-    while kills < given.random:
+    while kills < at_random_moments:
         out = given.folder / f"random-{kills}"
         found, count = at_random(out, dice, seconds, expected)
         wrong += [f"random {kills}: {text}" for text in found]

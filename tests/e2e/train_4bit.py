@@ -20,6 +20,8 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
 
+from patcher.simulator import running
+
 QUANTIZATIONS: dict[str, dict[str, Any]] = {
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
     "fp4": {"load_in_4bit": True, "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": False},
@@ -51,7 +53,8 @@ def with_unsloth(spec: dict[str, Any]) -> tuple[Any, Any]:
         spec["model"], max_seq_length=spec["max_length"], dtype=dtype_of(spec), **flags
     )
     spec["stored"] = storage(model)
-    spec["allocated"] = torch.mps.current_allocated_memory()
+    device = running()
+    spec["allocated"] = None if device is None else device.memory().current
     model = FastLanguageModel.get_peft_model(
         model,
         r=8,

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from patcher.errors import MeterRunning
 from patcher.simulator import Device
 from patcher.simulator.meter import Meter
-from patcher.simulator.usage import Counts, Usage, compare
+from patcher.simulator.usage import Copies, Counts, Usage, compare
 
 FLOAT = 4
 """Bytes of a float32."""
@@ -103,7 +103,7 @@ def test_matrix_products() -> None:
     a, b, bias = mps(8, 16), mps(16, 4), mps(4)
     bytes_in, bytes_out, flops = (8 * 16 + 16 * 4) * FLOAT, 8 * 4 * FLOAT, 2 * 8 * 16 * 4
     assert only(metered(lambda: a @ b), "aten::mm") == Counts(1, bytes_in, bytes_out, flops)
-    assert only(metered(lambda: F.linear(a, b.t(), bias)), "aten::addmm") == Counts(1, bytes_in + 16, bytes_out, flops)
+    assert only(metered(lambda: F.linear(a, b.t(), bias)), "aten::linear") == Counts(1, bytes_in + 16, bytes_out, flops)
     batched = metered(lambda: torch.bmm(a.expand(3, 8, 16), b.expand(3, 16, 4)))
     assert only(batched, "aten::bmm") == Counts(1, bytes_in, 3 * bytes_out, 3 * flops)
     assert metered(lambda: a @ mps(16)).flops == 2 * 8 * 16
@@ -139,7 +139,7 @@ class Small(torch.nn.Module):
         super().__init__()
         self.conv = torch.nn.Conv1d(8, 8, 3, padding=1)
         self.up = torch.nn.ConvTranspose1d(8, 8, 2, stride=2)
-        self.head = torch.nn.Linear(8, 5)
+        self.head = torch.nn.Linear(8, 5, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.up(self.conv(x)).transpose(1, 2).unflatten(-1, (2, 4)).transpose(1, 2)
@@ -148,7 +148,7 @@ class Small(torch.nn.Module):
 
 def product_flops(usage: Usage) -> int:
     """FLOPs of the families that torch's counter knows."""
-    known = ("mm", "addmm", "bmm", "baddbmm", "convolution_overrideable")
+    known = ("mm", "addmm", "bmm", "baddbmm", "linear", "linear_backward", "convolution_overrideable")
     flops = 0
     for op, counts in usage.by_op.items():
         name = op.removeprefix("aten::")
@@ -197,11 +197,10 @@ def test_modules_phases_and_steps() -> None:
 
     usage = metered(program)
     assert set(usage.by_module) == {"", "Small", "Small.conv", "Small.up", "Small.head"}
-    head = {row.phase: row.counts for row in usage.rows if row.module == "Small.head" and row.op == "aten::mm"}
+    head = {row.phase: row.counts for row in usage.rows if row.module == "Small.head" and "linear" in row.op}
     tokens, flops = 2 * 12, 2 * 2 * 12 * 8 * 5
+    assert head["forward"].flops == 3 * flops
     assert head["backward"].flops == 3 * 2 * flops  # of the input and of the weight
-    forward = [r for r in usage.rows if (r.module, r.phase) == ("Small.head", "forward")]
-    assert sum(row.counts.flops for row in forward) == 3 * flops
     assert usage.by_phase["optimizer"].dispatches == 3 * len(list(model.parameters()))
     for parts in (usage.by_op, usage.by_module, usage.by_phase, usage.by_arithmetic):
         assert sum(parts.values(), Counts()) == usage.counts
@@ -220,9 +219,9 @@ def test_checkpointed_layers_are_recomputed_in_the_backward() -> None:
     # The newer form stops before the last product, whose result nobody needs.
     for reentrant, again in ((False, 1), (True, 2)):
         usage = metered(lambda: checkpoint(layers, x, use_reentrant=reentrant).sum().backward())  # noqa: B023
-        products = [row for row in usage.rows if row.op in ("aten::addmm", "aten::mm")]
+        products = [row for row in usage.rows if "linear" in row.op]
         assert {row.module for row in products} == {"Sequential.0", "Sequential.1"}
-        runs = [(row.phase, row.counts.dispatches) for row in products if row.op == "aten::addmm"]
+        runs = [(row.phase, row.counts.dispatches) for row in products if row.op == "aten::linear"]
         assert sum(count for phase, count in runs if phase == "forward") == 2
         assert sum(count for phase, count in runs if phase == "backward") == again
 
@@ -296,6 +295,71 @@ def test_a_failing_program() -> None:
         raise ZeroDivisionError
     assert set(meter.usage().by_module) == {""}
     assert meter.usage().by_op["aten::add.Tensor"].dispatches == 1
+
+
+SCALE = """
+kernel void scale(device float* out, constant float* in, constant float& by, uint i [[thread_position_in_grid]])
+{ out[i] = in[i] * by; }
+"""
+
+
+def test_metal_kernels_are_dispatches() -> None:
+    """A launch of compile_shader reads its constant buffers and writes the others; an empty grid is no launch."""
+    scale, x, out = torch.mps.compile_shader(SCALE).scale, mps(8, 16), torch.empty(8, 16, device="mps")
+    usage = metered(lambda: (scale(out, x, 2.0), scale(out, x, 2.0, threads=0)))
+    assert only(usage, "metal::scale") == Counts(1, 512, 512, 0)
+    assert set(usage.by_arithmetic) == {"float32"}
+
+
+@pytest.mark.filterwarnings("ignore:The operator")
+def test_operators_that_a_mac_sends_to_the_cpu(device: Device) -> None:
+    """They are no kernels: their arguments go to the host, their results come back, and both wait."""
+    x = mps(8, 16)
+    before, device.rules.cpu_fallback = device.rules.cpu_fallback, True
+    try:
+        usage = metered(lambda: torch.mode(x))
+    finally:
+        device.rules.cpu_fallback = before
+    assert usage.counts == Counts()
+    # 8 values of four bytes and 8 indices of eight come back.
+    assert usage.copies == Copies(to_device=2, to_device_bytes=96, to_host=1, to_host_bytes=512)
+    assert usage.synchronizations == 1
+
+
+@pytest.mark.slow
+def test_flops_of_a_llama_are_those_of_torchs_counter() -> None:
+    """A whole model, forward and backward, with and without checkpointing."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=96, hidden_size=32, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, attn_implementation="eager",
+    )  # fmt: skip
+    for checkpointed in (False, True):
+        flops = {}
+        for kind in ("cpu", "mps"):
+            model, ids = LlamaForCausalLM(config).to(kind).train(), torch.ones(2, 12, dtype=torch.int64).to(kind)
+            if checkpointed:
+                model.gradient_checkpointing_enable({"use_reentrant": True})
+            with FlopCounterMode(display=False) as counter, Meter() as meter:
+                model(ids, labels=ids).loss.backward()
+            flops[kind] = counter.get_total_flops() if kind == "cpu" else product_flops(meter.usage())
+        assert flops["mps"] == flops["cpu"]
+        layers = [name for name in meter.usage().by_module if ".layers.1.mlp.down_proj" in name]
+        assert layers == ["LlamaForCausalLM.model.layers.1.mlp.down_proj"]
+
+
+@pytest.mark.slow
+def test_compiled_programs() -> None:
+    """What torch.compile generates is put down under the module that is compiled; the meter changes no result."""
+    model, x = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU()).to("mps"), mps(4, 8)
+    compiled = torch.compile(model)
+    expected = compiled(x).detach()
+    usage = metered(lambda: compiled(x).sum().backward())
+    generated = [row for row in usage.rows if row.op.startswith("metal::")]
+    assert generated and all(row.counts.bytes > 0 for row in generated)
+    assert {row.phase for row in generated} == {"forward", "backward"}
+    assert torch.equal(compiled(x), expected)
 
 
 def test_one_meter_at_a_time() -> None:

@@ -106,3 +106,33 @@ def test_running_out_of_memory_is_survivable(ratio: str) -> None:
     """)
     assert "max allowed: 54.61 MiB). Tried to allocate 256.00 MiB" in done.stdout
     assert done.stdout.endswith("2.0\n")
+
+
+@pytest.mark.slow
+def test_a_forked_child_releases_what_it_inherits() -> None:
+    """Also when another thread was allocating at the moment of the fork, and held the account of memory."""
+    done = run("""
+        import os, threading, torch
+        from patcher.simulator import start
+        start()
+        held, go_on = torch.ones(8, device="mps"), True
+
+        def allocate():
+            while go_on:
+                torch.empty(64, device="mps")
+
+        threads = [threading.Thread(target=allocate) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(40):
+            child = os.fork()
+            if child == 0:
+                del held
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        go_on = False
+        for thread in threads:
+            thread.join()
+        print("done")
+    """)
+    assert done.stdout == "done\n"

@@ -8,6 +8,7 @@
 
 #include <c10/core/CPUAllocator.h>
 #include <c10/util/Exception.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <string>
@@ -30,6 +31,10 @@ Account& account() {
   static auto* instance = new Account;  // leaked: storages may outlive static destructors
   return *instance;
 }
+
+// A forked child releases the tensors that it has inherited: no other thread may hold the account while it is made.
+const int fork_safe = pthread_atfork(
+    [] { account().mutex.lock(); }, [] { account().mutex.unlock(); }, [] { account().mutex.unlock(); });
 
 // Context of every DataPtr of the device.
 struct Block {

@@ -172,7 +172,7 @@ void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
 
   std::optional<meter::Kernel> metered;
   if (meter::on()) {
-    metered.emplace(op, *stack);
+    metered.emplace(op, *stack, description.rules != nullptr && (description.rules->missing || description.rules->on_cpu));
   }
   Aliases aliases;
   Arguments arguments(op, description, aliases);

@@ -260,12 +260,27 @@ void charge(const Operation& operation, const Sums& sums, Arithmetic arithmetic,
   note_time(book);
 }
 
+// An operator without a kernel for mps: its arguments go to the host, its results come back, and both sides wait.
+void ran_on_host(size_t arguments, uint64_t read, size_t results, uint64_t written) {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  auto& copies = book.totals.copies;
+  copies.to_host += arguments;
+  copies.to_host_bytes += read;
+  copies.to_device += results;
+  copies.to_device_bytes += written;
+  ++book.totals.synchronizations;
+}
+
 }  // namespace
 
 // ---- one dispatch ------------------------------------------------------------------------------------------------
 
-Kernel::Kernel(const c10::OperatorHandle& op, const c10::Stack& stack)
-    : enclosing_(here().kernel), operation_(operation_of(op)), synchronizes_(operation_.cost.synchronizes) {
+Kernel::Kernel(const c10::OperatorHandle& op, const c10::Stack& stack, bool on_host)
+    : enclosing_(here().kernel),
+      operation_(operation_of(op)),
+      synchronizes_(operation_.cost.synchronizes),
+      on_host_(on_host) {
   here().kernel = this;
   if (operation_.cost.is_free) {
     return;
@@ -278,7 +293,8 @@ Kernel::Kernel(const c10::OperatorHandle& op, const c10::Stack& stack)
   work(op.schema(), stack, first);
 }
 
-Kernel::Kernel(const char* name) : enclosing_(here().kernel), operation_(own_operation(name)), synchronizes_(false) {
+Kernel::Kernel(const char* name)
+    : enclosing_(here().kernel), operation_(own_operation(name)), synchronizes_(false), on_host_(false) {
   here().kernel = this;
 }
 
@@ -372,12 +388,7 @@ void Kernel::results(const c10::IValue& value) {
 
 void Kernel::work(const c10::FunctionSchema& schema, const c10::Stack& stack, size_t first) {
   if (operation_.cost.flops == Cost::Flops::kLinearBackward) {
-    // linear_backward(self, grad_output, weight, output_mask): one product for the input's gradient, one for the
-    // weight's.
-    const auto wanted = stack[first + 3].toBoolList();
-    const at::Tensor& weight = stack[first + 2].toTensor();
-    const uint64_t each = matmul_flops(stack[first + 1].toTensor(), static_cast<uint64_t>(weight.size(-1)));
-    add_flops((static_cast<uint64_t>(wanted.get(0)) + static_cast<uint64_t>(wanted.get(1))) * each);
+    linear_backward(stack, first);
     return;
   }
   if (operation_.cost.flops != Cost::Flops::kMatmul) {
@@ -391,6 +402,18 @@ void Kernel::work(const c10::FunctionSchema& schema, const c10::Stack& stack, si
   const bool is_linear = arguments[1].name() == "weight";
   const int64_t columns = right.dim() == 1 ? 1 : (is_linear ? right.size(0) : right.size(-1));
   add_flops(matmul_flops(left, static_cast<uint64_t>(columns)));
+}
+
+// linear_backward(self, grad_output, weight, output_mask): a product, a product and a sum
+// (ATen/native/mps/operations/Linear.mm).
+void Kernel::linear_backward(const c10::Stack& stack, size_t first) {
+  const at::Tensor &input = stack[first].toTensor(), &gradient = stack[first + 1].toTensor();
+  const at::Tensor& weight = stack[first + 2].toTensor();
+  const auto wanted = stack[first + 3].toBoolList();
+  const uint64_t product = matmul_flops(input, weight.dim() == 1 ? 1 : static_cast<uint64_t>(weight.size(0)));
+  add_flops((wanted.get(0) ? product : 0) + (wanted.get(1) ? product : 0));
+  add_flops(wanted.get(2) ? static_cast<uint64_t>(gradient.numel()) : 0);
+  launches_ = static_cast<uint64_t>(wanted.get(0)) + wanted.get(1) + wanted.get(2);
 }
 
 // What is picked by index is touched only where it is picked. The tensor picked from comes first.
@@ -459,7 +482,11 @@ void Kernel::put_down() {
     enclosing_->synchronizes_ = enclosing_->synchronizes_ || synchronizes_;
     return;
   }
-  sums_.dispatches = 1;
+  if (on_host_) {
+    ran_on_host(read_.size(), sums_.read, written_.size(), sums_.written);
+    return;
+  }
+  sums_.dispatches = launches_;
   charge(operation_, sums_, arithmetic_, synchronizes_);
 }
 

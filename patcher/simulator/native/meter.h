@@ -37,7 +37,7 @@ uint64_t touched(const at::Tensor& tensor);
 
 // What is worked out once per operator.
 struct Cost {
-  enum class Flops : uint8_t { kNone, kPerOutput, kPerInput, kMatmul, kLinearBackward, kConvolution, kConvolutionBackward };
+  enum class Flops : uint8_t { kNone, kPerOutput, kPerInput, kMatmul, kConvolution, kConvolutionBackward, kLinearBackward };
   enum class Access : uint8_t { kWhole, kGather, kScatter };
   Flops flops = Flops::kPerOutput;
   uint64_t factor = 1;           // FLOPs per element
@@ -59,8 +59,8 @@ struct Operation;  // an operator, or a kernel of the simulator's own
 // put down.
 class Kernel {
  public:
-  // Of an operator, whose arguments lie on top of the stack.
-  Kernel(const c10::OperatorHandle& op, const c10::Stack& stack);
+  // Of an operator, whose arguments lie on top of the stack; `on_host` where a Mac sends it to the CPU.
+  Kernel(const c10::OperatorHandle& op, const c10::Stack& stack, bool on_host = false);
   explicit Kernel(const char* name);
   ~Kernel();
   Kernel(const Kernel&) = delete;
@@ -85,6 +85,7 @@ class Kernel {
   void tensor_argument(const c10::Argument& declared, const at::Tensor& tensor);
   void results(const c10::IValue& value);
   void work(const c10::FunctionSchema& schema, const c10::Stack& stack, size_t first);
+  void linear_backward(const c10::Stack& stack, size_t first);
   void access_rows();
   void put_down();
 
@@ -93,6 +94,8 @@ class Kernel {
   Sums sums_;
   Arithmetic arithmetic_ = Arithmetic::kNone;
   bool synchronizes_;
+  bool on_host_;
+  uint64_t launches_ = 1;        // of kernels, by this one operator
   bool has_view_ = false;        // a result is an argument's own memory
   bool has_parts_ = false;       // other kernels ran inside
   uint64_t largest_read_ = 0;    // elements
