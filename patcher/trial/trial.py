@@ -56,9 +56,12 @@ class Trial:
         )
 
     def rewrites(self) -> list[str]:
-        """Training arguments that got another value."""
+        """Training arguments that got another value, or kept theirs with something to be known about it."""
         rows = (self.facts.get("patches") or {}).get("rewrites", [])
-        return [f"{config}.{field}: {old} -> {new}: {why}" for config, field, old, new, why in rows]
+        return [
+            f"{config}.{field}: {old if old == new else f'{old} -> {new}'}: {why}"
+            for config, field, old, new, why in rows
+        ]
 
     def patches(self) -> list[str]:
         """The report of `patch_for_mac` in short."""
