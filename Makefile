@@ -3,6 +3,7 @@
 # make check   the part that a developer runs all day
 # make lint    ruff and mypy
 # make bench   benchmarks, as ratios within one run
+# make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 10 minutes
 # make kills   200 kills of a training that is resumed each time: 6 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check lint bench kills
+.PHONY: venv demo test check fidelity lint bench kills
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS)
@@ -40,6 +41,9 @@ test: $(VENV)/oracle
 
 check: $(VENV)/oracle
 	$(BIN)/python -m pytest -m "not slow"
+
+fidelity: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fidelity --all
 
 lint: venv
 	$(BIN)/ruff check .

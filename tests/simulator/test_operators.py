@@ -95,7 +95,6 @@ INTEGER_OPS: dict[str, Callable[[str], object]] = {
     "int8 matmul": lambda d: torch.mm(
         torch.ones(32, 16, dtype=torch.int8, device=d).triu(), torch.ones(16, 8, dtype=torch.int8, device=d)
     ),
-    "float8": lambda d: torch.linspace(-2, 2, 7, device=d).to(torch.float8_e4m3fn).float(),
 }
 
 

@@ -57,6 +57,18 @@ void check_dtype(c10::ScalarType dtype) {
   TORCH_CHECK_TYPE(
       dtype != c10::ScalarType::ComplexDouble,
       "Trying to convert ComplexDouble to the MPS backend but it does not have support for that dtype.");
+  if (dtype == c10::ScalarType::BFloat16 && macos().first != 0 && macos().first < 14) {
+    rules::count_refused("bfloat16");
+    TORCH_CHECK_TYPE(false, "MPS BFloat16 is only supported on MacOS 14 or newer");
+  }
+}
+
+// aten/src/ATen/mps/EmptyTensor.cpp, empty_mps.
+void check_rank(int64_t rank) {
+  if (rank > 16) {
+    rules::count_refused("dimensions");
+    TORCH_CHECK(false, "MPS supports tensors with dimensions <= 16, but got ", rank, ".");
+  }
 }
 
 c10::Storage cpu_alias(const c10::Storage& storage) {
@@ -173,6 +185,7 @@ at::Tensor Aliases::to_mps(at::Tensor result) {
   if (const auto* viewed = find_cpu_storage(result.storage().unsafeGetStorageImpl())) {
     return tensor_over(viewed->mps, c10::DispatchKey::MPS, result);
   }
+  check_rank(result.dim());
   if (result.use_count() > 1 || result.storage().use_count() > 1) {
     // Somebody else holds this memory, for instance a CPU scalar that went in and came out.
     result = result.clone();

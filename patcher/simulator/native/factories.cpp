@@ -2,6 +2,7 @@
 #include "faults.h"
 #include "fork.h"
 #include "meter.h"
+#include "rules.h"
 #include "simulator.h"
 
 #include <ATen/EmptyTensor.h>
@@ -43,6 +44,7 @@ Tensor empty(
     std::optional<bool>,
     std::optional<c10::MemoryFormat> format) {
   check_device(device);
+  check_rank(static_cast<int64_t>(size.size()));
   return at::detail::empty_generic(
       size, &allocator(), c10::DispatchKeySet(c10::DispatchKey::MPS), checked_dtype(dtype), format);
 }
@@ -153,6 +155,7 @@ Tensor& copy_(Tensor& self, const Tensor& source, bool non_blocking) {
   if (source._is_zerotensor()) {
     return self.zero_();
   }
+  rules::check_copy(self, source);
   if (non_blocking && faults_active() && postpone_copy(self, source)) {
     return self;
   }
@@ -173,6 +176,10 @@ Tensor copy_from_and_resize(const Tensor& self, const Tensor& destination) {
 c10::Scalar local_scalar_dense(const Tensor& self) {
   if (meter::on()) {
     meter::read_by_host(self);
+  }
+  if (c10::isFloat8Type(self.scalar_type())) {
+    rules::count_refused("float8");
+    TORCH_CHECK_NOT_IMPLEMENTED(false, "\"_local_scalar_dense_mps\" not implemented for '", self.scalar_type(), "'");
   }
   return at::_local_scalar_dense(cpu_alias(self));
 }

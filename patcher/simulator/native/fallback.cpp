@@ -3,6 +3,7 @@
 #include "meter.h"
 #include "rules.h"
 #include "simulator.h"
+#include "widen.h"
 
 #include <ATen/core/op_registration/adaption.h>
 #include <ATen/core/stack.h>
@@ -26,6 +27,7 @@ struct Operator {
   size_t generator = kNone;                // position of the Generator argument
   std::vector<bool> accepts_cpu;           // arguments that stay on the CPU on a Mac as well
   std::unique_ptr<const rules::Verdict> rules;  // null: nothing to check
+  uint64_t lacking_on_cpu = 0;             // dtypes that only an mps kernel takes
   std::atomic<uint64_t> count{0};
 };
 
@@ -54,6 +56,7 @@ std::unique_ptr<Operator> describe(const c10::OperatorHandle& op) {
       op.hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutograd) ||
       op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
   result->rules = rules::verdict(op);
+  result->lacking_on_cpu = lacking_on_cpu(op);
   for (size_t i = 0; i < schema.arguments().size(); ++i) {
     const auto& argument = schema.arguments()[i];
     if (argument.type()->str().find("Generator") != std::string::npos) {
@@ -185,7 +188,7 @@ void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
   {
     // Autocast for the CPU is none of this tensor's business.
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+    run_on_cpu(op, description.lacking_on_cpu, stack);
   }
   if (spoil) {
     spoil(stack);

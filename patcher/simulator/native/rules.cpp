@@ -62,6 +62,9 @@ void warn_once(const std::string& name) {
       /*verbatim=*/false));
 }
 
+// Above zero while the parts of an operator run that is one kernel on a Mac, or wholly on the CPU: no rule is for them.
+thread_local int parts = 0;
+
 // ---- rules -------------------------------------------------------------------------------------------------------
 
 std::string text_of(const c10::IValue& value) {
@@ -70,6 +73,9 @@ std::string text_of(const c10::IValue& value) {
   }
   if (value.isBool()) {
     return value.toBool() ? "True" : "False";
+  }
+  if (value.isComplexDouble()) {
+    return value.toComplexDouble().imag() != 0 ? "complex" : "real";
   }
   if (value.isString()) {
     return value.toStringRef();
@@ -126,6 +132,40 @@ unsigned macos_number() {
   return major * 100 + minor;
 }
 
+// AdaptivePooling.mm, set_kernel_params: both sizes larger or both smaller, and one a multiple of the other.
+bool divide(c10::IntArrayRef sizes, const std::vector<int64_t>& others) {
+  const size_t first = sizes.size() - others.size();
+  bool larger = true, smaller = true;
+  for (size_t i = 0; i < others.size(); ++i) {
+    const int64_t size = sizes[first + i], other = others[i];
+    larger = larger && other != 0 && size % other == 0;
+    smaller = smaller && size != 0 && other % size == 0;
+  }
+  return larger || smaller;
+}
+
+std::vector<int64_t> sizes_in(const c10::IValue& value) {
+  if (value.isIntList()) {
+    return value.toIntVector();
+  }
+  std::vector<int64_t> sizes;
+  for (const auto& size : value.toSymIntVector()) {
+    sizes.push_back(size.guard_int(__FILE__, __LINE__));
+  }
+  return sizes;
+}
+
+const c10::IValue* argument_named(const std::string& name, const c10::OperatorHandle& op, const c10::Stack& stack) {
+  const auto& arguments = op.schema().arguments();
+  const size_t first = stack.size() - arguments.size();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i].name() == name) {
+      return &stack[first + i];
+    }
+  }
+  return nullptr;
+}
+
 bool applies(const Rule& rule, const c10::OperatorHandle& op, const c10::Stack& stack) {
   if (rule.before_macos != 0 && macos_number() >= rule.before_macos) {
     return false;
@@ -133,14 +173,8 @@ bool applies(const Rule& rule, const c10::OperatorHandle& op, const c10::Stack& 
   if (rule.when.empty()) {
     return true;
   }
-  const auto& arguments = op.schema().arguments();
-  const size_t first = stack.size() - arguments.size();
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    if (arguments[i].name() == rule.when) {
-      return text_of(stack[first + i]) == rule.equals;
-    }
-  }
-  return false;
+  const c10::IValue* value = argument_named(rule.when, op, stack);
+  return value != nullptr && text_of(*value) == rule.equals;
 }
 
 std::string filled(std::string text, const std::vector<std::pair<std::string, std::string>>& values) {
@@ -201,6 +235,12 @@ void check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stac
     if (!too_large(rule, tensor)) {
       return;
     }
+    if (!rule.divisible.empty()) {
+      const c10::IValue* others = argument_named(rule.divisible, op, stack);
+      if (others == nullptr || divide(tensor.sizes(), sizes_in(*others))) {
+        return;
+      }
+    }
     if (rule.mixed) {
       if (!c10::isFloatingType(dtype) || tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
         return;
@@ -218,17 +258,13 @@ void check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stac
 
 // ---- composite operators that have a kernel of their own on a Mac -------------------------------------------------
 
-// Above zero while the parts of an operator run that is wholly on the CPU.
-thread_local int parts_on_cpu = 0;
-
-struct PartsOnCpu {
-  explicit PartsOnCpu(bool active) : active(active) {
-    parts_on_cpu += active;
+struct Parts {
+  Parts() {
+    ++parts;
   }
-  ~PartsOnCpu() {
-    parts_on_cpu -= active;
+  ~Parts() {
+    --parts;
   }
-  const bool active;
 };
 
 // The composite kernel is what the table holds for the CPU; it runs with the arguments as they are.
@@ -240,7 +276,7 @@ void guarded(const c10::OperatorHandle& op, c10::Stack* stack) {
     TORCH_INTERNAL_ASSERT(known_verdict != nullptr);
   }
   check(*known_verdict, op, *stack);
-  const PartsOnCpu parts(known_verdict->on_cpu);
+  const Parts running;
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
 }
 
@@ -273,8 +309,16 @@ std::unique_ptr<const Verdict> verdict(const c10::OperatorHandle& op) {
   if (found != data.refusals.end() && !result->missing && !result->on_cpu) {
     result->rules = found->second;
   }
+  const auto everywhere = data.refusals.find("*");
+  if (everywhere != data.refusals.end() && !result->missing && !result->on_cpu) {
+    for (const Rule& rule : everywhere->second) {
+      if (std::find(rule.except.begin(), rule.except.end(), name) == rule.except.end()) {
+        result->rules.push_back(rule);
+      }
+    }
+  }
   for (const Rule& rule : result->rules) {
-    const bool sized = rule.dim_over >= 0 || rule.size_over >= 0 || rule.numel_over >= 0;
+    const bool sized = !rule.divisible.empty() || rule.dim_over >= 0 || rule.size_over >= 0 || rule.numel_over >= 0;
     result->sizes = result->sizes || sized;
     result->mixed = result->mixed || rule.mixed;
     if (!sized && !rule.mixed) {
@@ -303,26 +347,37 @@ void throw_missing(const c10::OperatorHandle& op) {
 
 void check(const Verdict& verdict, const c10::OperatorHandle& op, const c10::Stack& stack) {
   if (verdict.missing || verdict.on_cpu) {
-    if (parts_on_cpu > 0) {
-      return;
+    if (parts == 0) {
+      if (verdict.missing && !state().cpu_fallback) {
+        throw_missing(op);
+      }
+      const std::string name = full_name(op);
+      count(state().fell_back, name);
+      witness::tell("fell_back", name);
+      warn_once(name);
     }
-    if (verdict.missing && !state().cpu_fallback) {
-      throw_missing(op);
-    }
-    const std::string name = full_name(op);
-    count(state().fell_back, name);
-    witness::tell("fell_back", name);
-    warn_once(name);
     return;
   }
   uint64_t dtypes = 0;
   each_tensor(op, stack, [&](const at::Tensor& tensor, size_t) { dtypes |= bit(tensor.scalar_type()); });
   const bool several = (dtypes & (dtypes - 1)) != 0;
-  if ((dtypes & verdict.watched) == 0 && !(verdict.mixed && several) && !verdict.sizes) {
+  if (parts == 0 && ((dtypes & verdict.watched) != 0 || (verdict.mixed && several) || verdict.sizes)) {
+    for (const Rule& rule : verdict.rules) {
+      check_rule(rule, op, stack);
+    }
+  }
+}
+
+void check_copy(const at::Tensor& destination, const at::Tensor& source) {
+  if (destination.scalar_type() == source.scalar_type() || !is_mps(source)) {
     return;
   }
-  for (const Rule& rule : verdict.rules) {
-    check_rule(rule, op, stack);
+  for (const auto dtype : {source.scalar_type(), destination.scalar_type()}) {
+    if (c10::isFloat8Type(dtype)) {
+      count_refused("float8");
+      TORCH_CHECK_TYPE(
+          false, "Trying to convert ", dtype, " to the MPS backend but it does not have support for that dtype.");
+    }
   }
 }
 

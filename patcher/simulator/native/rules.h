@@ -31,7 +31,9 @@ struct Rule {
   int64_t dim_over = -1;      // more dimensions than this
   int64_t size_over = -1;     // a dimension longer than this
   int64_t numel_over = -1;    // more elements than this
+  std::string divisible;      // name of a list of sizes: they and the last sizes of the tensor must divide each other
   bool mixed = false;         // floating point tensors of more than one dtype among the looked-at arguments
+  std::vector<std::string> except;  // operators that a rule of every operator is not for
   unsigned before_macos = 0;  // major * 100 + minor
   std::string when;           // name of another argument ...
   std::string equals;         // ... and its value, as text
@@ -50,7 +52,7 @@ struct Verdict {
 struct Data {
   std::unordered_set<std::string> present;  // operators with an mps kernel, with their namespace
   std::unordered_set<std::string> on_cpu;
-  std::unordered_map<std::string, std::vector<Rule>> refusals;
+  std::unordered_map<std::string, std::vector<Rule>> refusals;  // "*": of every operator
   std::string commit;
   bool cpu_fallback = false;
 };
@@ -65,6 +67,8 @@ bool is_present(const c10::OperatorHandle& op);
 std::unique_ptr<const Verdict> verdict(const c10::OperatorHandle& op);
 // Throws what a Mac throws; counts and warns where the operator goes to the CPU.
 void check(const Verdict& verdict, const c10::OperatorHandle& op, const c10::Stack& stack);
+// A copy converts on the GPU where its source is there, which does not know float8.
+void check_copy(const at::Tensor& destination, const at::Tensor& source);
 // NotImplementedError in the Mac's words.
 [[noreturn]] void throw_missing(const c10::OperatorHandle& op);
 // Registers a check in front of composite operators that have a kernel of their own on a Mac.

@@ -29,7 +29,9 @@ Rule rule_of(const py::dict& fields) {
   rule.dim_over = fields["dim_over"].cast<int64_t>();
   rule.size_over = fields["size_over"].cast<int64_t>();
   rule.numel_over = fields["numel_over"].cast<int64_t>();
+  rule.divisible = fields["divisible"].cast<std::string>();
   rule.mixed = fields["mixed"].cast<bool>();
+  rule.except = fields["except_"].cast<std::vector<std::string>>();
   rule.before_macos = fields["before_macos"].cast<unsigned>();
   rule.when = fields["when"].cast<std::string>();
   rule.equals = fields["equals"].cast<std::string>();

@@ -82,6 +82,8 @@ at::Tensor cpu_alias(const at::Tensor& tensor);
 c10::Storage cpu_alias(const c10::Storage& storage);
 // TypeError for the dtypes that an mps tensor cannot have, in the Mac's words.
 void check_dtype(c10::ScalarType dtype);
+// RuntimeError for more dimensions than an mps tensor can have.
+void check_rank(int64_t rank);
 
 // ---- dispatch (fallback.cpp) -------------------------------------------------------------------------------------
 

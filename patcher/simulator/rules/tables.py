@@ -38,18 +38,20 @@ class Refusal:
 
     Attributes:
         name: of the rule; counted under it in `Rules.refused`.
-        operators: with namespace and overload: ``aten::add.out``.
+        operators: with namespace and overload: ``aten::add.out``; ``*`` stands for every one.
         message: what is raised; ``{op}``, ``{argument}``, ``{dtype}``, ``{dtypes}``, ``{size}``, ``{numel}``,
             ``{dim}`` are filled in.
         source: where it is known from.
         error: the exception's class.
+        except_: operators that a rule of every operator is not for.
         arguments: names of the arguments that are looked at; none means every tensor.
         dtypes: refused; none means any.
         dim_over, size_over, numel_over: refused are more dimensions, a longer dimension, more elements than this;
             -1 does not look.
+        divisible: name of a list of sizes, which the last sizes of the tensor must all divide, or be divided by.
         mixed: refused are floating point tensors of more than one dtype.
         before_macos: it holds on an older macOS only (``major * 100 + minor``); 0: on all.
-        when, equals: it holds where another argument has this value, as text.
+        when, equals: it holds where another argument has this value, as text; ``complex`` is any that is not real.
     """
 
     name: str
@@ -57,11 +59,13 @@ class Refusal:
     message: str
     source: str
     error: str = "RuntimeError"
+    except_: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
     dim_over: int = -1
     size_over: int = -1
     numel_over: int = -1
+    divisible: str = ""
     mixed: bool = False
     before_macos: int = 0
     when: str = ""
@@ -113,29 +117,39 @@ def for_torch(version: str) -> Table:
 
 def table(data: dict[str, Any]) -> Table:
     """Checks and expands what a data file says."""
-    operators = data["operators"]
+    operators = {key: _operators(names) for key, names in data["operators"].items()}
     return Table(
-        present=tuple(operators["present"]),
-        absent=tuple(operators["absent"]),
-        on_cpu=tuple(operators["on_cpu"]),
+        **operators,
         refusals=tuple(_refusal(name, entry) for name, entry in data["refuse"].items()),
     )
 
 
 def _refusal(name: str, entry: dict[str, Any]) -> Refusal:
-    operators = tuple(full for operator in entry["operators"] for full in _overloads(operator))
+    operators = _operators(entry["operators"])
     dtypes = tuple(dict.fromkeys(each for word in entry.get("dtypes", ()) for each in CLASSES.get(word, (word,))))
     macos = str(entry.get("before_macos", "0.0")).split(".")
-    given = {**entry, "operators": operators, "dtypes": dtypes, "arguments": tuple(entry.get("arguments", ()))}
+    except_ = _operators(entry.get("except", []))
+    entry = {key: value for key, value in entry.items() if key != "except"}
+    given = {
+        **entry,
+        "operators": operators,
+        "except_": except_,
+        "dtypes": dtypes,
+        "arguments": tuple(entry.get("arguments", ())),
+    }
     refusal = Refusal(name=name, **{**given, "before_macos": int(macos[0]) * 100 + int(macos[1])})
     if refusal.error not in ERRORS:
         raise ValueError(f"{name}: {refusal.error} is none of {', '.join(ERRORS)}")
     return refusal
 
 
+def _operators(names: list[str]) -> tuple[str, ...]:
+    return tuple(full for name in names for full in _overloads(name))
+
+
 def _overloads(operator: str) -> list[str]:
     """``add.{Tensor,out}`` stands for two operators, and names without a namespace are aten's."""
-    full = operator if "::" in operator else f"aten::{operator}"
+    full = operator if operator == "*" or "::" in operator else f"aten::{operator}"
     if "{" not in full:
         return [full]
     base, inner = full.rstrip("}").split(".{")

@@ -1,0 +1,190 @@
+// Operators that a Mac has for a dtype and the CPU has not.
+#include "widen.h"
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
+#include <c10/util/SmallVector.h>
+
+#include <initializer_list>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace simulator {
+namespace {
+
+constexpr auto kWide = c10::ScalarType::Float;
+
+constexpr uint64_t bit(c10::ScalarType dtype) {
+  return uint64_t{1} << static_cast<unsigned>(dtype);
+}
+constexpr uint64_t kHalf = bit(c10::ScalarType::Half);
+constexpr uint64_t kHalves = kHalf | bit(c10::ScalarType::BFloat16);
+constexpr uint64_t kBool = bit(c10::ScalarType::Bool);
+constexpr uint64_t kIntegers = bit(c10::ScalarType::Byte) | bit(c10::ScalarType::Char) | bit(c10::ScalarType::Short) |
+    bit(c10::ScalarType::Int) | bit(c10::ScalarType::Long);
+
+// Source: the `dtypesIfMPS` of torch 2.13.0's operator database (torch/testing/_internal/opinfo), where they name more
+// than the CPU's `dtypes`, and the test against the CPU is expected to pass; tests/fidelity runs them.
+const std::unordered_map<std::string, uint64_t>& table() {
+  static const auto* instance = [] {
+    auto* made = new std::unordered_map<std::string, uint64_t>;
+    const auto add = [&](uint64_t dtypes, std::initializer_list<const char*> names) {
+      for (const char* name : names) {
+        (*made)[std::string("aten::") + name] |= dtypes;
+      }
+    };
+    add(kHalves,
+        {"_cdist_forward", "_cdist_backward", "avg_pool3d", "avg_pool3d_backward", "special_bessel_j0",
+         "special_bessel_j1", "special_bessel_y0", "special_bessel_y1", "special_chebyshev_polynomial_t",
+         "special_chebyshev_polynomial_u", "special_chebyshev_polynomial_v", "special_chebyshev_polynomial_w",
+         "special_erfcx", "special_hermite_polynomial_h", "special_hermite_polynomial_he",
+         "special_modified_bessel_i0", "special_modified_bessel_i1", "special_modified_bessel_k0",
+         "special_modified_bessel_k1", "special_scaled_modified_bessel_k0", "special_scaled_modified_bessel_k1",
+         "special_shifted_chebyshev_polynomial_t", "special_shifted_chebyshev_polynomial_u",
+         "special_shifted_chebyshev_polynomial_v", "special_shifted_chebyshev_polynomial_w",
+         "special_spherical_bessel_j0", "special_zeta"});
+    add(kHalf | bit(c10::ScalarType::ComplexHalf), {"polar"});
+    add(kBool,
+        {"avg_pool3d", "bernoulli", "bernoulli_", "ceil", "ceil_", "dot", "floor", "floor_", "floor_divide",
+         "floor_divide_", "fmod", "fmod_", "max_pool2d_with_indices_backward", "pow", "pow_", "reflection_pad1d",
+         "reflection_pad2d", "reflection_pad3d", "remainder", "remainder_", "replication_pad1d", "replication_pad2d",
+         "replication_pad3d", "silu", "silu_", "threshold", "threshold_", "trunc", "trunc_", "vdot"});
+    add(kIntegers, {"histc"});
+    return made;
+  }();
+  return *instance;
+}
+
+uint64_t dtypes_of(const c10::IValue& value) {
+  uint64_t found = 0;
+  if (value.isTensor()) {
+    const at::Tensor& tensor = value.toTensor();
+    found = tensor.defined() ? bit(tensor.scalar_type()) : 0;
+  } else if (value.isTensorList()) {
+    for (const at::Tensor& tensor : value.toTensorVector()) {
+      found |= tensor.defined() ? bit(tensor.scalar_type()) : 0;
+    }
+  }
+  return found;
+}
+
+// Float32 copies of the tensors of one call.
+class Copies {
+ public:
+  explicit Copies(uint64_t lacking) : lacking_(lacking) {}
+
+  c10::IValue widen(const c10::IValue& value, const c10::Argument& argument) {
+    const bool written = argument.alias_info() != nullptr && argument.alias_info()->isWrite();
+    if (value.isTensor()) {
+      return wide(value.toTensor(), written);
+    }
+    if (value.isTensorList()) {
+      c10::List<at::Tensor> result;
+      for (const at::Tensor& tensor : value.toTensorVector()) {
+        result.push_back(wide(tensor, written));
+      }
+      return result;
+    }
+    return value;
+  }
+  // Puts what an in-place or out variant has written into the tensors that were given to it.
+  void write_back() const {
+    for (const auto& pair : pairs_) {
+      if (!pair.written) {
+        continue;
+      }
+      if (!pair.given.sizes().equals(pair.wide.sizes())) {
+        pair.given.resize_(pair.wide.sizes());
+      }
+      pair.given.copy_(pair.wide);
+    }
+  }
+  at::Tensor narrow(const at::Tensor& result) const {
+    if (!result.defined()) {
+      return result;
+    }
+    for (const auto& pair : pairs_) {
+      if (pair.wide.is_same(result)) {
+        return pair.given;
+      }
+    }
+    if (result.scalar_type() == c10::toComplexType(kWide)) {
+      return result.to(c10::toComplexType(dtype_));
+    }
+    return result.scalar_type() == kWide ? result.to(dtype_) : result;
+  }
+
+ private:
+  struct Pair {
+    at::Tensor given;
+    at::Tensor wide;
+    bool written;
+  };
+  at::Tensor wide(const at::Tensor& tensor, bool written) {
+    if (!tensor.defined() || (bit(tensor.scalar_type()) & lacking_) == 0) {
+      return tensor;
+    }
+    for (auto& pair : pairs_) {
+      if (pair.given.is_same(tensor)) {
+        pair.written |= written;
+        return pair.wide;
+      }
+    }
+    dtype_ = c10::toRealValueType(tensor.scalar_type());
+    pairs_.push_back({tensor, tensor.to(tensor.is_complex() ? c10::toComplexType(kWide) : kWide), written});
+    return pairs_.back().wide;
+  }
+
+  uint64_t lacking_;
+  c10::ScalarType dtype_ = kWide;  // of the results
+  c10::SmallVector<Pair, 4> pairs_;
+};
+
+void run_wide(
+    const c10::OperatorHandle& op, uint64_t lacking, const std::vector<c10::IValue>& arguments, c10::Stack* stack) {
+  Copies copies(lacking);
+  const auto& schema = op.schema();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    stack->push_back(copies.widen(arguments[i], schema.arguments()[i]));
+  }
+  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  copies.write_back();
+  for (size_t i = stack->size() - schema.returns().size(); i < stack->size(); ++i) {
+    c10::IValue& value = (*stack)[i];
+    if (value.isTensor()) {
+      value = copies.narrow(value.toTensor());
+    }
+  }
+}
+
+}  // namespace
+
+uint64_t lacking_on_cpu(const c10::OperatorHandle& op) {
+  const auto found = table().find(op.schema().name());
+  return found == table().end() ? 0 : found->second;
+}
+
+void run_on_cpu(const c10::OperatorHandle& op, uint64_t lacking, c10::Stack* stack) {
+  const size_t first = stack->size() - op.schema().arguments().size();
+  uint64_t dtypes = 0;
+  if (lacking != 0) {
+    for (size_t i = first; i < stack->size(); ++i) {
+      dtypes |= dtypes_of((*stack)[i]);
+    }
+  }
+  if ((dtypes & lacking) == 0) {
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+    return;
+  }
+  const std::vector<c10::IValue> arguments(stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end());
+  try {
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  } catch (const c10::NotImplementedError&) {
+    stack->resize(first);
+    run_wide(op, lacking, arguments, stack);
+  }
+}
+
+}  // namespace simulator

@@ -1,0 +1,231 @@
+"""Dtypes, mixtures of dtypes and sizes that a Mac refuses. Each rule of the data file has a call that it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from patcher.simulator import Device
+from patcher.simulator.rules import tables
+
+I64, C64 = torch.int64, torch.complex64
+TABLE = tables.for_torch(torch.__version__)
+
+
+def ones(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.ones(shape, dtype=dtype, device="mps")
+
+
+def identity(dtype: torch.dtype) -> Tensor:
+    return torch.eye(2, dtype=dtype, device="mps")
+
+
+REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
+    "conv1d of integers": (
+        "convolution-dtype",
+        RuntimeError,
+        "Convolution is supported only for Floating types",
+        lambda: F.conv1d(ones(1, 1, 4, dtype=I64), ones(1, 1, 2, dtype=I64)),
+    ),
+    "transposed conv3d in half precision": (
+        "transposed-convolution-3d",
+        RuntimeError,
+        "ConvTranspose 3D with BF16 or FP16 types is not supported on MPS",
+        lambda: F.conv_transpose3d(ones(1, 1, 2, 2, 2).half(), ones(1, 1, 1, 1, 1).half()),
+    ),
+    "linear of integers": (
+        "linear-input-dtype",
+        RuntimeError,
+        "MPS device does not support linear for non-float inputs",
+        lambda: F.linear(ones(1, 2, dtype=I64), ones(1, 2, dtype=I64)),
+    ),
+    "linear with integer weights": (
+        "linear-weight-dtype",
+        RuntimeError,
+        "MPS device does not support linear for non-float weights",
+        lambda: F.linear(ones(1, 2), ones(1, 2, dtype=torch.int8)),
+    ),
+    "max_pool1d of integers": (
+        "max-pool-dtype",
+        RuntimeError,
+        "max_pool2d_with_indices is not supported for Long on MPS",
+        lambda: F.max_pool1d(ones(1, 1, 4, dtype=I64), 2),
+    ),
+    "max_pool2d of booleans": (
+        "max-pool2d-dtype",
+        RuntimeError,
+        "not supported for Bool",
+        lambda: F.max_pool2d(ones(1, 1, 4, 4, dtype=torch.bool), 2),
+    ),
+    "bicubic upsampling of bytes": (
+        "upsampling-dtype",
+        RuntimeError,
+        "not supported for Byte",
+        lambda: F.interpolate(ones(1, 1, 4, 4, dtype=torch.uint8), scale_factor=2, mode="bicubic"),
+    ),
+    "complex lu": (
+        "lu-complex",
+        RuntimeError,
+        r"linalg.lu_factor\(\): MPS doesn't support complex types.",
+        lambda: torch.linalg.lu_factor(identity(C64)),
+    ),
+    "lu without pivots": (
+        "lu-without-pivots",
+        RuntimeError,
+        "MPS doesn't allow pivot == False",
+        lambda: torch.linalg.lu_factor(identity(torch.float32), pivot=False),
+    ),
+    "complex solve": (
+        "solve-complex",
+        RuntimeError,
+        "MPS only supports floats",
+        lambda: torch.linalg.solve(identity(C64), identity(C64)),
+    ),
+    "complex inverse": (
+        "inverse-complex",
+        RuntimeError,
+        "linalg_inv: not supported for complex types yet!",
+        lambda: torch.linalg.inv(identity(C64)),
+    ),
+    "complex variance": ("complex", RuntimeError, "not supported for ComplexFloat", lambda: ones(3, dtype=C64).var()),
+    "complex alpha": (
+        "complex-factor",
+        RuntimeError,
+        "cannot be converted to type double without overflow",
+        lambda: torch.addmm(identity(C64), identity(C64), identity(C64), alpha=1j),
+    ),
+    "arithmetic in float8": (
+        "float8",
+        TypeError,
+        "Trying to convert Float8_e4m3fn to the MPS backend but it does not have support for that dtype.",
+        lambda: torch.cat([ones(2).cpu().to(torch.float8_e4m3fn).to("mps")] * 2),
+    ),
+    "to float8": ("float8", TypeError, "Trying to convert Float8_e5m2", lambda: ones(2).to(torch.float8_e5m2)),
+    "item of float8": (
+        "float8",
+        NotImplementedError,
+        "_local_scalar_dense_mps",
+        lambda: torch.zeros(1, dtype=torch.float8_e4m3fn, device="mps").item(),
+    ),
+    "layer_norm of half with float32 weights": (
+        "layer-norm-mixed",
+        RuntimeError,
+        "layer_norm of Half, Float",
+        lambda: F.layer_norm(ones(2, 4).half(), (4,), ones(4), ones(4)),
+    ),
+    "pooling to a size that does not divide": (
+        "adaptive-average-pooling",
+        NotImplementedError,
+        "input sizes must be divisible by output sizes",
+        lambda: F.adaptive_avg_pool2d(ones(1, 1, 5, 4), (2, 2)),
+    ),
+    "17 dimensions": (
+        "dimensions",
+        RuntimeError,
+        "MPS supports tensors with dimensions <= 16, but got 17.",
+        lambda: torch.empty((1,) * 17, device="mps"),
+    ),
+    "17 dimensions as a result": (
+        "dimensions",
+        RuntimeError,
+        "but got 17.",
+        lambda: ones(*(1,) * 16).unsqueeze(0).exp(),
+    ),
+    "attention of integers": (
+        "attention",
+        NotImplementedError,
+        "scaled_dot_product_attention for MPS does not support dtype Int",
+        lambda: F.scaled_dot_product_attention(*[ones(1, 1, 2, 2, dtype=torch.int32)] * 3),
+    ),
+    "softmax of more elements than an int": (
+        "elements-of-softmax",
+        RuntimeError,
+        "MPSGraph does not support tensor dims larger than INT_MAX",
+        lambda: torch.zeros((), dtype=torch.float16, device="mps").expand(1 << 16, 1 << 15).softmax(-1),
+    ),
+}
+
+
+@pytest.fixture
+def counted(device: Device) -> Iterator[Device]:
+    device.rules.reset()
+    yield device
+    device.rules.reset()
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_is_refused_and_counted_under_the_rules_name(counted: Device, case: str) -> None:
+    """The exception and its text, which for most are torch's own."""
+    name, error, text, call = REFUSED[case]
+    with pytest.raises(error, match=text):
+        call()
+    assert counted.rules.refused == {name: 1}
+
+
+ON_AN_OLDER_MACOS = {"convolution-channels"}
+
+
+def test_every_rule_of_the_data_file_has_a_call_that_it_refuses() -> None:
+    """And every one names its source."""
+    assert {rule.name for rule in TABLE.refusals} <= {case[0] for case in REFUSED.values()} | ON_AN_OLDER_MACOS
+    assert all(rule.source for rule in TABLE.refusals)
+
+
+def test_operators_that_the_data_file_names_exist() -> None:
+    """A misspelt operator would be a rule without effect."""
+    names = {name for rule in TABLE.refusals for name in (*rule.operators, *rule.except_)} | set(TABLE.on_cpu)
+    known = {f"{s.name}.{s.overload_name}".rstrip(".") for s in torch._C._jit_get_all_schemas()}
+    assert names - {"*"} <= known
+
+
+ALLOWED: dict[str, Callable[[], Tensor]] = {
+    "float8 is stored, copied and viewed": lambda: (
+        torch.tensor([0.5, 2.0]).to(torch.float8_e4m3fn).to("mps").clone().view(torch.uint8)
+    ),
+    "integer matmul": lambda: ones(2, 2, dtype=I64) @ ones(2, 2, dtype=I64),
+    "max_pool2d of integers": lambda: F.max_pool2d(torch.arange(16, device="mps").view(1, 1, 4, 4), 2),
+    "complex arithmetic": lambda: ones(2, dtype=C64) * 1j + 1,
+    "complex addmm with a real factor": lambda: torch.addmm(identity(C64), identity(C64), identity(C64), alpha=2),
+    "mixed dtypes promote": lambda: ones(2).half() * ones(2) + ones(2, dtype=I64),
+    "layer_norm in one dtype": lambda: F.layer_norm(torch.arange(4.0, device="mps").half(), (4,), ones(4).half()),
+    "pooling to a divisor": lambda: F.adaptive_avg_pool2d(torch.arange(16.0, device="mps").view(1, 4, 4), (2, 2)),
+    "16 dimensions": lambda: ones(*(1,) * 16).exp(),
+}
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_what_a_mac_can_do_is_not_refused(counted: Device, case: str) -> None:
+    """Beside each rule there is something that it must not stop."""
+    assert ALLOWED[case]().device.type == "mps"
+    assert counted.rules.refused == {}
+
+
+def test_linear_has_its_gradients() -> None:
+    """Rules in front of a composite operator leave its differentiation alone."""
+    x, weight = (
+        torch.randn(2, 3, 4, device="mps", requires_grad=True),
+        torch.randn(5, 4, device="mps", requires_grad=True),
+    )
+    F.linear(x, weight).sum().backward()
+    assert torch.allclose(x.grad.cpu(), weight.detach().cpu().sum(0).expand(2, 3, 4), atol=1e-6)
+    assert torch.allclose(weight.grad.cpu(), x.detach().cpu().sum((0, 1)).expand(5, 4), atol=1e-6)
+
+
+def test_rules_of_an_older_macos(counted: Device) -> None:
+    """Before macOS 14 there is no bfloat16; before 15.1 convolutions have at most 65536 channels."""
+    mac = counted.mac
+    wide = ones(65537, 1, 1)
+    assert F.conv1d(ones(1, 1, 1), wide).shape == (1, 65537, 1)
+    try:
+        counted._native.set_macos(13, 6)
+        with pytest.raises(TypeError, match="MPS BFloat16 is only supported on MacOS 14 or newer"):
+            torch.zeros(2, dtype=torch.bfloat16, device="mps")
+        with pytest.raises(NotImplementedError, match="Output channels > 65536 not supported"):
+            F.conv1d(ones(1, 1, 1), wide)
+    finally:
+        counted.become(mac)
+    assert counted.rules.refused == {"bfloat16": 1, "convolution-channels": 1}
