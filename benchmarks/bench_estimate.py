@@ -380,7 +380,6 @@ WORKLOADS = {
         1,
         lambda: deep(decoding, 32),
         (
-            Published("M1 8GB", 7.91, "llama.cpp", f"{LLAMA_CPP}/discussions/4167"),
             Published("M1 Pro 14-core 16GB", 12.75, "llama.cpp", f"{LLAMA_CPP}/discussions/4167"),
             Published("M3 Pro 36GB", 9.89, "llama.cpp", f"{LLAMA_CPP}/discussions/4167"),
         ),
@@ -391,7 +390,6 @@ WORKLOADS = {
         512,
         lambda: deep(prompt, 32),
         (
-            Published("M1 8GB", 117.25, "llama.cpp", f"{LLAMA_CPP}/discussions/4167"),
             Published("M1 Pro 14-core 16GB", 262.65, "llama.cpp", f"{LLAMA_CPP}/discussions/4167"),
             Published("M3 Pro 36GB", 357.45, "llama.cpp", f"{LLAMA_CPP}/discussions/4167"),
             Published("M2 Ultra 192GB", 1265.30, "llama.cpp", f"{LLAMA_CPP}/pull/3084"),

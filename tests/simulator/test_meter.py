@@ -350,6 +350,7 @@ def test_flops_of_a_llama_are_those_of_torchs_counter() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using `torch.compile")
 def test_compiled_programs() -> None:
     """What torch.compile generates is put down under the module that is compiled; the meter changes no result."""
     model, x = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU()).to("mps"), mps(4, 8)
