@@ -105,7 +105,7 @@ WITH = """
 
     def test_out_of_memory():
         with pytest.raises(RuntimeError, match="MPS backend out of memory"):
-            torch.empty(2**40, device="mps", dtype=torch.int8)
+            [torch.empty(2**30, device="mps", dtype=torch.int8) for _ in range(12)]
 """
 
 

@@ -56,9 +56,12 @@ class Trial:
         )
 
     def rewrites(self) -> list[str]:
-        """Training arguments that got another value."""
+        """Training arguments that got another value, or kept theirs with something to be known about it."""
         rows = (self.facts.get("patches") or {}).get("rewrites", [])
-        return [f"{config}.{field}: {old} -> {new}: {why}" for config, field, old, new, why in rows]
+        return [
+            f"{config}.{field}: {old if old == new else f'{old} -> {new}'}: {why}"
+            for config, field, old, new, why in rows
+        ]
 
     def patches(self) -> list[str]:
         """The report of `patch_for_mac` in short."""
@@ -89,7 +92,10 @@ class Trial:
     def speed_in_short(self) -> str:
         """The same for people, in whichever unit gives the larger number."""
         speed = self.speed() or 0.0
-        return f"{speed:.2g} steps/s" if speed >= 1 else f"{1 / speed:.2g} s/step" if speed else "unknown"
+        if speed == 0:
+            return "unknown"
+        number, unit = (speed, "steps/s") if speed >= 1 else (1 / speed, "s/step")
+        return f"{float(f'{number:.2g}'):g} {unit}"
 
     def assumptions(self) -> list[str]:
         """What the expected speed rests on, its error among it."""
