@@ -26,7 +26,7 @@ SUPPORTED = "2.13"
 """The torch release whose C++ interfaces the sources use."""
 
 FLAGS = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-w")
-USUAL_SECONDS = 45
+USUAL_SECONDS = 90
 PARALLEL = 2
 
 
