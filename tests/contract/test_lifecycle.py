@@ -202,7 +202,7 @@ def test_every_order_ends_in_the_same_state(run: Run, first: tuple[str, ...], th
     # bitsandbytes, imported by PEFT before the simulated device is there, leaves its mps operators out.
     late = {"bitsandbytes"} if "peft" in first else set()
     assert roots <= {"module unsloth", "module unsloth_zoo", "unsloth", "unsloth_zoo", "trl"} | late
-    assert not [target for target in found["pending"] if target.startswith(("trl.trainer", "trl.kernels.chunked_log"))]
+    assert not [target for target in found["pending"] if target.startswith((*TRL, "trl.kernels.chunked_log"))]
     assert found["after"] is not None, "torch.ones(device='cuda') still lands on mps"
 
 

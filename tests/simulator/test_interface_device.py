@@ -6,6 +6,7 @@ aten/src/ATen/mps/MPSEvent.mm and MPSProfiler.mm.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -153,6 +154,8 @@ def test_seeds() -> None:
 
 def test_peak_statistics_of_the_accelerator(device: Device) -> None:
     """Current, peak and accumulated figures, with their resets and every way to name the device."""
+    gc.collect()
+    torch.accelerator.empty_cache()
     torch.accelerator.reset_peak_memory_stats()
     torch.accelerator.reset_accumulated_memory_stats()
     start = torch.accelerator.memory_allocated()

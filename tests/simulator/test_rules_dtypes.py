@@ -183,7 +183,7 @@ ALLOWED: dict[str, Callable[[], Tensor]] = {
     "integer matmul": lambda: ones(2, 2, dtype=I64) @ ones(2, 2, dtype=I64),
     "max_pool2d of integers": lambda: F.max_pool2d(
         torch.arange(16, device="mps").view(1, 1, 4, 4), 2, return_indices=True
-    ),
+    )[1],
     "complex arithmetic": lambda: ones(2, dtype=C64) * 1j + 1,
     "complex addmm with a real factor": lambda: torch.addmm(identity(C64), identity(C64), identity(C64), alpha=2),
     "mixed dtypes promote": lambda: ones(2).half() * ones(2) + ones(2, dtype=I64),
