@@ -16,7 +16,7 @@ from tests.interposer import library
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = {"--operations": 16, "--random": 12}
+SAMPLE = {"--operations": 12, "--random": 10}
 """Kills in `make test`. `make kills` has 200: every operation, and the rest at random moments."""
 
 
