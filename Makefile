@@ -3,7 +3,7 @@
 # make check   the part that a developer runs all day
 # make lint    ruff and mypy
 # make bench   benchmarks, as ratios within one run
-# make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 10 minutes
+# make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 6 minutes
 # make kills   200 kills of a training that is resumed each time: 24 minutes on two busy cores
 PYTHON ?= python3
 VENV ?= .venv

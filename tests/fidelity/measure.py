@@ -150,7 +150,7 @@ def _compare_sample(op: Any, sample: Any, direction: str, dice: _Dice, allowed: 
         if op.name == "unique" and not reference.kwargs.get("sorted", True):
             return EQUAL
         if dice.offset and op.name in RANDOM:
-            forward = _compare_metadata(ours, theirs)
+            forward = _compare_metadata(ours, theirs.to(ours.dtype) if widened else theirs)
         else:
             forward = compare(ours, theirs, allowed, widened)
         if direction != GRADIENT:
