@@ -247,13 +247,14 @@ class Ledger:
             self._refuse_conflicts()
             self._restore_copies()
             with ExitStack() as stack:  # last in, first out, each one also after another has failed
+                stack.callback(self._originals.clear)  # last: until its kernel is gone another thread may ask
                 for cleanup in self._cleanups:
                     stack.callback(cleanup)
                 for binding in self._bindings:
                     stack.callback(binding.restore)
                 self.machine = None
                 self.notes.clear()
-                for held in (self._entries, self._originals, self._versions, self._bindings, self._cleanups):
+                for held in (self._entries, self._versions, self._bindings, self._cleanups):
                     held.clear()
 
     def _refuse_conflicts(self) -> None:

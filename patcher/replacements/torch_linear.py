@@ -15,28 +15,46 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def linear(keys: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``input @ weight.T + bias``, (..., k) and (n, k) to (..., n): one 2-D product, with a contiguous bf16 weight."""
+    """``input @ weight.T + bias``, (..., k) and (n, k) to (..., n): one 2-D product, the bias of single rows apart."""
     call = partial(original("aten::linear on MPS").call_boxed, keys)
-    if weight.dtype is torch.bfloat16 and not weight.is_contiguous():
-        weight = weight.contiguous()
-    if input.dim() < 2 or weight.dim() != 2 or not input.is_contiguous() or (bias is not None and bias.dim() > 1):
-        result: Tensor = call(input, weight, bias)
-        return result
-    if input.dim() == 2:
-        return _linear(call, input, weight, bias)
-    return _linear(call, input.flatten(0, -2), weight, bias).view(*input.shape[:-1], weight.size(0))
-
-
-def _linear(call: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    alone = bias is not None and rows.size(0) == 1
     result: Tensor
-    if rows.size(1) > LONGEST and is_long(rows.size(0), rows.size(1), weight.size(0)):
-        result = split_sum(lambda a, b: call(a, b.t(), None), rows, weight.t()).to(rows.dtype)
-    elif bias is None or alone:
-        result = call(rows, weight, None)
+    if not _fits(input, weight, bias):
+        result = call(input, weight, bias)
+        return result
+    columns, terms = weight.shape
+    long = terms > LONGEST and is_long(input.numel() // terms, terms, columns)
+    apart = bias is not None and (input.size(-2) == 1 or bias.dim() > 1)
+    if input.dim() == 2 or not (long or apart or input.is_contiguous() or _aborts(weight)):
+        rows = input
     else:
-        return call(rows, weight, bias)  # type: ignore[no-any-return]
-    return result if bias is None else result.add_(bias)
+        rows = input.flatten(0, -2)
+    if not (long or apart):
+        result = call(rows, weight, bias)
+        return result if rows is input else result.view(*input.shape[:-1], columns)
+    result = split_sum(lambda a, b: call(a, b.t(), None), rows, weight.t()) if long else call(rows, weight, None)
+    result = result.view(*input.shape[:-1], columns)
+    return (result if bias is None else result.add_(bias)).to(input.dtype)
+
+
+def _fits(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether these are rows that torch takes; if not, its kernel raises its own error."""
+    return (
+        input.dim() > 1
+        and weight.dim() == 2
+        and input.size(-1) == weight.size(1)
+        and input.dtype is weight.dtype
+        and (bias is None or _joins(bias, input, weight))
+    )
+
+
+def _joins(bias: Tensor, input: Tensor, weight: Tensor) -> bool:
+    fits = bias.dim() != 1 or bias.size(0) in (1, weight.size(0))
+    return fits and bias.dtype is input.dtype and bias.device == input.device
+
+
+def _aborts(weight: Tensor) -> bool:
+    """With an input of three dimensions, on macOS 27."""
+    return weight.dtype is torch.bfloat16 and not weight.is_contiguous()
 
 
 def linear_backward(keys: Any, self: Tensor, grad_output: Tensor, weight: Tensor, output_mask: list[bool]) -> Gradients:
