@@ -113,7 +113,7 @@ _LIST = (
         affects="torch up to 2.13",
         upstream="pytorch#187521, #194442",
         guard="aten::baddbmm on MPS",
-        reason="with beta=0 the product is computed alone",
+        reason="with beta=0 zeros take its place",
         probe="baddbmm with beta=0",
     ),
     Fault(
@@ -152,7 +152,7 @@ _LIST = (
         affects="macOS 27; torch 2.13 to 2.14",
         upstream="pytorch#197796",
         guard="aten::linear on MPS",
-        reason="such a weight is copied first",
+        reason="the input is flattened to two dimensions",
         probe="transposed bf16 weight",
     ),
     Fault(
