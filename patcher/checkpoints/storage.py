@@ -46,8 +46,7 @@ def saving(parent: Path, name: str) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(parent)
-    staging = Path(tempfile.mkdtemp(prefix=f"_{name}.saving-", dir=parent))
-    with _locked(staging):
+    with _staging(parent, name) as staging:
         try:
             yield staging
             if not (staging / name).is_dir():
@@ -64,6 +63,17 @@ def saving(parent: Path, name: str) -> Iterator[Path]:
             if not _is_between(staging, parent, name) and (isinstance(error, OSError) or not complete):
                 shutil.rmtree(staging, ignore_errors=True)
             raise
+
+
+@contextmanager
+def _staging(parent: Path, name: str) -> Iterator[Path]:
+    """A new folder with its lock; the next one where somebody has tidied it away before it was locked."""
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=f"_{name}.saving-", dir=parent))
+        with _locked(staging, wait=True):
+            if staging.is_dir():
+                yield staging
+                return
 
 
 def publish(staging: Path, parent: Path, name: str) -> None:
@@ -189,13 +199,18 @@ def _move_up(staging: Path, parent: Path, name: str) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Holds the lock of a folder; gives False where somebody else holds it, or the file system knows no locks."""
+def _locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Holds the lock of a folder; gives False where somebody else holds it, or the file system knows no locks.
+
+    Args:
+        folder: the folder.
+        wait: wait for somebody else.
+    """
     with contextlib.ExitStack() as stack:
         try:
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             yield False
             return

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,6 +72,24 @@ def test_a_save_at_work_is_left_alone(tmp_path: Path) -> None:
         )
     assert found.stdout.strip() == "[]"
     assert manifest.differences(tmp_path / "checkpoint-2") == []
+
+
+def test_a_save_that_is_tidied_away_before_its_lock_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process takes the empty folder for a leftover, between its making and its lock."""
+    make = tempfile.mkdtemp
+    made: list[str] = []
+
+    def tidied(prefix: str, dir: Path) -> str:
+        made.append(make(prefix=prefix, dir=dir))
+        if len(made) == 1:
+            storage.remove_leftovers(tmp_path)
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", tidied)
+    save(tmp_path, "checkpoint-2")
+    assert len(made) == 2 and manifest.differences(tmp_path / "checkpoint-2") == []
 
 
 def test_what_a_script_writes_beside_its_checkpoint_stays(tmp_path: Path) -> None:
