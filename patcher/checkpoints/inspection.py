@@ -1,8 +1,9 @@
 """Whether a folder is a checkpoint that training can go on from.
 
-A checkpoint with a manifest must have exactly the bytes that it lists. One without (from CUDA, or from transformers
-alone) is judged by its structure: the files parse, safetensors and torch files are as long as their headers say.
-In both, a pickle that refers to anything but tensors and plain data is refused before it is read.
+Only what a resume reads is judged: model card and tokenizer may be changed. With a manifest these files must have
+exactly the bytes that it lists. A checkpoint without one (from CUDA, or from transformers alone) is judged by its
+structure: the files parse, safetensors and torch files are as long as their headers say. In both, a pickle that refers
+to anything but tensors and plain data is refused before it is read.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
 _OF_TORCH = re.compile(r"^((optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|(pytorch|adapter)_model.*\.bin)$")
 """The pickles that a resume reads. training_args.bin, a pickle of the arguments' class, is none of them."""
 _WEIGHTS = re.compile(r"^(.+\.safetensors|(pytorch|adapter)_model.*\.bin)$")
+_DESCRIPTIONS = re.compile(r"^(.+\.index\.json|(adapter_)?config\.json|.+_state\.json|checkpoint_manifest\.json)$")
 _OF_NUMPY = {
     f"numpy.{name}" for name in ("_core.multiarray._reconstruct", "core.multiarray._reconstruct", "ndarray", "dtype")
 } | {"numpy.dtypes.UInt32DType", "_codecs.encode"}
@@ -44,8 +46,8 @@ class Verdict:
 
 
 def inspect(folder: Path) -> Verdict:
-    """Reads the folder once, all of it where a manifest gives checksums."""
-    differences = manifest.differences(folder)
+    """Reads the folder once, and where a manifest gives checksums all that `is_read` names."""
+    differences = manifest.differences(folder, is_read)
     if differences:
         return Verdict(tuple(differences))
     pickles = tuple(problem for path in _torch_files(folder) if (problem := _unsafe(path)) is not None)
@@ -53,6 +55,13 @@ def inspect(folder: Path) -> Verdict:
         return Verdict(pickles)
     lacks = tuple(name for name in _PARTS if not (folder / name).is_file())
     return Verdict((*_structure(folder), *pickles), lacks)
+
+
+def is_read(name: str) -> bool:
+    """Whether a resume reads this file of a checkpoint: weights with their index and configuration, and the states of
+    optimizer, scheduler, scaler, generators and trainer."""
+    base = name.rpartition("/")[2]
+    return any(form.match(base) for form in (_OF_TORCH, _WEIGHTS, _DESCRIPTIONS))
 
 
 def _structure(folder: Path) -> Iterator[str]:
@@ -98,7 +107,7 @@ def _problem_of_safetensors(path: Path) -> str | None:
             header = json.loads(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             expected = 8 + length + max(ends, default=0)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             return "has no header that can be read"
     return None if size == expected else f"has {size} bytes instead of {expected}"
 
@@ -107,15 +116,17 @@ def _problem_of_index(path: Path) -> str | None:
     problem = _problem_of_json(path)
     if problem is not None:
         return problem
-    shards = json.loads(path.read_bytes()).get("weight_map", {}).values()
-    missing = sorted({name for name in shards if not (path.parent / name).is_file()})
+    shards = json.loads(path.read_bytes()).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        return "does not say in which files the weights are"
+    missing = sorted({name for name in shards.values() if not (path.parent / name).is_file()})
     return f"names {', '.join(missing)}, which is not there" if missing else None
 
 
 def _problem_of_json(path: Path) -> str | None:
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return "is truncated or no JSON"
     return None if isinstance(content, dict) else "is no JSON object"
 
@@ -131,7 +142,12 @@ def _unsafe(path: Path) -> str | None:
 
     try:
         wanted = set(get_unsafe_globals_in_checkpoint(str(path)))
-    except (RuntimeError, ValueError) as error:
-        return f"{path.name} cannot be read: {str(error).splitlines()[0]}"
+    except Exception as error:  # noqa: BLE001 - reading a broken pickle can raise anything; it is the verdict
+        return f"{path.name} cannot be read: {first_line(error)}"
     unsafe = sorted(wanted - _OF_NUMPY)
     return f"{path.name} holds a pickle that would run {', '.join(unsafe)}: refused" if unsafe else None
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line; its type where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

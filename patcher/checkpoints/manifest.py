@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,22 @@ def listed(folder: Path) -> dict[str, Any] | None:
     return files
 
 
-def differences(folder: Path) -> list[str] | None:
-    """In which ways the folder's files are not those of its manifest; None where it has no manifest."""
+def differences(folder: Path, matters: Callable[[str], bool] | None = None) -> list[str] | None:
+    """In which ways the folder's files are not those of its manifest; None where it has no manifest.
+
+    Args:
+        folder: of a checkpoint.
+        matters: says of a file's name, with slashes, whether the file is looked at; without it, all are.
+    """
     try:
         files = listed(folder)
-    except ValueError as error:
+    except (ValueError, OSError, RecursionError) as error:
         return [f"{NAME} cannot be read: {error}"]
     if files is None:
         return None
-    found = (_difference(folder / name, entry, name) for name, entry in files.items())
+    found = (
+        _difference(folder / name, entry, name) for name, entry in files.items() if matters is None or matters(name)
+    )
     return [difference for difference in found if difference is not None]
 
 
@@ -61,7 +68,11 @@ def _difference(path: Path, entry: dict[str, Any], name: str) -> str | None:
     size = path.stat().st_size
     if size != entry["bytes"]:
         return f"{name} has {size} bytes instead of {entry['bytes']}"
-    if f"{checksum(path):08x}" != entry["crc32"]:
+    try:
+        found = f"{checksum(path):08x}"
+    except OSError as error:
+        return f"{name} cannot be read: {error}"
+    if found != entry["crc32"]:
         return f"{name} has other content than was saved: its checksum differs"
     return None
 

@@ -243,13 +243,14 @@ def _is_of_the_disk(error: BaseException) -> bool:
 
 
 def _not_saved(error: BaseException, run_dir: Path, name: str) -> CheckpointNotSaved:
-    last = _last_one(run_dir)
+    there = run_dir.is_dir()
+    last = _last_one(run_dir) if there else None
+    free = f"; {shutil.disk_usage(run_dir).free / 2**30:.2f} GiB are free there now" if there else ""
     return CheckpointNotSaved(
         compose(
             f"{name} could not be saved",
             target=str(run_dir / name),
-            found=f"{type(error).__name__}: {str(error).splitlines()[0]}; "
-            f"{shutil.disk_usage(run_dir).free / 2**30:.2f} GiB are free there now",
+            found=f"{type(error).__name__}: {inspection.first_line(error)}{free}",
             left=f"what was written of it is removed; {last or 'there is no earlier checkpoint'}",
             run="free space, or save less (save_total_limit=1, save_only_model=True), then "
             "trainer.train(resume_from_checkpoint=True)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from patcher import environment
-from patcher.errors import SimulatorUnavailable, compose
+from patcher.errors import InvalidSwitch, SimulatorUnavailable, compose
 from patcher.mac import DEFAULT, parse
 from patcher.simulator.faults import VARIABLE, check, from_environment
 
@@ -51,10 +52,11 @@ def carry_out(order: Order) -> int:
     """Runs the script, prints the verdict to stderr, writes what was asked for; gives the script's exit code.
 
     Raises:
-        InvalidSwitch: no such Mac, or no such fault.
+        InvalidSwitch: no such Mac, no such fault, or no folder for the report.
         SimulatorUnavailable: this is not Linux.
     """
     _check_machine()
+    _check_files(order)
     mac = parse(order.mac or environment.switches().simulate or DEFAULT)
     faults = _faults(order.faults) or from_environment()
     from patcher.trial import text, watch
@@ -66,13 +68,11 @@ def carry_out(order: Order) -> int:
     trial = conclude(command, mac, end, patched=order.patch, faults=faults)
     sys.stderr.write("\n".join(text.lines(trial)) + "\n")
     if order.json is not None:
-        order.json.write_text(json.dumps(trial.to_dict(), indent=2) + "\n")
-        sys.stderr.write(f"  {'json':<12} {order.json}\n")
+        _write("json", order.json, json.dumps(trial.to_dict(), indent=2) + "\n")
     if order.report is not None:
         from patcher.trial.page import page
 
-        order.report.write_text(page(trial), encoding="utf-8")
-        sys.stderr.write(f"  {'report':<12} {order.report}\n")
+        _write("report", order.report, page(trial))
     return trial.verdict.exit_code
 
 
@@ -85,6 +85,31 @@ def _check_machine() -> None:
                 run="on a Mac: python -m patcher run SCRIPT, on the real device",
             )
         )
+
+
+def _check_files(order: Order) -> None:
+    """Before the script runs, for hours perhaps."""
+    for option, path in (("--report", order.report), ("--json", order.json)):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InvalidSwitch(
+                compose(
+                    f"{option} cannot be written",
+                    target=str(path),
+                    expected="the name of a file in a folder that is there",
+                    left="the script was not started",
+                    run=f"mkdir -p {shlex.quote(str(path.parent))}, or name a file elsewhere",
+                )
+            )
+
+
+def _write(title: str, path: Path, content: str) -> None:
+    """Writes a file and says so, or why it could not be: the exit code stays the script's."""
+    said = str(path)
+    try:
+        path.write_text(content, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        said = f"not written: {error}"
+    sys.stderr.write(f"  {title:<12} {said}\n")
 
 
 def _faults(text: str) -> tuple[str, ...]:

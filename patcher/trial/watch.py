@@ -79,8 +79,9 @@ def run_apart(mac: MacProfile, prepare: Callable[[], None], program: Callable[[]
             crash=_content(folder / CRASH),
         )
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         shutil.rmtree(folder)
+        _drop_pending()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _be_the_script(
@@ -108,6 +109,12 @@ def _wait(process: int) -> tuple[int, int]:
         found = signal.sigtimedwait({*_PASSED_ON, signal.SIGCHLD}, 1.0)
         if found is not None and found.si_signo in _PASSED_ON and found.si_code in _SI_USER:
             os.kill(process, found.si_signo)
+
+
+def _drop_pending() -> None:
+    """Forgets signals that came when the script had ended: they were for it, and its verdict is still to be told."""
+    while signal.sigtimedwait({*_PASSED_ON, signal.SIGCHLD}, 0) is not None:
+        pass
 
 
 def _content(path: Path) -> str:

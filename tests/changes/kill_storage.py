@@ -79,7 +79,7 @@ def survives(parent: Path, scenario: str, operation: int) -> tuple[bool, list[st
     if scenario == "again" and not (parent / "checkpoint-2" / "mine.txt").exists():
         wrong.append(f"{operation}: the file of somebody else is gone")
     save(parent, 6, "l")
-    left = [path.name for path in parent.iterdir() if path.name.startswith(".")]
+    left = [path.name for path in parent.iterdir() if path.name.startswith("_")]
     if left or holds(get_last_checkpoint(str(parent))) != "l":
         wrong.append(f"{operation}: left over: {left}")
     return ended, wrong

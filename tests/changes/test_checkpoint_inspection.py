@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,44 @@ def test_an_index_whose_shard_is_missing(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert inspect(path).problems == ("model.safetensors.index.json names model-2.safetensors, which is not there",)
+
+
+@pytest.mark.parametrize("content", ['{"weight_map": null}', '{"weight_map": {"a": 1}}', "{}", "[" * 100_000])
+def test_an_index_that_names_no_files(tmp_path: Path, content: str) -> None:
+    """JSON of another shape, or too deep to be read: a verdict, not an error."""
+    path = checkpoint(tmp_path, 2, whole=False)
+    (path / "model.safetensors.index.json").write_text(content)
+    (problem,) = inspect(path).problems
+    assert problem.startswith("model.safetensors.index.json ")
+
+
+@pytest.mark.parametrize("pickle", [b"", b"\x80\x02", b"\xff", b"\x80\x02}q", b"\x80\x02c\xff"])
+def test_a_torch_file_whose_pickle_is_broken(tmp_path: Path, pickle: bytes) -> None:
+    """A whole zip file around a pickle that ends too early or has an unknown operation: skipped, not an error."""
+    good, broken = checkpoint(tmp_path, 2), checkpoint(tmp_path, 4, whole=False)
+    with zipfile.ZipFile(broken / "optimizer.pt") as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(broken / "optimizer.pt", "w") as new:
+        for name, content in parts.items():
+            new.writestr(name, pickle if name.endswith("data.pkl") else content)
+    (problem,) = inspect(broken).problems
+    assert problem.startswith("optimizer.pt cannot be read: ")
+    assert get_last_checkpoint(str(tmp_path)) == str(good)
+
+
+def test_what_no_resume_reads_may_change(tmp_path: Path) -> None:
+    """A model card that a callback edits, and a tokenizer that it removes; but not the weights of an adapter."""
+    path = checkpoint(tmp_path, 2, whole=False)
+    (path / "reference").mkdir()
+    for name in ("README.md", "tokenizer.json", "training_args.bin", "reference/adapter_model.safetensors"):
+        (path / name).write_text("as saved")
+    manifest.write(path)
+    (path / "README.md").write_text("edited")
+    (path / "tokenizer.json").unlink()
+    assert inspect(path) == Verdict()
+    assert len(manifest.differences(path) or ()) == 2
+    (path / "reference" / "adapter_model.safetensors").write_text("edited")
+    assert [problem.split()[0] for problem in inspect(path).problems] == ["reference/adapter_model.safetensors"]
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -125,7 +125,7 @@ def check(out: Path, killed: forks.Child, expected: dict[str, Any]) -> list[str]
         wrong.append(f"reached step {reached}, resumed at {again.lines[0]}")
     if again.lines[-1] != expected:
         wrong.append(f"resumed at {again.lines[0]}: another result than uninterrupted")
-    left = [path.name for path in out.iterdir() if path.name.startswith(".")]
+    left = [path.name for path in out.iterdir() if path.name.startswith("_")]
     if left and again.lines[0] <= STEPS - SAVE_STEPS:
         wrong.append(f"left over: {left}")
     return wrong

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from patcher.mac import parse
+from patcher.trial import watch
 from tests.trial.command import environment, python, read, simulate, write
 
 
@@ -133,11 +137,59 @@ def test_forked_children_leave_the_account_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [((), "Missing argument"), (("--mac", "M0", "script.py"), "no such Mac"), (("--faults", "x", "s.py"), "no such")],
+    [
+        ((), "Missing argument"),
+        (("--mac", "M0", "script.py"), "no such Mac"),
+        (("--faults", "x", "s.py"), "no such"),
+        (("--report", "absent/r.html", "s.py"), "mkdir -p absent"),
+        (("--json", ".", "s.py"), "--json cannot be written"),
+    ],
 )
 def test_wrong_use_is_told_with_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    """No script, an unknown Mac or fault: nothing is run, and there is no verdict."""
+    """No script, an unknown Mac or fault, no folder for the report: nothing is run, and there is no verdict."""
     done = python(tmp_path, "-m", "patcher", "simulate", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
     assert "verdict" not in done.stderr
+
+
+def test_text_that_is_no_unicode_does_not_cost_the_report(tmp_path: Path) -> None:
+    """A byte that is none in the script's name and in its message: told with backslashes."""
+    name = os.fsdecode(b"\xff.py")
+    write(tmp_path, "raise ValueError('\\udcfe')", name)
+    found = simulate(tmp_path, "--report", "r.html", name)
+    assert found.code == 1 and "ValueError" in found.data["verdict"]["line"]
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert r"\udcff.py" in page and r"\udcfe" in page
+
+
+def test_a_report_that_cannot_be_written_leaves_the_exit_code(tmp_path: Path) -> None:
+    """The folder is gone when the script has ended: a line on stderr for each file."""
+    (tmp_path / "out").mkdir()
+    write(tmp_path, "import os, sys; os.rmdir('out'); sys.exit(3)")
+    done = python(tmp_path, "-m", "patcher", "simulate", "--report", "out/r.html", "--json", "out/r.json", "script.py")
+    assert done.returncode == 3
+    assert re.findall(r"  (\w+) +not written: .*No such file", done.stderr) == ["json", "report"]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_ctrl_c_when_the_script_has_ended_does_not_cost_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal that nobody has taken when signals are let through again was for the script; nothing is left over."""
+    wait = watch._wait
+
+    def then_interrupted(process: int) -> tuple[int, int]:
+        found = wait(process)
+        signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(watch, "_wait", then_interrupted)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    try:
+        end = watch.run_apart(parse("M1 8GB"), lambda: os._exit(4), lambda: None, patched=False)
+    except KeyboardInterrupt:
+        pytest.fail("the verdict is lost")
+    assert end.code == 4
+    assert list(tmp_path.iterdir()) == []
