@@ -95,6 +95,39 @@ def report(
         raise typer.Exit(1)
 
 
+@app.command()
+def bench(
+    model: Annotated[str, typer.Option(metavar="A,B", help="Families of models, or all.")] = "llama",
+    device: Annotated[str, typer.Option(metavar="A,B", help="mps, cpu or both.")] = "mps,cpu",
+    dtype: Annotated[str, typer.Option(metavar="A,B", help="float32, float16, bfloat16.")] = "float32",
+    rows: Annotated[int, typer.Option(min=2, help="Rows in a batch.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of which the median is taken.")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    simulate: Simulate = None,
+) -> None:
+    """Runs small models of the families on devices side by side. Exit code 1 if one fails."""
+    from rich.console import Console
+
+    from patcher.bench import command, table
+
+    mac = simulate or environment.snapshot().get(SIMULATE)
+    try:
+        wanted = command.orders(model, device, dtype, rows=rows, steps=steps, simulate=mac)
+    except PatcherError as error:
+        _wrong_use(error)
+    with Console(stderr=True).status("") as status:
+        runs = []
+        for number, run in enumerate(command.run_all(wanted), 1):
+            runs.append(run)
+            status.update(f"{number} of {len(wanted)}: {run.order.model} {run.order.dtype} {run.order.device}")
+    if json:
+        typer.echo(table.as_json(runs))
+    else:
+        table.show(runs, Console(), simulated=mac is not None and "mps" in device)
+    if any(run.figures is None for run in runs):
+        raise typer.Exit(1)
+
+
 def _simulating(mac: str | None) -> contextlib.AbstractContextManager[None]:
     """Asks for a simulated Mac by the variable, so that processes which the program starts simulate it too."""
     return contextlib.nullcontext() if mac is None else environment.temporarily({SIMULATE: mac})
