@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -11,3 +14,10 @@ SIMULATOR = Path(__file__).parent / "simulator"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: SIMULATOR not in item.path.parents)
+
+
+@pytest.fixture(autouse=True)
+def environment_restored() -> Iterator[None]:
+    """What libraries write into the environment ends with the test: accelerate switches the CPU fallback on."""
+    with mock.patch.dict(os.environ):
+        yield

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from patcher.simulator import build
+from patcher.simulator.rules.tables import FALLBACK
 from tests.fidelity.database import Case
 from tests.fidelity.measure import CRASHED
 
@@ -107,6 +108,7 @@ class Runner:
             pass_fds=[theirs],
             text=True,
             cwd=Path(__file__).parents[2],
+            env={name: value for name, value in os.environ.items() if name != FALLBACK},
         )
         os.close(theirs)
         self._buffer = b""
