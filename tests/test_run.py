@@ -133,6 +133,11 @@ def test_what_cannot_be_run_is_told_as_by_python(tmp_path: Path, arguments: tupl
     assert assert_same(tmp_path, *arguments).returncode in (1, 2)
 
 
+def as_in_the_foreground() -> None:
+    """Ctrl-C is heard: a shell has what it starts in its background ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_script_exits_with_130(tmp_path: Path) -> None:
     """Ctrl-C prints python's traceback, and the shell sees 130."""
     write(tmp_path, script="import time\nprint('ready', flush=True)\ntime.sleep(30)\n")
@@ -143,6 +148,7 @@ def test_an_interrupted_script_exits_with_130(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=as_in_the_foreground,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

@@ -90,6 +90,11 @@ def test_a_crash_has_a_verdict_with_its_place(tmp_path: Path, body: str, name: s
         assert re.search(r"this machine ran out of memory: it held \d+\.\d GiB", found.verdict)
 
 
+def as_in_the_foreground() -> None:
+    """Ctrl-C is heard: a shell has what it starts in its background ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_command_reaches_the_script(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """Ctrl-C prints python's traceback, and the verdict says where; after SIGTERM too there is one."""
@@ -101,6 +106,7 @@ def test_a_signal_to_the_command_reaches_the_script(tmp_path: Path, number: sign
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=as_in_the_foreground,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
