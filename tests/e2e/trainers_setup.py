@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from datasets import Dataset
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import (
+    DataCollatorForLanguageModeling,
+    DataCollatorForSeq2Seq,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    TrainingArguments,
+)
 from trl import (
     DPOConfig,
     DPOTrainer,
@@ -51,7 +58,7 @@ ASSISTANT_TEMPLATE = (
 )
 
 
-def kto(model: Any, tokenizer: Any, out: str) -> KTOTrainer:
+def kto(model: Any, tokenizer: Any, out: str, **more: Any) -> KTOTrainer:
     """Right and wrong ends in turn, two of each in a batch."""
     table = pairs()
     unpaired = {
@@ -59,51 +66,69 @@ def kto(model: Any, tokenizer: Any, out: str) -> KTOTrainer:
         "completion": [end for both in zip(table["chosen"], table["rejected"], strict=True) for end in both],
         "label": [True, False] * len(table["prompt"]),
     }
-    arguments = KTOConfig(output_dir=out, beta=0.5, **{**IN_ORDER, "per_device_train_batch_size": 2 * BATCH})
+    arguments = KTOConfig(output_dir=out, beta=0.5, **{**IN_ORDER, **more, "per_device_train_batch_size": 2 * BATCH})
     return KTOTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_dict(unpaired), processing_class=tokenizer
     )
 
 
-def dpo(model: Any, tokenizer: Any, out: str) -> DPOTrainer:
+def dpo(model: Any, tokenizer: Any, out: str, **more: Any) -> DPOTrainer:
     """Against a copy of the adapter."""
-    arguments = DPOConfig(output_dir=out, beta=0.5, max_length=64, **IN_ORDER)
+    arguments = DPOConfig(output_dir=out, beta=0.5, max_length=64, **{**IN_ORDER, **more})
     return DPOTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(pairs()), processing_class=tokenizer)
 
 
-def orpo(model: Any, tokenizer: Any, out: str) -> ORPOTrainer:
+def orpo(model: Any, tokenizer: Any, out: str, **more: Any) -> ORPOTrainer:
     """Without a reference model."""
-    arguments = ORPOConfig(output_dir=out, beta=0.5, max_length=64, **IN_ORDER)
+    arguments = ORPOConfig(output_dir=out, beta=0.5, max_length=64, **{**IN_ORDER, **more})
     return ORPOTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_dict(pairs()), processing_class=tokenizer
     )
 
 
-def cpo(model: Any, tokenizer: Any, out: str, **kind: Any) -> CPOTrainer:
+def cpo(model: Any, tokenizer: Any, out: str, **more: Any) -> CPOTrainer:
     """CPO as Xu et al. have it: sigmoid and the likelihood of what was chosen."""
-    arguments = CPOConfig(output_dir=out, beta=0.5, max_length=64, **IN_ORDER, **kind)
+    arguments = CPOConfig(output_dir=out, beta=0.5, max_length=64, **{**IN_ORDER, **more})
     return CPOTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(pairs()), processing_class=tokenizer)
 
 
-def simpo(model: Any, tokenizer: Any, out: str) -> CPOTrainer:
+def simpo(model: Any, tokenizer: Any, out: str, **more: Any) -> CPOTrainer:
     """SimPO, as TRL offers it: CPO's trainer with another loss and without the likelihood."""
-    return cpo(model, tokenizer, out, loss_type="simpo", cpo_alpha=0.0, simpo_gamma=0.5)
+    return cpo(model, tokenizer, out, loss_type="simpo", cpo_alpha=0.0, simpo_gamma=0.5, **more)
 
 
-def reward(model: Any, tokenizer: Any, out: str) -> RewardTrainer:
+def reward(model: Any, tokenizer: Any, out: str, **more: Any) -> RewardTrainer:
     """A model with one output per text."""
-    arguments = RewardConfig(output_dir=out, max_length=64, **IN_ORDER)
+    arguments = RewardConfig(output_dir=out, max_length=64, **{**IN_ORDER, **more})
     data = Dataset.from_dict(pairs())
     return RewardTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
 
 
-def sft(model: Any, tokenizer: Any, out: str, data: dict[str, Any], **kind: Any) -> SFTTrainer:
-    """SFT on any kind of data set."""
-    arguments = SFTConfig(output_dir=out, **{"max_length": 128, **IN_ORDER, **kind})
+def sft(model: Any, tokenizer: Any, out: str, data: dict[str, Any] | None = None, **more: Any) -> SFTTrainer:
+    """SFT on any kind of data set; plain texts where none is given."""
+    data = data or {"text": [f"{row}<|end|>" for row in rows(BATCH * STEPS, 3)]}
+    arguments = SFTConfig(output_dir=out, **{"max_length": 128, **IN_ORDER, **more})
     return SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(data), processing_class=tokenizer)
 
 
-def sft_packing(model: Any, tokenizer: Any, out: str) -> SFTTrainer:
+def sft_padding_free(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrainer:
+    """As a script for CUDA asks for one row without padding."""
+    return sft(model, tokenizer, out, padding_free=True, **more)
+
+
+def trainer(model: Any, tokenizer: Any, out: str, **more: Any) -> Trainer:
+    """transformers' own, on the same texts."""
+    data = Dataset.from_dict({"input_ids": tokenizer([f"{row}<|end|>" for row in rows(BATCH * STEPS, 3)])["input_ids"]})
+    return Trainer(
+        model=model,
+        args=TrainingArguments(output_dir=out, **{**IN_ORDER, **more}),
+        train_dataset=data,
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        processing_class=tokenizer,
+    )
+
+
+def sft_packing(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrainer:
     """Several texts in one row."""
     return sft(
         model,
@@ -112,28 +137,29 @@ def sft_packing(model: Any, tokenizer: Any, out: str) -> SFTTrainer:
         {"text": [f"{row}<|end|>" for row in rows(10 * BATCH * STEPS, 3)]},
         packing=True,
         max_length=96,
+        **more,
     )
 
 
-def sft_completion(model: Any, tokenizer: Any, out: str) -> SFTTrainer:
+def sft_completion(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrainer:
     """The loss is that of the completions."""
     table = pairs()
     data = {"prompt": table["prompt"], "completion": table["chosen"]}
-    return sft(model, tokenizer, out, data, completion_only_loss=True)
+    return sft(model, tokenizer, out, data, completion_only_loss=True, **more)
 
 
-def sft_assistant(model: Any, tokenizer: Any, out: str) -> SFTTrainer:
+def sft_assistant(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrainer:
     """The loss is that of what the assistant says."""
     tokenizer.chat_template = ASSISTANT_TEMPLATE
-    return sft(model, tokenizer, out, {"messages": chats()}, assistant_only_loss=True)
+    return sft(model, tokenizer, out, {"messages": chats()}, assistant_only_loss=True, **more)
 
 
-def sft_responses(model: Any, tokenizer: Any, out: str) -> SFTTrainer:
+def sft_responses(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrainer:
     """Unsloth's own way to the same: it looks for the markers of the turns."""
     from unsloth.chat_templates import train_on_responses_only
 
     texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats()]
-    trainer = sft(model, tokenizer, out, {"text": texts})
+    trainer = sft(model, tokenizer, out, {"text": texts}, **more)
     return train_on_responses_only(
         trainer, instruction_part="<|begin|>user:", response_part="<|begin|>assistant:", tokenizer=tokenizer
     )
@@ -162,34 +188,36 @@ def _online(out: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def grpo(model: Any, tokenizer: Any, out: str, **kind: Any) -> GRPOTrainer:
+def grpo(model: Any, tokenizer: Any, out: str, **more: Any) -> GRPOTrainer:
     """Two prompts with 16 completions of 8 tokens each at every step."""
     data = Dataset.from_dict({"prompt": pairs()["prompt"]})
-    arguments = GRPOConfig(**_online(out, loss_type="grpo", **kind))
+    arguments = GRPOConfig(**_online(out, loss_type="grpo", **more))
     return GRPOTrainer(
         model=model, args=arguments, train_dataset=data, processing_class=tokenizer, reward_funcs=[sixteenths]
     )
 
 
-def rloo(model: Any, tokenizer: Any, out: str) -> RLOOTrainer:
+def rloo(model: Any, tokenizer: Any, out: str, **more: Any) -> RLOOTrainer:
     """Likewise."""
     data = Dataset.from_dict({"prompt": pairs()["prompt"]})
-    arguments = RLOOConfig(**_online(out))
+    arguments = RLOOConfig(**_online(out, **more))
     return RLOOTrainer(
         model=model, args=arguments, train_dataset=data, processing_class=tokenizer, reward_funcs=[sixteenths]
     )
 
 
-def seq2seq(model: Any, tokenizer: Any, out: str) -> Seq2SeqTrainer:
+def seq2seq(model: Any, tokenizer: Any, out: str, **more: Any) -> Seq2SeqTrainer:
     """T5 learns the ends of sentences; evaluation generates."""
-    from transformers import DataCollatorForSeq2Seq
-
     table = pairs()
     data = Dataset.from_dict(
         {"input_ids": tokenizer(table["prompt"])["input_ids"], "labels": tokenizer(table["chosen"])["input_ids"]}
     )
     arguments = Seq2SeqTrainingArguments(
-        output_dir=out, predict_with_generate=True, generation_max_length=12, generation_num_beams=1, **IN_ORDER
+        output_dir=out,
+        predict_with_generate=True,
+        generation_max_length=12,
+        generation_num_beams=1,
+        **{**IN_ORDER, **more},
     )
     return Seq2SeqTrainer(
         model=model,
