@@ -320,8 +320,10 @@ DISTRIBUTED = (
     Rule("parallelism_config", "for more than one device", _several_devices, Refuse(_ONE_PROCESS), _ONE_GPU),
     *(
         Rule(field, "set", _not_none(field), Refuse(_ONE_PROCESS), _ONE_GPU)
-        for field in ("ddp_backend", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph")
+        for field in ("ddp_backend", "ddp_bucket_cap_mb", "ddp_static_graph")
     ),
+    # False is no wish of the script's: sentence-transformers sets it in every configuration.
+    Rule("ddp_broadcast_buffers", "True", _set("ddp_broadcast_buffers"), Refuse(_ONE_PROCESS), _ONE_GPU),
     Rule("local_rank", "above 0", _above("local_rank", 0), Refuse(_ONE_PROCESS), _ONE_GPU),
     Rule("world_size", "above 1", _above("world_size", 1), Refuse(_ONE_PROCESS), _ONE_GPU),
     Rule("tpu_num_cores", "set", _not_none("tpu_num_cores"), Refuse("remove it"), "a Mac has no TPU"),
