@@ -32,6 +32,11 @@ $(VENV)/.installed: $(PINS)
 $(VENV)/oracle: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ -r requirements/oracle.txt
 
+# torchvision's Python part, for the image processors: PyPI's wheel for Linux holds a binary that needs CUDA, so it lies
+# beside the environment. macos.txt has it: on a Mac the wheel is whole.
+$(VENV)/torchvision: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ -r requirements/torchvision.txt
+
 demo: venv
 	HF_HUB_OFFLINE=1 $(BIN)/python examples/prepare_smollm2.py demo
 	HF_HUB_OFFLINE=1 $(SIMULATE) $(BIN)/python examples/finetune.py
@@ -41,6 +46,8 @@ PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --d
 
 test: $(VENV)/oracle
 	$(PYTEST)
+test: $(VENV)/oracle $(VENV)/torchvision
+	$(BIN)/python -m pytest
 
 check: $(VENV)/oracle
 	$(PYTEST) -m "not slow"
