@@ -29,6 +29,7 @@ class Switches:
         verbose: ``UNSLOTH_VERBOSE``: print every change as it is applied.
         simulate: ``UNSLOTH_SIMULATE_MAC``: the Mac to simulate, or None.
         stop_at_nan: ``PATCHER_STOP_AT_NAN``: stop at a loss that is NaN or infinite, and name its module.
+        check_fit: ``PATCHER_CHECK_FIT``: refuse a model whose weights are more than torch may take on the GPU.
     """
 
     force_mps: bool
@@ -37,6 +38,7 @@ class Switches:
     verbose: bool
     simulate: str | None
     stop_at_nan: bool = False
+    check_fit: bool = True
 
 
 def switches() -> Switches:
@@ -49,6 +51,7 @@ def switches() -> Switches:
         verbose=_flag("UNSLOTH_VERBOSE") or False,
         simulate=None if simulate.lower() in _FALSE else simulate,
         stop_at_nan=_flag("PATCHER_STOP_AT_NAN") or False,
+        check_fit=_flag("PATCHER_CHECK_FIT") is not False,
     )
 
 

@@ -99,3 +99,7 @@ class CheckpointDamaged(PatcherError):
 
 class LossNotFinite(PatcherError):
     """The loss is NaN or infinite; the message names the step and the first module whose output was."""
+
+
+class ModelDoesNotFit(PatcherError):
+    """A model's weights are more than torch may take on this Mac's GPU; the message says what would fit."""

@@ -26,16 +26,29 @@ _NAMES = (
     "_initialized",
 )
 
-CHANGES = tuple(
+CHANGES = (
+    *(
+        Patch(
+            distribution="torch",
+            reviewed=">=2.11,<2.15",
+            target=f"torch.mps:{name}",
+            replacement=f"patcher.replacements.torch_mps:{name}",
+            adds=True,
+            why=f"Unsloth asks the device's module for {name}, and torch.mps has none",
+            upstream="torch 2.13.0 torch/mps/__init__.py: __all__",
+            until=f"torch.mps has {name}",
+        )
+        for name in _NAMES
+    ),
     Patch(
         distribution="torch",
         reviewed=">=2.11,<2.15",
-        target=f"torch.mps:{name}",
-        replacement=f"patcher.replacements.torch_mps:{name}",
-        adds=True,
-        why=f"Unsloth asks the device's module for {name}, and torch.mps has none",
-        upstream="torch 2.13.0 torch/mps/__init__.py: __all__",
-        until=f"torch.mps has {name}",
-    )
-    for name in _NAMES
+        target="torch.mps:set_per_process_memory_fraction",
+        replacement="patcher.replacements.torch_mps:set_per_process_memory_fraction",
+        expects="(fraction)",
+        required=False,
+        why="a model is refused that cannot fit, and torch does not tell which limit the script has set",
+        upstream="torch 2.13.0 torch/mps/__init__.py: there is a setter and no getter",
+        until="torch.mps tells the limit",
+    ),
 )

@@ -72,7 +72,7 @@ def _structure(folder: Path) -> Iterator[str]:
     if not any(_WEIGHTS.match(path.name) for path in _files(folder)):
         yield "there are no model weights"
     for path in _files(folder):
-        problem = _problem(path)
+        problem = problem_of(path)
         if problem is not None:
             yield f"{path.relative_to(folder).as_posix()} {problem}"
 
@@ -85,7 +85,7 @@ def _torch_files(folder: Path) -> list[Path]:
     return [path for path in _files(folder) if _OF_TORCH.match(path.name)]
 
 
-def _problem(path: Path) -> str | None:
+def problem_of(path: Path) -> str | None:
     if path.suffix == ".safetensors":
         return _problem_of_safetensors(path)
     if path.name.endswith(".index.json"):

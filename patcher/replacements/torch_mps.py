@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from patcher import machine
+from patcher import environment, machine
+from patcher.fit import Limit
+from patcher.ledger import original
 
 DeviceLike = Any
 
@@ -195,6 +197,32 @@ def _keeps_statistics() -> bool:
         return bool(torch._C._accelerator_isAllocatorInitialized())
     except RuntimeError:
         return False
+
+
+class MemoryFraction:
+    """The hard limit that the script has set itself; torch tells nobody what it is."""
+
+    asked: float | None = None
+
+
+def set_per_process_memory_fraction(fraction: float) -> None:
+    """The hard limit as a multiple of what Metal recommends, and a note of it for `patcher.fit`."""
+    original("torch.mps:set_per_process_memory_fraction")(fraction)
+    MemoryFraction.asked = float(fraction)
+
+
+def limit() -> Limit:
+    """The hard limit of torch's allocator, and what counts against it already: live tensors, and what others than the
+    allocator have taken from Metal (safetensors reads into buffers of its own)."""
+    ratio = MemoryFraction.asked
+    if ratio is None:
+        asked = environment.ratio(environment.HIGH)
+        ratio = environment.DEFAULT_HIGH if asked is None else asked
+    others = 0
+    if _keeps_statistics():
+        reserved = int(torch.accelerator.memory_stats().get("reserved_bytes.all.current", 0))
+        others = max(torch.mps.driver_allocated_memory() - reserved, 0) if reserved else 0
+    return Limit(ratio, torch.mps.recommended_max_memory(), torch.mps.current_allocated_memory() + others)
 
 
 def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
