@@ -44,10 +44,8 @@ demo: venv
 # Two processes of one thread each, in the order of tests/conftest.py: a simulated device comes before other work on torch.
 PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/oracle
-	$(PYTEST)
 test: $(VENV)/oracle $(VENV)/torchvision
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/oracle
 	$(PYTEST) -m "not slow"
