@@ -99,3 +99,7 @@ class CheckpointDamaged(PatcherError):
 
 class LossNotFinite(PatcherError):
     """The loss is NaN or infinite; the message names the step and the first module whose output was."""
+
+
+class ExportFailed(PatcherError):
+    """A model could not be exported; the message says which part, and what was left."""
