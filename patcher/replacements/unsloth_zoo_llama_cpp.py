@@ -29,10 +29,14 @@ def install_llama_cpp(
     gpu_support: bool = False,
     just_clone_repo: bool = False,
 ) -> Any:
-    """Lays the folder out, without network and compiler; Unsloth's own way where the packages are not installed."""
+    """Lays the folder out, without network and compiler; Unsloth's own way where the packages are not installed.
+
+    A checkout (``just_clone_repo``) is asked for the converter of adapters, which the laid-out folder has too; a
+    llama.cpp of the user's stays as it is, and upstream then asks for a checkout in another folder.
+    """
     path = _place(llama_cpp_folder)
     absent = folder.missing()
-    if not absent and not just_clone_repo:
+    if not absent and not (just_clone_repo and folder.is_foreign(path)):
         return folder.lay_out(path)
     if absent:
         _log.warning(

