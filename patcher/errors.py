@@ -103,3 +103,7 @@ class LossNotFinite(PatcherError):
 
 class ModelDoesNotFit(PatcherError):
     """A model's weights are more than torch may take on this Mac's GPU; the message says what would fit."""
+
+
+class ExportFailed(PatcherError):
+    """A model could not be exported; the message says which part, and what was left."""

@@ -1,0 +1,172 @@
+"""Writes a GGUF file with other tensor types, row by row; `gguf` reads and writes, `libgguf` has the codes.
+
+One tensor is in memory at a time, in fp32, and its codes; rows are coded by several threads. The file appears under
+its name when it is complete.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import gguf
+import libgguf  # type: ignore[import-not-found,import-untyped,unused-ignore]
+import numpy as np
+
+from patcher.errors import ExportFailed
+from patcher.gguf.policy import MIXTURES, PLAIN, Architecture, Chooser, Wish, in_order
+
+CHUNK = 1 << 20
+"""Values that one thread codes at a time."""
+
+
+def quantize(source: Path, target: Path, wish: Wish, threads: int) -> dict[str, str]:
+    """Writes the file; gives the type of every tensor by name."""
+    reader = _opened(source)
+    if target.exists() and target.samefile(source):
+        raise ExportFailed(f"{target} is the file that is read. Nothing was written: name another one.")
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    chooser = Chooser(architecture_of(reader), wish, frozenset(tensors))
+    names = in_order(tensors)
+    kinds = {name: chooser.choose(name, _shape(tensors[name]), tensors[name].tensor_type.name) for name in names}
+    for name in names:
+        _check(tensors[name], kinds[name])
+    _check_room(target.parent, sum(_size(tensors[name], kinds[name]) for name in names))
+    partial = target.with_name(target.name + ".partial")
+    try:
+        _write(partial, reader, tensors, kinds, wish, threads)
+        os.replace(partial, target)
+    except OSError as error:
+        raise ExportFailed(f"{target} could not be written: {error}. What was there before is there still.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return kinds
+
+
+def _opened(source: Path) -> Any:
+    try:
+        return gguf.GGUFReader(source)
+    except (ValueError, IndexError, OSError) as error:
+        raise ExportFailed(f"{source} is no whole GGUF file: {error}. Nothing was written.") from error
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ExportFailed(
+            f"{folder} has {free / 1e9:.2f} GB free, and the file needs {needed / 1e9:.2f} GB (no space left). Nothing "
+            "was written: free space, or export to another disk."
+        )
+
+
+def architecture_of(reader: Any) -> Architecture:
+    """What the rules ask for; a list per layer counts by its first entry, as llama.cpp does."""
+    name = _value(reader, "general.architecture")
+
+    def number(key: str, default: int = 0) -> int:
+        found = _value(reader, f"{name}.{key}", default)
+        return int(found[0] if isinstance(found, list) else found)
+
+    heads = number("attention.head_count")
+    return Architecture(
+        name=str(name),
+        layers=number("block_count"),
+        heads=heads,
+        kv_heads=number("attention.head_count_kv", heads),
+        experts=number("expert_count"),
+    )
+
+
+def _value(reader: Any, key: str, default: Any = None) -> Any:
+    field = reader.get_field(key)
+    return default if field is None else field.contents()
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    """The shape with the row length last; GGUF counts it first."""
+    return tuple(int(size) for size in reversed(tensor.shape))
+
+
+def _check(tensor: Any, kind: str) -> None:
+    stored = tensor.tensor_type.name
+    if kind != stored and stored not in PLAIN:
+        raise ExportFailed(
+            f"{tensor.name} is {stored} already; quantize from an F32, F16 or BF16 file. Nothing was written."
+        )
+
+
+def _write(path: Path, reader: Any, tensors: dict[str, Any], kinds: dict[str, str], wish: Wish, threads: int) -> None:
+    writer = gguf.GGUFWriter(path, str(_value(reader, "general.architecture")))
+    _copy_metadata(reader, writer)
+    writer.add_file_type(MIXTURES[wish.mixture].number)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    for name, kind in kinds.items():
+        stored, dtype = _stored(tensors[name], kind)
+        code = gguf.GGMLQuantizationType[kind]
+        writer.add_tensor_info(name, stored, dtype, _size(tensors[name], kind), raw_dtype=code)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        for name, kind in kinds.items():
+            writer.write_tensor_data(_coded(tensors[name], kind, pool))
+    writer.close()
+
+
+def _stored(tensor: Any, kind: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and the dtype of the array that holds the tensor's codes."""
+    dtype: np.dtype[Any] = np.dtype({"F32": "float32", "F16": "float16"}.get(kind, "uint8"))
+    if kind == tensor.tensor_type.name:
+        return tensor.data.shape, dtype
+    shape = _shape(tensor)
+    if kind in ("F32", "F16"):
+        return shape, dtype
+    return tuple(gguf.quant_shape_to_byte_shape(shape, gguf.GGMLQuantizationType[kind])), dtype
+
+
+def _size(tensor: Any, kind: str) -> int:
+    """Bytes of the codes."""
+    shape, dtype = _stored(tensor, kind)
+    return math.prod(shape) * dtype.itemsize
+
+
+def _copy_metadata(reader: Any, writer: Any) -> None:
+    replaced = ("general.architecture", "general.file_type", "general.quantization_version")
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name in replaced:
+            continue
+        kind = field.types[0]
+        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), kind, sub_type=inner)
+
+
+def _coded(tensor: Any, kind: str, pool: ThreadPoolExecutor) -> Any:
+    """The tensor's values in another type; as they lie in the file where the type stays."""
+    if kind == tensor.tensor_type.name:
+        return tensor.data
+    shape = _shape(tensor)
+    values = _fp32(tensor).reshape(-1, shape[-1])
+    if kind == "F32":
+        return values.reshape(shape)
+    if kind == "F16":
+        return values.astype(np.float16).reshape(shape)
+    code = int(gguf.GGMLQuantizationType[kind])
+    parts = pool.map(lambda rows: libgguf.quantize_rows(rows, code), _rows(values))
+    return np.concatenate(list(parts)).view(np.uint8).reshape(*shape[:-1], -1)
+
+
+def _rows(values: Any) -> Iterator[Any]:
+    step = max(1, CHUNK // values.shape[1])
+    for start in range(0, len(values), step):
+        yield values[start : start + step]
+
+
+def _fp32(tensor: Any) -> Any:
+    if tensor.tensor_type.name == "BF16":
+        return (tensor.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(tensor.data, dtype=np.float32)

@@ -1,0 +1,77 @@
+"""Files that are written whole or not at all, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from patcher.errors import ExportFailed
+from patcher.gguf import quantize as module
+from patcher.gguf.policy import Wish
+
+ROWS = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A GGUF file with one matrix and one vector in fp32."""
+    writer = gguf.GGUFWriter(tmp_path / "source.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_head_count(2)
+    writer.add_array("tokenizer.ggml.tokens", ["a", "b"])
+    writer.add_tensor("blk.0.attn_q.weight", ROWS)
+    writer.add_tensor("blk.0.attn_norm.weight", ROWS[0])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tmp_path / "source.gguf"
+
+
+def test_a_file_is_quantized_and_keeps_its_metadata(source: Path) -> None:
+    """Q8_0 by the package gguf's own formula, the vector and the metadata as they were, the number of the mixture."""
+    target = source.with_name("target.gguf")
+    assert module.quantize(source, target, Wish("Q8_0"), 2)["blk.0.attn_q.weight"] == "Q8_0"
+    reader = gguf.GGUFReader(target)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    expected = gguf.quants.quantize(ROWS, gguf.GGMLQuantizationType.Q8_0)
+    assert np.array_equal(tensors["blk.0.attn_q.weight"].data, expected)
+    assert np.array_equal(tensors["blk.0.attn_norm.weight"].data, ROWS[0])
+    assert reader.get_field("general.file_type").contents() == 7
+    assert reader.get_field("tokenizer.ggml.tokens").contents() == ["a", "b"]
+
+
+def test_a_full_disk_leaves_what_was_there(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too little room is said before; a write that fails leaves neither a part nor another file under the name."""
+    target = source.with_name("target.gguf")
+    target.write_bytes(b"before")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gguf.GGUFWriter, "write_tensor_data", full)
+        with pytest.raises(ExportFailed, match="No space left"):
+            module.quantize(source, target, Wish("Q8_0"), 1)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(ExportFailed, match="free space"):
+        module.quantize(source, target, Wish("Q8_0"), 1)
+    assert target.read_bytes() == b"before"
+    assert sorted(file.name for file in source.parent.iterdir()) == ["source.gguf", "target.gguf"]
+
+
+def test_a_damaged_source_and_the_source_as_target_are_refused(source: Path) -> None:
+    """By name, with nothing written."""
+    with pytest.raises(ExportFailed, match="file that is read"):
+        module.quantize(source, source, Wish("Q8_0"), 1)
+    cut = source.with_name("cut.gguf")
+    for size in (0, 3, 40, 200):
+        cut.write_bytes(source.read_bytes()[:size])
+        with pytest.raises(ExportFailed, match="no whole GGUF"):
+            module.quantize(cut, source.with_name("target.gguf"), Wish("Q8_0"), 1)
