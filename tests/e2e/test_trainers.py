@@ -32,17 +32,17 @@ TRITON = Path(sys.prefix) / "oracle"
 STACKS = ("trl", "unsloth")
 TRAINERS = ("sft", "dpo", "kto", "orpo", "cpo", "simpo", "reward", "trainer", "seq2seq")
 DATA = ("sft_packing", "sft_padding_free", "sft_completion", "sft_assistant")
-OFFLINE = (*TRAINERS, *DATA)
+BY_TRAINER = ("sft_peft_config", "dpo_peft_config")
 ONLINE = ("grpo", "rloo")
 IN_BF16 = ("bfloat16", "nf4-bfloat16")
 PRECISIONS = ("float32", "nf4", *IN_BF16)
 
 
 def plan(stack: str) -> list[tuple[str, str]]:
-    """What a stack trains: every trainer in every precision, every kind of data set in fp32."""
+    """What a stack trains: every trainer in every precision; in fp32 kinds of data sets, and `peft_config`."""
     if stack == "cpu":
         return [(kind, precision) for precision in ("nf4", "bfloat16") for kind in TRAINERS]
-    data = DATA if stack == "trl" else (*DATA, "sft_responses")
+    data = (*DATA, *BY_TRAINER) if stack == "trl" else (*DATA, "sft_responses")
     matrix = [(kind, precision) for precision in PRECISIONS for kind in (*TRAINERS, *ONLINE)]
     return [*((kind, "float32") for kind in data), *matrix]
 

@@ -103,13 +103,18 @@ def with_unsloth(labels: int | None, precision: str) -> tuple[Any, Any]:
 
 
 def made_for(kind: str, precision: str) -> tuple[Any, Any]:
-    """A fresh model for this kind of trainer, with the start values; T5 is made by transformers and PEFT."""
+    """A fresh model for this kind of trainer, with the start values; T5 is made by transformers and PEFT.
+
+    Where the trainer makes the adapter, it has none yet.
+    """
     if UNSLOTH and kind != "seq2seq":
         model, tokenizer = with_unsloth(1 if kind == "reward" else None, precision)
     else:
         model, tokenizer = loaded(FOLDER, kind, precision)
         if ON_CPU:
             compute_as_on_a_gpu(model)
+        if kind.endswith("_peft_config"):
+            return model, tokenizer
         model = with_adapter(model, kind)
     return with_start_values(FOLDER, kind, model), tokenizer
 
@@ -164,6 +169,8 @@ def run(kind: str, precision: str) -> dict[str, Any]:
     if kind in ("grpo", "rloo") and precision != "float32":
         more |= {"max_steps": 14, "learning_rate": 1e-2}
     trainer = getattr(trainers_setup, kind)(model, tokenizer, out, **more)
+    if kind.endswith("_peft_config"):
+        with_start_values(FOLDER, kind, trainer.model)
     if precision == "nf4":
         in_fp32(trainer.model)
     trainer.data_collator = batches = Batches(trainer.data_collator)

@@ -97,12 +97,16 @@ def compute_as_on_a_gpu(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def with_adapter(model: Any, kind: str) -> Any:
-    """The model with LoRA on every projection."""
+def adapter_config(kind: str) -> LoraConfig:
+    """LoRA on every projection."""
     task = {"seq2seq": "SEQ_2_SEQ_LM", "reward": "SEQ_CLS"}.get(kind, "CAUSAL_LM")
     modules = T5_MODULES if kind == "seq2seq" else MODULES
-    config = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=modules, task_type=task)
-    return get_peft_model(model, config)
+    return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=modules, task_type=task)
+
+
+def with_adapter(model: Any, kind: str) -> Any:
+    """The model with a fresh adapter."""
+    return get_peft_model(model, adapter_config(kind))
 
 
 def with_start_values(folder: Path, kind: str, model: Any) -> Any:
