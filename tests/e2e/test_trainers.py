@@ -3,7 +3,7 @@
 Each stack trains everything in one process, from the same start values; the weights of the base are bf16's. Computed in
 fp32 the losses equal, on the CPU without patches: the plain formulas, which take the batches as the trainer's collator
 made them, strip the padding, and compute row by row; and for bases of 4 bit TRL's trainers themselves, whose Triton
-kernels run in Triton's interpreter there. Computed in bf16 they are as close to fp32 as TRL in bf16 on the CPU is.
+kernels run in Triton's interpreter there. Computed in 16 bit they are as close to fp32 as TRL in bf16 on the CPU is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.e2e.process import clean_environment
 from tests.e2e.trainers_data import BATCH, RATE, STEPS, chats, pairs
 from tests.e2e.trainers_formulas import texts_of, trained_losses
 from tests.e2e.trainers_policy import advantages, aligned, log_probs, policy_loss
-from tests.e2e.trainers_reference import compute_as_on_a_gpu, loaded, prepare, with_adapter, with_start_values
+from tests.e2e.trainers_reference import compute_as_on_a_gpu, dtype_of, loaded, prepare, with_adapter, with_start_values
 
 pytestmark = pytest.mark.slow
 
@@ -32,17 +32,18 @@ TRITON = Path(sys.prefix) / "oracle"
 STACKS = ("trl", "unsloth")
 TRAINERS = ("sft", "dpo", "kto", "orpo", "cpo", "simpo", "reward", "trainer", "seq2seq")
 DATA = ("sft_packing", "sft_padding_free", "sft_completion", "sft_assistant")
-OFFLINE = (*TRAINERS, *DATA)
+BY_TRAINER = ("sft_peft_config", "dpo_peft_config")
 ONLINE = ("grpo", "rloo")
-IN_BF16 = ("bfloat16", "nf4-bfloat16")
-PRECISIONS = ("float32", "nf4", *IN_BF16)
+HALF = {"bfloat16": 1.0, "nf4-bfloat16": 1.0, "float16": 1 / 8}
+"""Precisions of 16 bit, and how large their roundings are beside those of bf16."""
+PRECISIONS = ("float32", "nf4", *HALF)
 
 
 def plan(stack: str) -> list[tuple[str, str]]:
-    """What a stack trains: every trainer in every precision, every kind of data set in fp32."""
+    """What a stack trains: every trainer in every precision; in fp32 kinds of data sets, and `peft_config`."""
     if stack == "cpu":
         return [(kind, precision) for precision in ("nf4", "bfloat16") for kind in TRAINERS]
-    data = DATA if stack == "trl" else (*DATA, "sft_responses")
+    data = (*DATA, *BY_TRAINER) if stack == "trl" else (*DATA, "sft_responses")
     matrix = [(kind, precision) for precision in PRECISIONS for kind in (*TRAINERS, *ONLINE)]
     return [*((kind, "float32") for kind in data), *matrix]
 
@@ -52,10 +53,10 @@ LOSS = 1e-4
 ROUNDING = 4.5
 """Of two root mean squares of 6 rounding errors each one is at most so many times the other: the 99.9 % quantile of F
 with 6 and 6 degrees of freedom is 20."""
-LOG_PROB = {"float32": 1e-5, "nf4": 1e-5, "bfloat16": 0.1, "nf4-bfloat16": 0.1}
+LOG_PROB = {"float32": 1e-5, "nf4": 1e-5, **{name: 0.1 * size for name, size in HALF.items()}}
 """Absolute, for logits up to 20. fp32: eps is 1.2e-7, and a logit sums 128 products in another order. bf16: a logit of
 4 to 8 is rounded by up to 2^-6, and so is what it is computed from, in two layers."""
-GRADIENT = {"float32": 1e-4, "nf4": 1e-4, "bfloat16": 0.1, "nf4-bfloat16": 0.1}
+GRADIENT = {"float32": 1e-4, "nf4": 1e-4, **{name: 0.1 * size for name, size in HALF.items()}}
 """Relative, per adapter tensor. fp32: sums over 256 tokens in another order. bf16: about 20 products of two layers,
 forward and back, each rounded by 2^-9."""
 
@@ -142,7 +143,9 @@ def test_a_trainer_trains_the_base_that_was_asked_for(runs: Runs, stack: str, ki
     packed = {name for name, layer in result["layers"].items() if layer == "Linear4bit torch.uint8"}
     rest = {layer for name, layer in result["layers"].items() if name not in packed}
     assert len(packed) == (0 if "nf4" not in precision else 28 if kind == "seq2seq" else 14)
-    assert rest == {"Linear torch.bfloat16" if precision in IN_BF16 else "Linear torch.float32"}
+    # transformers keeps T5's wo in fp32 beside fp16; the trained head is in fp32 beside fp16.
+    assert f"Linear {dtype_of(precision)}" in rest
+    assert rest <= {f"Linear {dtype_of(precision)}", *(["Linear torch.float32"] if precision == "float16" else [])}
 
 
 @pytest.mark.parametrize(
@@ -165,13 +168,15 @@ def test_losses_with_a_4_bit_base_equal_trl_on_the_cpu(runs: Runs, stack: str, k
     assert expected == pytest.approx(runs.exact(kind, "nf4"), rel=LOSS)
 
 
-@pytest.mark.parametrize("precision", IN_BF16)
+@pytest.mark.parametrize("precision", HALF)
 @pytest.mark.parametrize("kind", TRAINERS)
 @pytest.mark.parametrize("stack", STACKS)
-def test_losses_in_bf16_are_rounded_as_on_the_cpu(runs: Runs, stack: str, kind: str, precision: str) -> None:
-    """What a script uses: as far from fp32 as the same trainer in bf16 on the CPU is, up to chance."""
+def test_losses_in_16_bit_are_rounded_as_on_the_cpu(runs: Runs, stack: str, kind: str, precision: str) -> None:
+    """What a script uses: as far from fp32 as the same trainer in bf16 on the CPU is, up to chance; fp16 is nearer."""
     cpu = off(runs.of("cpu", kind, "bfloat16")["losses"], runs.exact(kind, "bfloat16"))
-    assert off(runs.of(stack, kind, precision)["losses"], runs.exact(kind, precision)) <= ROUNDING * cpu
+    assert (
+        off(runs.of(stack, kind, precision)["losses"], runs.exact(kind, precision)) <= ROUNDING * HALF[precision] * cpu
+    )
 
 
 @pytest.mark.parametrize("kind", [*TRAINERS, *DATA])

@@ -5,8 +5,8 @@
 A spec is an object with the fields ``stack`` ("unsloth" and "trl" on the simulated Mac, "cpu": TRL on the CPU without
 patches), ``folder`` (of the models and start values, as `trainers_reference.prepare` makes it), ``out`` (folder) and
 ``runs``: pairs of a kind, the name of a function of `trainers_setup`, and a precision. "float32" computes in fp32;
-"bfloat16" has a base in bf16 and bf16 autocast; "nf4" has a base in 4 bit and computes in fp32; "nf4-bfloat16" has a
-base in 4 bit and bf16 autocast. A run that fails leaves its traceback instead of its results.
+"bfloat16" and "float16" have a base in that dtype and autocast to it; "nf4" has a base in 4 bit and computes in fp32;
+"nf4-bfloat16" has a base in 4 bit and bf16 autocast. A run that fails leaves its traceback instead of its results.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from tests.e2e.trainers_reference import (
     MODULES,
     checkpoint,
     compute_as_on_a_gpu,
+    dtype_of,
     loaded,
     with_adapter,
     with_start_values,
@@ -80,7 +81,7 @@ def with_unsloth(labels: int | None, precision: str) -> tuple[Any, Any]:
     from unsloth import FastLanguageModel
 
     classifier = {} if labels is None else {"num_labels": labels}
-    dtype = torch.bfloat16 if precision.endswith("bfloat16") else torch.float32
+    dtype = dtype_of(precision)
     model, tokenizer = FastLanguageModel.from_pretrained(
         str(checkpoint(FOLDER, "sft", precision)),
         max_seq_length=256,
@@ -103,13 +104,18 @@ def with_unsloth(labels: int | None, precision: str) -> tuple[Any, Any]:
 
 
 def made_for(kind: str, precision: str) -> tuple[Any, Any]:
-    """A fresh model for this kind of trainer, with the start values; T5 is made by transformers and PEFT."""
+    """A fresh model for this kind of trainer, with the start values; T5 is made by transformers and PEFT.
+
+    Where the trainer makes the adapter, it has none yet.
+    """
     if UNSLOTH and kind != "seq2seq":
         model, tokenizer = with_unsloth(1 if kind == "reward" else None, precision)
     else:
         model, tokenizer = loaded(FOLDER, kind, precision)
         if ON_CPU:
             compute_as_on_a_gpu(model)
+        if kind.endswith("_peft_config"):
+            return model, tokenizer
         model = with_adapter(model, kind)
     return with_start_values(FOLDER, kind, model), tokenizer
 
@@ -149,7 +155,10 @@ def linear_layers(model: Any) -> dict[str, str]:
 
 
 def in_fp32(model: Any) -> None:
-    """TRL by itself keeps the adapters of 4-bit models in bf16, with which no comparison could be exact."""
+    """TRL by itself keeps the adapters of 4-bit models in bf16, with which no comparison could be exact.
+
+    And it keeps a new head in the dtype of the base; torch's GradScaler takes no gradients in fp16.
+    """
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -160,12 +169,17 @@ def run(kind: str, precision: str) -> dict[str, Any]:
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     model, tokenizer = made_for(kind, precision)
     out = f"{SPEC['out']}/{kind}-{precision}.trainer"
-    more: dict[str, Any] = {"bf16": precision.endswith("bfloat16"), "use_cpu": ON_CPU}
+    more: dict[str, Any] = {"bf16": precision.endswith("bfloat16"), "fp16": precision == "float16", "use_cpu": ON_CPU}
     if kind in ("grpo", "rloo") and precision != "float32":
         more |= {"max_steps": 14, "learning_rate": 1e-2}
     trainer = getattr(trainers_setup, kind)(model, tokenizer, out, **more)
-    if precision == "nf4":
+    if kind.endswith("_peft_config"):
+        with_start_values(FOLDER, kind, trainer.model)
+    if precision in ("nf4", "float16"):
         in_fp32(trainer.model)
+    if precision == "float16":
+        # The default begins at 65536: a gradient above 1 overflows, and that step is skipped, on every device.
+        trainer.accelerator.scaler = torch.amp.GradScaler("mps", init_scale=1024.0)
     trainer.data_collator = batches = Batches(trainer.data_collator)
     keep = FirstGradients()
     trainer.add_callback(keep)

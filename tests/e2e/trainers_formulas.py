@@ -133,6 +133,7 @@ def seq2seq(model: Model, batch: Batch) -> Tensor:
 
 LOSSES: dict[str, Callable[[Model, Batch], Tensor]] = {
     "dpo": dpo,
+    "dpo_peft_config": dpo,
     "kto": kto,
     "orpo": orpo,
     "cpo": cpo,
@@ -142,6 +143,7 @@ LOSSES: dict[str, Callable[[Model, Batch], Tensor]] = {
     "sft": sft,
     "trainer": sft,
     "sft_padding_free": sft,
+    "sft_peft_config": sft,
     "sft_completion": sft,
     "sft_assistant": sft,
     "sft_responses": sft,
@@ -153,6 +155,9 @@ def trained_losses(kind: str, model: nn.Module, batches: list[Batch], rate: floa
     """The loss before every step of AdamW."""
     if kind in ("dpo", "kto"):
         batches = [with_reference(model, batch) for batch in batches]
+    if kind == "dpo_peft_config":
+        with model.disable_adapter():  # type: ignore[operator]
+            batches = [with_reference(model, batch) for batch in batches]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
     losses = []
     for batch in batches:

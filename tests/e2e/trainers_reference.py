@@ -62,7 +62,7 @@ def start_of(kind: str) -> str:
 
 def loaded(folder: Path, kind: str, precision: str) -> tuple[Any, Any]:
     """Model and tokenizer as transformers loads them; where the model goes is left to transformers."""
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if precision.endswith("bfloat16") else torch.float32}
+    options: dict[str, Any] = {"dtype": dtype_of(precision)}
     if precision == "nf4-bfloat16":
         options["quantization_config"] = nf4(torch.bfloat16)
     if kind == "reward":
@@ -71,6 +71,12 @@ def loaded(folder: Path, kind: str, precision: str) -> tuple[Any, Any]:
         kinds = AutoModelForSeq2SeqLM if kind == "seq2seq" else AutoModelForCausalLM
     source = checkpoint(folder, kind, precision)
     return kinds.from_pretrained(source, **options), AutoTokenizer.from_pretrained(source)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The dtype that is computed in."""
+    half = {"bfloat16": torch.bfloat16, "nf4-bfloat16": torch.bfloat16, "float16": torch.float16}
+    return half.get(precision, torch.float32)
 
 
 def checkpoint(folder: Path, kind: str, precision: str) -> Path:
@@ -97,12 +103,16 @@ def compute_as_on_a_gpu(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def with_adapter(model: Any, kind: str) -> Any:
-    """The model with LoRA on every projection."""
+def adapter_config(kind: str) -> LoraConfig:
+    """LoRA on every projection."""
     task = {"seq2seq": "SEQ_2_SEQ_LM", "reward": "SEQ_CLS"}.get(kind, "CAUSAL_LM")
     modules = T5_MODULES if kind == "seq2seq" else MODULES
-    config = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=modules, task_type=task)
-    return get_peft_model(model, config)
+    return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=modules, task_type=task)
+
+
+def with_adapter(model: Any, kind: str) -> Any:
+    """The model with a fresh adapter."""
+    return get_peft_model(model, adapter_config(kind))
 
 
 def with_start_values(folder: Path, kind: str, model: Any) -> Any:

@@ -32,6 +32,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from tests.e2e.text import rows
 from tests.e2e.trainers_data import BATCH, GROUP, KL, PAD, RATE, STEPS, chats, pairs
+from tests.e2e.trainers_reference import adapter_config
 
 COMMON: dict[str, Any] = {
     "per_device_train_batch_size": BATCH,
@@ -78,6 +79,15 @@ def dpo(model: Any, tokenizer: Any, out: str, **more: Any) -> DPOTrainer:
     return DPOTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(pairs()), processing_class=tokenizer)
 
 
+def dpo_peft_config(model: Any, tokenizer: Any, out: str, **more: Any) -> DPOTrainer:
+    """The trainer makes the adapter; the reference is the model without it."""
+    arguments = DPOConfig(output_dir=out, beta=0.5, max_length=64, **{**IN_ORDER, **more})
+    data = Dataset.from_dict(pairs())
+    return DPOTrainer(
+        model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapter_config("dpo")
+    )
+
+
 def orpo(model: Any, tokenizer: Any, out: str, **more: Any) -> ORPOTrainer:
     """Without a reference model."""
     arguments = ORPOConfig(output_dir=out, beta=0.5, max_length=64, **{**IN_ORDER, **more})
@@ -104,11 +114,25 @@ def reward(model: Any, tokenizer: Any, out: str, **more: Any) -> RewardTrainer:
     return RewardTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer)
 
 
+def texts() -> list[str]:
+    """Up to three sentences each, with their end."""
+    return [f"{row}<|end|>" for row in rows(BATCH * STEPS, 3)]
+
+
 def sft(model: Any, tokenizer: Any, out: str, data: dict[str, Any] | None = None, **more: Any) -> SFTTrainer:
     """SFT on any kind of data set; plain texts where none is given."""
-    data = data or {"text": [f"{row}<|end|>" for row in rows(BATCH * STEPS, 3)]}
+    data = data or {"text": texts()}
     arguments = SFTConfig(output_dir=out, **{"max_length": 128, **IN_ORDER, **more})
     return SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(data), processing_class=tokenizer)
+
+
+def sft_peft_config(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrainer:
+    """The trainer makes the adapter."""
+    arguments = SFTConfig(output_dir=out, max_length=128, **{**IN_ORDER, **more})
+    data = Dataset.from_dict({"text": texts()})
+    return SFTTrainer(
+        model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapter_config("sft")
+    )
 
 
 def sft_padding_free(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrainer:
@@ -118,7 +142,7 @@ def sft_padding_free(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTr
 
 def trainer(model: Any, tokenizer: Any, out: str, **more: Any) -> Trainer:
     """transformers' own, on the same texts."""
-    data = Dataset.from_dict({"input_ids": tokenizer([f"{row}<|end|>" for row in rows(BATCH * STEPS, 3)])["input_ids"]})
+    data = Dataset.from_dict({"input_ids": tokenizer(texts())["input_ids"]})
     return Trainer(
         model=model,
         args=TrainingArguments(output_dir=out, **{**IN_ORDER, **more}),
@@ -158,8 +182,8 @@ def sft_responses(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrain
     """Unsloth's own way to the same: it looks for the markers of the turns."""
     from unsloth.chat_templates import train_on_responses_only
 
-    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats()]
-    trainer = sft(model, tokenizer, out, {"text": texts}, **more)
+    conversations = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats()]
+    trainer = sft(model, tokenizer, out, {"text": conversations}, **more)
     return train_on_responses_only(
         trainer, instruction_part="<|begin|>user:", response_part="<|begin|>assistant:", tokenizer=tokenizer
     )
