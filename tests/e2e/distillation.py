@@ -9,6 +9,7 @@ A spec is an object with the fields ``stack`` ("cpu" without patches, "trl" or "
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -32,6 +33,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.e2e import distillation_setup
 
+PARTS_FOR_SERVERS = (
+    ("async_rollout_worker", "AsyncRolloutWorker", ()),
+    ("weight_transfer", "WeightTransferClient", (None, {})),
+)
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -94,15 +99,22 @@ def answers() -> dict[str, Any]:
 
     from patcher.errors import NotOnMac
 
-    refusals = {}
+    refusals, servers = {}, {}
     for name in ("Distillation", "GOLD", "IWOPD", "SDFT", "SDPO", "SSD"):
         configuration = getattr(distillation_setup, f"{name}Config")
         try:
             configuration(output_dir=SPEC["out"], use_vllm=True)
         except NotOnMac as error:
             refusals[name] = str(error)
+    for kind in ("async_grpo", "async_distillation"):
+        for module, name, arguments in PARTS_FOR_SERVERS:
+            part = getattr(importlib.import_module(f"trl.experimental.{kind}.{module}"), name)
+            try:
+                part(*arguments)
+            except NotOnMac as error:
+                servers[f"{kind}.{name}"] = str(error)
     functions = (ChunkedDivergenceFunction.forward, ChunkedDivergenceFunction.backward)
-    return {"vllm": refusals, "divergence": [function.__module__ for function in functions]}
+    return {"vllm": refusals, "servers": servers, "divergence": [function.__module__ for function in functions]}
 
 
 if __name__ == "__main__":

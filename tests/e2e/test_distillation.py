@@ -176,3 +176,12 @@ def test_vllm_is_refused_with_the_alternative(runs: dict[str, Any], stack: str) 
     refusals = runs[stack]["answers"]["vllm"]
     assert len(refusals) == 6
     assert all("use_vllm=False" in text for text in refusals.values()), refusals
+
+
+@pytest.mark.parametrize("stack", ["trl", "unsloth"])
+def test_asynchronous_trainers_name_the_alternative(runs: dict[str, Any], stack: str) -> None:
+    """They send weights to a vLLM server over NCCL; the message names the trainer that generates by itself."""
+    servers = runs[stack]["answers"]["servers"]
+    assert len(servers) == 4
+    for name, text in servers.items():
+        assert ("use trl.GRPOTrainer" if "grpo" in name else "use trl.DistillationTrainer") in text
