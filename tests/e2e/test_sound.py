@@ -57,7 +57,8 @@ def test_generation_equals_the_cpu(runs: Results, name: str) -> None:
 @pytest.mark.parametrize("name", HALF)
 def test_bf16_is_as_exact_as_the_cpu(runs: Results, name: str) -> None:
     """Losses and gradients are at most 1.5 times as far from fp32 as transformers and PEFT on the CPU in bf16."""
-    check_16_bit(runs, name)
+    # Through Unsloth the loss of ModernBERT is a bf16 number, which has 8 bits.
+    check_16_bit(runs, name, rounded=2**-9 if name.startswith("modernbert") else 0.0)
 
 
 @pytest.mark.parametrize("model", QUANTIZED_MODELS)
