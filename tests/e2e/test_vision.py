@@ -7,13 +7,18 @@ and the same start values. One process for each stack runs every model; its resu
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import Gemma3ForConditionalGeneration
 
 from tests.e2e.process import clean_environment
 
@@ -33,7 +38,6 @@ RUNS = (
 )
 EXACT = [f"{model}-float32" for model in FP32] + [f"{model}-float32-whole" for model in WHOLE]
 STEPS = 6
-
 LOSS = 1e-4
 """Relative, over 6 steps of AdamW; 2e-7 at most was measured in fp32, 6e-6 over NF4."""
 GRADIENT = 1e-5
@@ -45,17 +49,19 @@ HALF_FACTOR = 1.5
 """How much further from the fp32 run than the CPU in the same dtype a 16-bit run may be."""
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What every run gave, by stack and name."""
-    folder = tmp_path_factory.mktemp("vision")
-    todo = [{"model": model, "precision": precision, "checkpointing": kept} for model, precision, kept in RUNS]
-    found: dict[str, dict[str, Any]] = {}
+Results = dict[str, dict[str, Any]]
+
+
+def run_both(module: str, folder: Path, runs: Iterable[tuple[str, str, str, bool]]) -> Results:
+    """What the runs (name, model, precision, checkpointing) gave through Unsloth and in the reference."""
+    keys = ("name", "model", "precision", "checkpointing")
+    todo = [dict(zip(keys, run, strict=True)) for run in runs]
+    found: Results = {}
     for stack in ("unsloth", "cpu"):
         spec = {"stack": stack, "models": str(folder / "models"), "out": str(folder), "runs": todo}
         (folder / f"{stack}.json").write_text(json.dumps(spec))
         done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.vision", str(folder / f"{stack}.json")],
+            [sys.executable, "-m", f"tests.e2e.{module}", str(folder / f"{stack}.json")],
             cwd=ROOT,
             # What torch.compile makes of the generated modules is the business of other tests.
             env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), TORCHDYNAMO_DISABLE="1"),
@@ -65,33 +71,67 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
             check=False,
         )
         assert done.returncode == 0, f"{stack}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
-        for file in folder.glob(f"{stack}-*.pt"):
-            found[file.stem] = torch.load(file, weights_only=False)
-    assert len(found) == 2 * len(RUNS)
+        for run in todo:
+            name = f"{stack}-{run['name']}"
+            found[name] = torch.load(folder / f"{name}.pt", weights_only=False)
     return found
+
+
+def check_training(runs: Results, name: str) -> None:
+    """Losses and first gradients are those of the reference, and the losses fall."""
+    ours, reference = runs[f"unsloth-{name}"], runs[f"cpu-{name}"]
+    assert len(reference["losses"]) == STEPS
+    assert ours["losses"] == pytest.approx(reference["losses"], rel=LOSS)
+    assert ours["gradients"].keys() == reference["gradients"].keys() != set()
+    bound = QUANTIZED if name.endswith("nf4") else GRADIENT
+    for place, expected in reference["gradients"].items():
+        assert (ours["gradients"][place] - expected).norm() <= bound * expected.norm(), place
+
+
+def check_16_bit(runs: Results, name: str, rounded: float = 0.0) -> None:
+    """Losses and gradients are at most `HALF_FACTOR` times as far from fp32 as the reference's in bf16.
+
+    ``rounded`` is the relative error that the loss has from being rounded itself.
+    """
+    exact = runs[f"cpu-{name.removesuffix('bfloat16')}float32"]
+    ours, theirs = runs[f"unsloth-{name}"], runs[f"cpu-{name}"]
+    for measure, rounding in (
+        (lambda run: torch.tensor(run["losses"]), rounded),
+        (lambda run: together(run["gradients"]), 0.0),
+    ):
+        ours_off, theirs_off = ((measure(run) - measure(exact)).norm() for run in (ours, theirs))
+        assert 0 < ours_off <= HALF_FACTOR * theirs_off + rounding * measure(exact).norm()
 
 
 def together(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("vision")
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> Results:
+    """What every run gave, by stack and name."""
+    names = [f"{model}-{precision}{'' if kept else '-whole'}" for model, precision, kept in RUNS]
+    todo = [(name, *run) for name, run in zip(names, RUNS, strict=True)]
+    return run_both("vision", folder, todo)
+
+
 @pytest.mark.parametrize("name", [*EXACT, *(f"{model}-nf4" for model in NF4)])
-def test_training_equals_the_cpu(runs: dict[str, Any], name: str) -> None:
+def test_training_equals_the_cpu(runs: Results, name: str) -> None:
     """Six losses, and the first gradient of every adapter: in the vision tower, the projection and the text."""
+    check_training(runs, name)
     ours, reference = runs[f"unsloth-{name}"], runs[f"cpu-{name}"]
     assert ours["trainer"] == "UnslothSFTTrainer"
-    assert len(reference["losses"]) == STEPS
     assert reference["losses"][-1] < reference["losses"][0] - 0.05
-    assert ours["losses"] == pytest.approx(reference["losses"], rel=LOSS)
-    assert ours["gradients"].keys() == reference["gradients"].keys()
     assert any("vis" in place for place in reference["gradients"])
-    bound = QUANTIZED if name.endswith("nf4") else GRADIENT
-    for place, expected in reference["gradients"].items():
-        assert (ours["gradients"][place] - expected).norm() <= bound * expected.norm(), place
 
 
 @pytest.mark.parametrize("name", [*EXACT, *(f"{model}-nf4" for model in NF4)])
-def test_generation_equals_the_cpu(runs: dict[str, Any], name: str) -> None:
+def test_generation_equals_the_cpu(runs: Results, name: str) -> None:
     """The greedy tokens of the trained model after FastVisionModel.for_inference, about a picture it has seen."""
     ours, reference = runs[f"unsloth-{name}"]["tokens"], runs[f"cpu-{name}"]["tokens"]
     assert ours == reference
@@ -99,17 +139,13 @@ def test_generation_equals_the_cpu(runs: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.parametrize("model", BF16)
-def test_bf16_is_as_exact_as_the_cpu(runs: dict[str, Any], model: str) -> None:
+def test_bf16_is_as_exact_as_the_cpu(runs: Results, model: str) -> None:
     """Losses and gradients are at most 1.5 times as far from fp32 as transformers and PEFT on the CPU in bf16."""
-    exact = runs[f"cpu-{model}-float32"]
-    ours, theirs = runs[f"unsloth-{model}-bfloat16"], runs[f"cpu-{model}-bfloat16"]
-    for measure in (lambda run: torch.tensor(run["losses"]), lambda run: together(run["gradients"])):
-        ours_off, theirs_off = ((measure(run) - measure(exact)).norm() for run in (ours, theirs))
-        assert 0 < ours_off <= HALF_FACTOR * theirs_off
+    check_16_bit(runs, f"{model}-bfloat16")
 
 
 @pytest.mark.parametrize("model", NF4)
-def test_4_bit_is_4_bit(runs: dict[str, Any], model: str) -> None:
+def test_4_bit_is_4_bit(runs: Results, model: str) -> None:
     """Every linear layer of the text is stored in 4 bits per weight on mps, and what Unsloth leaves out is not."""
     layers = runs[f"unsloth-{model}-nf4"]["layers"]
     assert layers == {name: (kind, "mps", bits) for name, (kind, _, bits) in runs[f"cpu-{model}-nf4"]["layers"].items()}
@@ -120,7 +156,7 @@ def test_4_bit_is_4_bit(runs: dict[str, Any], model: str) -> None:
 
 
 @pytest.mark.parametrize("model", FP32)
-def test_the_pictures_are_in_the_batches(runs: dict[str, Any], model: str) -> None:
+def test_the_pictures_are_in_the_batches(runs: Results, model: str) -> None:
     """Different sizes arrive, no place that stands for a picture has a label, and Unsloth pads as it says."""
     batches = runs[f"unsloth-{model}-float32"]["batches"]
     assert len(batches) == 2 * STEPS
@@ -134,6 +170,32 @@ def test_the_pictures_are_in_the_batches(runs: dict[str, Any], model: str) -> No
 
 
 @pytest.mark.parametrize("name", [*EXACT, *(f"{model}-nf4" for model in NF4), *(f"{m}-bfloat16" for m in BF16)])
-def test_nothing_runs_on_the_cpu_instead(runs: dict[str, Any], name: str) -> None:
+def test_nothing_runs_on_the_cpu_instead(runs: Results, name: str) -> None:
     """No operator of training or generation is missing on a Mac."""
     assert runs[f"unsloth-{name}"]["rules"] == {"fell_back": {}}
+
+
+def test_the_example_learns_and_saves(runs: Results, folder: Path, tmp_path: Path) -> None:
+    """examples/finetune_vision.py, unmodified, with a folder for its model: the loss falls, PEFT loads the adapter."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "finetune_vision.py"), str(folder / "models" / "gemma3")],
+        cwd=tmp_path,
+        env=clean_environment(UNSLOTH_SIMULATE_MAC="1", TORCHDYNAMO_DISABLE="1"),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    found = re.search(r"loss: +([\d.]+) over the first five steps, ([\d.]+) over the last", done.stdout)
+    assert found is not None, done.stdout[-2000:]
+    assert float(found[2]) < 0.9 * float(found[1])
+    assert "picture:  a green circle\nanswer: " in done.stdout
+    base = Gemma3ForConditionalGeneration.from_pretrained(folder / "models" / "gemma3")
+    adapted = PeftModel.from_pretrained(base, tmp_path / "vision-adapter")
+    saved = load_file(tmp_path / "vision-adapter" / "adapter_model.safetensors")
+    loaded = {name.replace(".default", ""): value for name, value in adapted.named_parameters() if "lora_" in name}
+    assert loaded.keys() == saved.keys()
+    assert any("vision_tower" in name for name in saved)
+    assert all(torch.equal(loaded[name], value) for name, value in saved.items())
+    assert all(value.abs().max() > 0 for name, value in saved.items() if "lora_B" in name)
