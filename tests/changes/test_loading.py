@@ -13,7 +13,7 @@ import torch
 
 from patcher import fit
 from patcher.errors import CheckpointDamaged, InvalidSwitch, ModelDoesNotFit
-from patcher.replacements import torch_mps
+from patcher.replacements import accelerate_modeling, torch_mps
 from patcher.replacements import transformers_checkpoint_files as files
 from patcher.replacements import transformers_core_model_loading as loading
 from patcher.replacements.transformers_device_map import memory_by_place, on_mps
@@ -40,6 +40,23 @@ def test_budgets_of_several_gpus_are_one() -> None:
     """max_memory of a CUDA script: its GPUs' budgets add up; the CPU's and the disk's stay."""
     given = {0: "1GB", 1: 5, "cuda:2": "1GiB", "cpu": "30GB"}
     assert memory_by_place(given) == {"mps": 10**9 + 5 + 2**30, "cpu": 30 * 10**9}
+
+
+def test_accelerate_divides_what_torch_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """infer_auto_device_map and its kin: torch's limit for mps where nothing is said, else the script's budgets."""
+    asked: list[Any] = []
+    found = {"mps": 10**12, "disk": 5}
+    monkeypatch.setattr(
+        accelerate_modeling, "original", lambda target: lambda *given: asked.append(given) or dict(found)
+    )
+    monkeypatch.setattr(accelerate_modeling, "limit", lambda: fit.Limit(ratio=0.5, recommended=100, taken=10))
+    assert accelerate_modeling.get_max_memory() == {"mps": 40, "disk": 5}
+    monkeypatch.setattr(accelerate_modeling, "limit", lambda: fit.Limit(ratio=0, recommended=100, taken=10))
+    assert accelerate_modeling.get_max_memory() == found
+    accelerate_modeling.get_max_memory({0: "1KB", "cpu": 7})
+    given = {"mps": "1KB"}
+    accelerate_modeling.get_max_memory(given)
+    assert asked == [(), (), ({"mps": 1000, "cpu": 7},), (given,)] and asked[-1][0] is given
 
 
 @pytest.mark.parametrize(("over", "refused"), [(0, False), (1, True)])

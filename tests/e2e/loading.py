@@ -20,6 +20,8 @@ if UNSLOTH:
     from unsloth import FastLanguageModel
 
 import torch
+from bitsandbytes.functional import quantize_4bit
+from bitsandbytes.nn import Params4bit
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -65,7 +67,7 @@ def plain_cases() -> dict[str, Callable[[], Any]]:
         "float16": lambda: load(device_map="mps", dtype=torch.float16),
         "float32": lambda: load(device_map="cuda:0", dtype=torch.float32),
         "CPU, then mps": lambda: load().to("mps"),
-        "NF4": lambda: quantized(load_in_4bit=True),
+        "NF4": lambda: quantized(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
         "8 bit": lambda: quantized(load_in_8bit=True),
     }
 
@@ -109,8 +111,22 @@ def measured(make: Callable[[], Any]) -> dict[str, Any]:
         "together": highest - resident,
         "hooks": sum(hasattr(module, "_hf_hook") for module in model.modules()),
         "wrong": different({name: tensor for name, tensor in names.items() if tensor.dtype == torch.bfloat16}),
+        "codes": codes(model),
         "needed": needs.pop("last", None),
     }
+
+
+def codes(model: Any) -> bool | None:
+    """Whether the 4-bit codes of a large weight, which is quantized in pieces, are bitsandbytes' on the CPU."""
+    weight = model.model.layers[0].mlp.gate_proj.weight
+    if not isinstance(weight, Params4bit):
+        return None
+    name = "model.layers.0.mlp.gate_proj.weight"
+    file = Path(MODEL) / json.loads((Path(MODEL) / "model.safetensors.index.json").read_text())["weight_map"][name]
+    with safe_open(file, framework="pt") as shard:
+        expected, state = quantize_4bit(shard.get_tensor(name), quant_type=weight.quant_type)
+    same_scales = weight.quant_state.nested or torch.equal(weight.quant_state.absmax.cpu(), state.absmax)
+    return same_scales and torch.equal(weight.data.cpu(), expected)
 
 
 def status(field: str) -> int:
@@ -145,10 +161,22 @@ def refusal(make: Callable[[], Any]) -> dict[str, Any]:
     return {"type": None, "text": "", "grown": device.memory().peak - before}
 
 
+def damaged(beside: Path) -> Any:
+    """Loads the model with its second shard cut off."""
+    folder = beside.parent / "damaged"
+    folder.mkdir()
+    for file in Path(MODEL).iterdir():
+        (folder / file.name).symlink_to(file)
+    shard = folder / "model-00002-of-00004.safetensors"
+    shard.unlink()
+    shard.write_bytes((Path(MODEL) / shard.name).read_bytes()[: 2**20])
+    return FastLanguageModel.from_pretrained(str(folder), load_in_4bit=False)
+
+
 def refusals() -> dict[str, dict[str, Any]]:
     """What is refused, and what is not."""
     if UNSLOTH:
-        return {"unsloth": refusal(unsloth_cases()["16 bit"]), "unsloth NF4": refusal(unsloth_cases()["NF4, double"])}
+        return {"unsloth": refusal(unsloth_cases()["16 bit"]), "damaged": refusal(lambda: damaged(Path(sys.argv[2])))}
     return {
         "mps": refusal(lambda: load(device_map="mps")),
         "auto": refusal(lambda: load(device_map="auto")),
