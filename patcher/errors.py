@@ -103,3 +103,7 @@ class LossNotFinite(PatcherError):
 
 class ModelDoesNotFit(PatcherError):
     """A model's weights are more than torch may take on this Mac's GPU; the message says what would fit."""
+
+
+class RowEmpty(PatcherError):
+    """A batch holds a row without tokens; the message names the rows of the data set."""
