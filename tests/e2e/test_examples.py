@@ -127,7 +127,7 @@ def test_the_loss_falls_without_unsloth(without_unsloth: dict[str, Any], name: s
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONLINE)
 def test_the_reward_rises(with_unsloth: dict[str, Any], name: str) -> None:
-    """The share of vowels in what a random model says, over 24 steps; test_trainers.py has a bound for another reward."""
+    """The share of vowels in what a random model says, over 24 steps."""
     first, last = numbers(told(with_unsloth, name), "reward")
     assert last > first
 

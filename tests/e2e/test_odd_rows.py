@@ -51,8 +51,8 @@ def test_rows_that_are_too_long_are_cut(stack_and_result: tuple[str, Any]) -> No
 
 
 def test_an_empty_row_trains_or_is_named(stack_and_result: tuple[str, Any]) -> None:
-    """TRL ends each row with a token: it trains. Through Unsloth, which does not, a batch that begins with it is refused,
-    in training and evaluation, and the error names the row; in another place of a batch it is padding, as on CUDA."""
+    """TRL ends each row with a token: it trains. Through Unsloth, which does not, a batch that begins with it is
+    refused, in training and evaluation, and the row is named; in another place of a batch it is padding, as on CUDA."""
     stack, found = stack_and_result
     if stack == "trl":
         assert found["empty"]["lengths"][0] == found["empty later"]["lengths"][1] == 1
