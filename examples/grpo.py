@@ -10,6 +10,7 @@ patch_for_mac()
 
 import argparse
 from pathlib import Path
+from statistics import fmean
 
 from unsloth import FastLanguageModel
 from datasets import load_dataset
@@ -62,4 +63,4 @@ trainer = GRPOTrainer(
 trainer.train()
 
 rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
-print(f"reward:   {sum(rewards[:3]) / 3:.3f} over the first three steps, {sum(rewards[-3:]) / 3:.3f} over the last")
+print(f"reward:   {fmean(rewards[:4]):.3f} over the first four steps, {fmean(rewards[-4:]):.3f} over the last")

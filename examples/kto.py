@@ -10,6 +10,7 @@ patch_for_mac()
 
 import argparse
 from pathlib import Path
+from statistics import fmean
 
 from unsloth import FastLanguageModel
 from datasets import load_dataset
@@ -52,5 +53,6 @@ trainer = KTOTrainer(
 trainer.train()
 
 log = [entry for entry in trainer.state.log_history if "loss" in entry]
-print(f"loss:     {log[0]['loss']:.3f} at the first step, {log[-1]['loss']:.3f} at the last")
-print(f"margin:   {log[0]['rewards/margins']:.3f} at the first step, {log[-1]['rewards/margins']:.3f} at the last")
+for key in ("loss", "rewards/margins"):
+    first, last = (fmean(entry[key] for entry in part if key in entry) for part in (log[:4], log[-4:]))
+    print(f"{key + ':':<17} {first:.3f} over the first four steps, {last:.3f} over the last")

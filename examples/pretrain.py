@@ -10,6 +10,7 @@ patch_for_mac()
 
 import argparse
 from pathlib import Path
+from statistics import fmean
 
 from unsloth import FastLanguageModel, UnslothTrainer, UnslothTrainingArguments
 from datasets import load_dataset
@@ -55,4 +56,4 @@ trainer = UnslothTrainer(
 trainer.train()
 
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-print(f"loss:     {sum(losses[:3]) / 3:.3f} over the first three steps, {sum(losses[-3:]) / 3:.3f} over the last")
+print(f"loss:     {fmean(losses[:4]):.3f} over the first four steps, {fmean(losses[-4:]):.3f} over the last")

@@ -10,6 +10,7 @@ patch_for_mac()
 
 import argparse
 from pathlib import Path
+from statistics import fmean
 
 from unsloth import FastLanguageModel
 import torch
@@ -56,7 +57,7 @@ trainer.train()
 
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 layer = model.get_base_model().model.layers[0].mlp.down_proj.base_layer
-print(f"loss:     {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last")
+print(f"loss:     {fmean(losses[:4]):.3f} over the first four steps, {fmean(losses[-4:]):.3f} over the last")
 print(f"weights:  {type(layer).__name__}, {layer.weight.numel() * layer.weight.element_size()} bytes for ", end="")
 print(f"{layer.in_features * layer.out_features} values")
 print(f"memory:   {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB at the peak")

@@ -10,6 +10,7 @@ patch_for_mac()
 
 import argparse
 from pathlib import Path
+from statistics import fmean
 
 from unsloth import FastLanguageModel
 import torch
@@ -59,5 +60,5 @@ for ending in ("chosen", "rejected"):
     inputs = tokenizer(pairs[0]["prompt"] + pairs[0][ending], return_tensors="pt").to("cuda")
     with torch.no_grad():
         print(f"{ending + ':':<9} {model(**inputs).logits.item():+.3f}  {pairs[0][ending]}")
-log = [entry for entry in trainer.state.log_history if "loss" in entry]
-print(f"loss:     {log[0]['loss']:.3f} at the first step, {log[-1]['loss']:.3f} at the last")
+losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+print(f"loss:     {fmean(losses[:4]):.3f} over the first four steps, {fmean(losses[-4:]):.3f} over the last")

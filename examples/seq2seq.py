@@ -10,6 +10,7 @@ patch_for_mac()
 
 import argparse
 import random
+from statistics import fmean
 
 from datasets import Dataset
 from transformers import (
@@ -67,7 +68,7 @@ trainer = Seq2SeqTrainer(
 trainer.train()
 
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-print(f"loss:     {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last")
+print(f"loss:     {fmean(losses[:4]):.3f} over the first four steps, {fmean(losses[-4:]):.3f} over the last")
 predicted = trainer.predict(trainer.eval_dataset).predictions
 for (english, _), tokens in zip(pairs, predicted, strict=False):
     tokens = [token for token in tokens if token >= 0]

@@ -10,6 +10,7 @@ patch_for_mac()
 
 import argparse
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from datasets import load_dataset
@@ -60,5 +61,5 @@ trainer.train()
 model.save_pretrained("demo/trainer_peft/adapter")
 
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-print(f"loss:     {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last")
+print(f"loss:     {fmean(losses[:4]):.3f} over the first four steps, {fmean(losses[-4:]):.3f} over the last")
 print("adapter:  demo/trainer_peft/adapter")

@@ -107,3 +107,7 @@ class ModelDoesNotFit(PatcherError):
 
 class ExportFailed(PatcherError):
     """A model could not be exported; the message says which part, and what was left."""
+
+
+class RowEmpty(PatcherError):
+    """A batch holds a row without tokens; the message names the rows of the data set."""

@@ -5,13 +5,10 @@ There is one ledger per process, `LEDGER`: what is in place is what it holds, an
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import inspect
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -22,7 +19,7 @@ from patcher.attributes import MISSING, defining_package, function_of, in_the_fo
 from patcher.errors import RefusedChange, UndoConflict, compose
 from patcher.machine import Machine
 from patcher.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
-from patcher.signatures import parse_signature, same_shape
+from patcher.targets import check_signature, installed_version, is_reviewed, key_of, load_for, mismatch, resolve
 
 _LOGGER = logging.getLogger("patcher")
 _IN_PLACE = (State.APPLIED, State.UNREVIEWED)
@@ -161,44 +158,44 @@ class Ledger:
             return False
         if isinstance(change, Kernel):
             return True
-        holder, name = _resolve(change, module)
+        holder, name = resolve(change, module)
         return any(b.holder is holder and b.name == name and b.stands() for b in list(self._bindings))
 
     def _why_not(self, change: Patch | Substitute | Kernel, module: ModuleType) -> str | None:
         reason = change.skip(self.machine) if change.skip and self.machine else None
         if reason is None and isinstance(change, Patch) and change.adds:
-            holder, name = _resolve(change, module)
+            holder, name = resolve(change, module)
             ours = any(b.holder is holder and b.name == name for b in self._bindings)
             if lookup(holder, name) is not MISSING and not ours:
                 return f"{change.distribution} has {change.qualname} itself"
         return reason
 
     def _bind(self, patch: Patch, module: ModuleType) -> None:
-        holder, name = _resolve(patch, module)
+        holder, name = resolve(patch, module)
         there = lookup(holder, name)
         if there is MISSING and not patch.adds:
-            raise RefusedChange(_mismatch(patch, f"{name} in {patch.module}", "no such name"))
+            raise RefusedChange(mismatch(patch, f"{name} in {patch.module}", "no such name"))
         original = function_of(there) if is_wrapped(there) else getattr(holder, name, MISSING)
         if patch.expects is not None and not patch.adds:
-            _check_signature(patch, original)
-        replacement = _load_for(patch, patch.replacement)
+            check_signature(patch, original)
+        replacement = load_for(patch, patch.replacement)
         self._set(patch, holder, name, in_the_form_of(there, replacement), patch.replacement)
         with self._lock:
             self._originals[patch.target] = original
 
     def _give(self, change: Substitute, module: ModuleType) -> None:
-        references = {name: _load_for(change, reference) for name, reference in change.references.items()}
+        references = {name: load_for(change, reference) for name, reference in change.references.items()}
         values = {**change.constants, **references}
         missing = [name for name in values if name not in vars(module)]
         if missing:
-            raise RefusedChange(_mismatch(change, ", ".join(missing), "no such name"))
+            raise RefusedChange(mismatch(change, ", ".join(missing), "no such name"))
         for name, value in values.items():
             self._set(change, module, name, value, change.references.get(name, ""))
 
     def _implement(self, change: Kernel) -> None:
         import torch
 
-        function = _load_for(change, change.replacement)
+        function = load_for(change, change.replacement)
         namespace, _, name = change.op.partition("::")
         new_library: Any = torch.library.Library
         try:
@@ -209,7 +206,7 @@ class Ledger:
                 warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
                 library.impl(name, function, change.key, with_keyset=change.wraps)
         except RuntimeError as error:
-            raise RefusedChange(_mismatch(change, f"an operator {change.op}", str(error))) from error
+            raise RefusedChange(mismatch(change, f"an operator {change.op}", str(error))) from error
         self.on_undo(library._destroy)
         if before is not None:
             with self._lock:
@@ -226,7 +223,7 @@ class Ledger:
             try:
                 setattr(holder, name, value)
             except (AttributeError, TypeError) as error:
-                raise RefusedChange(_mismatch(change, f"{name} can be set", str(error))) from error
+                raise RefusedChange(mismatch(change, f"{name} can be set", str(error))) from error
             self._bindings.append(_Binding(target, holder, name, before, value, origin))
 
     def _installed(self, change: AnyChange) -> str | None:
@@ -293,126 +290,3 @@ def original(target: str) -> Any:
     For replacements that call what they replace. Raises KeyError when it is not patched.
     """
     return LEDGER.original(target)
-
-
-def key_of(change: AnyChange) -> str:
-    """The text that names a change in the report: its target, module or variable."""
-    if isinstance(change, Patch):
-        return change.target
-    if isinstance(change, EnvDefault):
-        return f"${change.name}"
-    if isinstance(change, Shim):
-        return f"shim {change.module}"
-    if isinstance(change, Kernel):
-        return f"{change.op} on {change.key}"
-    return f"module {change.module}"
-
-
-def load(reference: str) -> Any:
-    """The object that ``"package.module:name"`` refers to; imports the module."""
-    module, _, qualname = reference.partition(":")
-    value: Any = importlib.import_module(module)
-    for name in qualname.split("."):
-        value = getattr(value, name)
-    return value
-
-
-def installed_version(distribution: str) -> str | None:
-    """The installed version of a distribution, or None; a shim answers its own."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def is_reviewed(change: AnyChange, installed: str | None) -> bool:
-    """Whether the installed version is one that somebody read. Shims and variables do not depend on one."""
-    if isinstance(change, (Shim, EnvDefault)):
-        return True
-    from packaging.specifiers import SpecifierSet
-    from packaging.version import InvalidVersion, Version
-
-    try:
-        return installed is not None and SpecifierSet(change.reviewed, prereleases=True).contains(Version(installed))
-    except InvalidVersion:
-        return False
-
-
-def holders_of(values: dict[int, str]) -> Iterator[tuple[str, str]]:
-    """Other modules that hold one of ``values`` under some name, as (target, ``module.name``).
-
-    Args:
-        values: id of the object to the target (``"package.module:name"``) that it belongs to.
-    """
-    for place, _, name, value in imports.names_in_modules():
-        target = values.get(id(value))
-        if target is not None and place != target.partition(":")[0]:
-            yield target, f"{place}.{name}"
-
-
-def refusal_of(change: Patch | Substitute | Kernel, reference: str, error: Exception) -> RefusedChange:
-    """What to raise where ``reference``, which ``change`` needs, cannot be imported."""
-    return RefusedChange(
-        compose(
-            f"what {key_of(change)} is to be replaced with cannot be imported",
-            target=key_of(change),
-            installed=f"{change.distribution} {installed_version(change.distribution)}",
-            expected=reference,
-            found=f"{type(error).__name__}: {error}",
-            left="unchanged",
-            run="python -m patcher report",
-        )
-    )
-
-
-def _load_for(change: Patch | Substitute | Kernel, reference: str) -> Any:
-    try:
-        return load(reference)
-    except Exception as error:
-        raise refusal_of(change, reference, error) from error
-
-
-def _resolve(patch: Patch, module: ModuleType) -> tuple[Any, str]:
-    """The object that holds the target's name, and that name."""
-    *path, name = patch.qualname.split(".")
-    holder: Any = module
-    for step in path:
-        holder = getattr(holder, step, MISSING)
-        if holder is MISSING:
-            raise RefusedChange(_mismatch(patch, f"{step} in {patch.module}", "no such name"))
-    return holder, name
-
-
-def _check_signature(patch: Patch, found: Any) -> None:
-    try:
-        signature = inspect.signature(found)
-    except (TypeError, ValueError):
-        raise RefusedChange(_mismatch(patch, str(patch.expects), f"{found!r}, which has no signature")) from None
-    if not same_shape(signature, parse_signature(str(patch.expects))):
-        raise RefusedChange(_mismatch(patch, str(patch.expects), str(signature)))
-
-
-def _mismatch(change: Patch | Substitute | Kernel, expected: str, found: str) -> str:
-    named = change.qualname if isinstance(change, Patch) else key_of(change)
-    return compose(
-        f"{named} does not have the shape that this change was written for",
-        target=key_of(change),
-        installed=f"{change.distribution} {installed_version(change.distribution)}",
-        expected=f"{expected} ({change.distribution}{change.reviewed})",
-        found=found,
-        left="unchanged",
-        run=f"pip install '{change.distribution}{change.reviewed}'",
-    )
-
-
-__all__ = [
-    "LEDGER",
-    "Entry",
-    "Ledger",
-    "holders_of",
-    "installed_version",
-    "key_of",
-    "load",
-    "original",
-    "parse_signature",
-]

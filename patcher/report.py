@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patcher.ledger import Entry, Ledger, key_of
+from patcher.ledger import Entry, Ledger
 from patcher.machine import Machine
 from patcher.model import State
+from patcher.targets import key_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,18 +11,10 @@ from patcher import environment, imports, machine
 from patcher.changes import catalogue
 from patcher.environment import Switches
 from patcher.errors import GateClosed, InvalidSwitch, NoMps, PatcherError, RefusedChange, TooLate, compose
-from patcher.ledger import (
-    LEDGER,
-    Entry,
-    holders_of,
-    installed_version,
-    is_reviewed,
-    key_of,
-    load,
-    refusal_of,
-)
+from patcher.ledger import LEDGER, Entry
 from patcher.machine import Machine
 from patcher.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
+from patcher.targets import holders_of, installed_version, is_reviewed, key_of, load, refusal_of
 
 log = logging.getLogger("patcher")
 

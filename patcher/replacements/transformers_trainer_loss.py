@@ -91,7 +91,7 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
 
 def _error(forward: Forward, loss: torch.Tensor) -> LossNotFinite:
     step = forward.trainer.state.global_step
-    module = forward.culprit()
+    module = _innermost(forward.culprit())
     return LossNotFinite(
         compose(
             f"the loss of step {step + 1} is {loss.detach().float().mean().item()}",
@@ -102,6 +102,20 @@ def _error(forward: Forward, loss: torch.Tensor) -> LossNotFinite:
             "fp32 instead of fp16",
         )
     )
+
+
+def _innermost(module: torch.nn.Module | None) -> torch.nn.Module | None:
+    """The module within ``module`` whose own weight is not finite: a fused function may have bypassed it."""
+    for part in module.modules() if module is not None else ():
+        if _broken(part):
+            return part
+    return module
+
+
+def _broken(module: torch.nn.Module) -> list[str]:
+    """The names of its own weights that are not finite; one that is stored in 4 bit has no such values."""
+    flags = {name: finite(weight) for name, weight in module.named_parameters(recurse=False)}
+    return [name for name, flag in flags.items() if flag is not None and not bool(flag)]
 
 
 def _name(trainer: Any, module: torch.nn.Module | None) -> str:
@@ -117,7 +131,7 @@ def _name(trainer: Any, module: torch.nn.Module | None) -> str:
 def _cause(module: torch.nn.Module | None, step: int) -> str:
     if module is None:
         return "every module's output is finite: the loss was computed from no label, or overflowed"
-    broken = [name for name, weight in module.named_parameters(recurse=False) if not bool(finite(weight))]
+    broken = _broken(module)
     if broken:
         return f"its {', '.join(broken)} is not finite" + (f": the update of step {step} wrote it" if step else "")
     return "its output is NaN or infinite, and its inputs are finite"

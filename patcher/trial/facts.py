@@ -72,8 +72,8 @@ def watch(mac: MacProfile) -> Watched:
 def patches() -> dict[str, Any]:
     """The report of `patch_for_mac` in short."""
     from patcher import report
-    from patcher.ledger import key_of
     from patcher.model import State
+    from patcher.targets import key_of
 
     found = report()
     refused = [(key_of(e.change), e.detail) for e in found.entries if e.state is State.REFUSED]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import patcher
-from patcher.ledger import key_of
 from patcher.model import State
+from patcher.targets import key_of
 from patcher.verify import text, training
 from patcher.verify.check import INSTALL, MPS, REPORT_IT, Check, Failed, Situation
 

@@ -16,7 +16,7 @@ from unittest import mock
 
 from patcher import patch_for_mac, session
 from patcher.changes import catalogue
-from patcher.ledger import key_of
+from patcher.targets import key_of
 
 LONG = 32768
 """Terms of a sum: the vocabulary of Mistral, and one of the two lengths that torch 2.14 still adds up wrongly."""

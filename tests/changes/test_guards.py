@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from patcher.changes import catalogue
-from patcher.ledger import key_of, load
 from patcher.model import Kernel
 from patcher.ops.split_sum import split_sum
 from patcher.simulator.faults import FAULTS
+from patcher.targets import key_of, load
 from tests.machines import M3_MAX
 
 ROOT = Path(__file__).parents[2]

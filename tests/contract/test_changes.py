@@ -20,9 +20,9 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from patcher.changes import catalogue
-from patcher.ledger import key_of, load
 from patcher.model import AnyChange, EnvDefault, Kernel, Patch, Shim, Substitute
 from patcher.signatures import parse_signature, same_shape
+from patcher.targets import key_of, load
 
 ROOT = Path(__file__).parents[2]
 CHANGES, REPLACEMENTS = ROOT / "patcher" / "changes", ROOT / "patcher" / "replacements"

