@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -74,14 +75,16 @@ def lay_out(folder: Path) -> tuple[str, str]:
             f"{folder} exists and is no working llama.cpp. It was left as it is: move it away, or name another folder "
             "in UNSLOTH_LLAMA_CPP_PATH before unsloth is imported."
         )
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _copy_converter(partial)
-    _write_quantizer(partial / QUANTIZER)
-    (partial / MARKER).write_text(json.dumps(marker(), indent=1))
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    try:
+        _copy_converter(partial)
+        _write_quantizer(partial / QUANTIZER)
+        (partial / MARKER).write_text(json.dumps(marker(), indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return str(folder / QUANTIZER), str(folder / ENTRY)
 
 
