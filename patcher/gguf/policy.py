@@ -3,7 +3,7 @@
 A mixture has a type for most tensors, and gives more bits to the tensors whose error shows most: the values of the
 attention, the second product of the feed-forward block, the output, and of those the first and last layers. The rules
 are those of llama.cpp's ``llama-quantize`` (b11434, src/llama-quant.cpp: llama_tensor_get_type_impl,
-tensor_type_fallback, tensor_allows_quantization), for mixtures that need no importance matrix.
+tensor_type_fallback, tensor_allows_quantization, tensor_requires_imatrix).
 """
 
 from __future__ import annotations
@@ -40,17 +40,30 @@ MIXTURES: Mapping[str, Mixture] = {
     "Q5_K_S": Mixture(16, "Q5_K"),
     "Q5_K_M": Mixture(17, "Q5_K"),
     "Q6_K": Mixture(18, "Q6_K"),
+    "IQ2_XXS": Mixture(19, "IQ2_XXS"),
+    "IQ2_XS": Mixture(20, "IQ2_XS"),
+    "IQ3_XXS": Mixture(23, "IQ3_XXS"),
+    "IQ1_S": Mixture(24, "IQ1_S"),
     "IQ4_NL": Mixture(25, "IQ4_NL"),
+    "IQ3_S": Mixture(26, "IQ3_S"),
+    "IQ3_M": Mixture(27, "IQ3_S"),
+    "IQ2_S": Mixture(28, "IQ2_XS"),
+    "IQ2_M": Mixture(29, "IQ2_S"),
     "IQ4_XS": Mixture(30, "IQ4_XS"),
+    "IQ1_M": Mixture(31, "IQ1_M"),
     "BF16": Mixture(32, "BF16"),
 }
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 PLAIN = frozenset({"F32", "F16", "BF16"})
+LOW = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS")
+"""Tensor types that are garbage without an importance matrix, but for the embedding and the output."""
 BLOCK = dict.fromkeys(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"), 32) | dict.fromkeys(
-    ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"), 256
+    ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ3_S", "IQ4_XS", *LOW), 256
 )
 """Values per block."""
-NARROWER = {"IQ4_XS": "IQ4_NL", "Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+NARROWER = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"} | dict.fromkeys(
+    ("IQ3_S", "IQ4_XS", *LOW), "IQ4_NL"
+)
 """What replaces a type of 256-value blocks in a row whose length they do not divide."""
 
 KEPT = re.compile(
@@ -76,6 +89,11 @@ ROLES = (
     ("down", r"ffn_down"),
 )
 VALUES = frozenset({"value", "qkv", "kv_b"})
+ONE_BIT = frozenset({"IQ1_S", "IQ1_M"})
+TWO_BITS = frozenset({"IQ2_XXS", "IQ2_XS"})
+WIDE_TWO_BITS = frozenset({"IQ2_S", "IQ2_M"})
+LOWEST = ONE_BIT | TWO_BITS | WIDE_TWO_BITS
+"""Mixtures with rules of their own."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +118,10 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for: a mixture, and exceptions from its rules."""
+    """What was asked for: a mixture, exceptions from its rules, and whether there is an importance matrix."""
 
     mixture: str
+    matrix: bool = False
     output: str | None = None
     embedding: str | None = None
     patterns: tuple[tuple[str, str], ...] = ()
@@ -122,7 +141,7 @@ def mixture_of(name: str) -> str:
     if found not in MIXTURES:
         raise InvalidSwitch(
             f"No GGUF quantization {name!r} without llama.cpp's own llama-quantize. Here: "
-            f"{', '.join(mixture.lower() for mixture in MIXTURES)}. For the others put a llama.cpp in the folder that "
+            f"{', '.join(mixture.lower() for mixture in MIXTURES)}. For others put a llama.cpp in the folder that "
             "UNSLOTH_LLAMA_CPP_PATH names (brew install llama.cpp has the binary)."
         )
     return found
@@ -175,10 +194,16 @@ class Chooser:
         base = MIXTURES[mixture].base
         if role == "output" or (role == "embedding" and "output.weight" not in self.names):
             return self._of_output(base, width)
+        if role == "embedding":
+            return _of_embedding(mixture, base)
+        if mixture in LOWEST:
+            return self._of_lowest(mixture, base, role)
         if role in VALUES:
             return self._of_values(mixture, base)
         if role == "key" and self.architecture.experts == 8:
             return "Q8_0"
+        if role in ("key", "query") and mixture == "IQ3_XXS":
+            return "IQ2_S"
         if role == "down":
             return self._of_down(mixture, base, name)
         if role == "projection":
@@ -196,7 +221,23 @@ class Chooser:
             return self.wish.output
         if self.architecture.name == "falcon" or width % BLOCK[base]:
             return "Q8_0"
+        if self.wish.mixture in LOWEST or self.wish.mixture == "IQ3_XXS":
+            return "Q5_K"
         return base if base == "Q8_0" else "Q6_K"
+
+    def _of_lowest(self, mixture: str, base: str, role: str) -> str:
+        experts, wider = self.architecture.experts, "IQ3_S" if mixture in WIDE_TWO_BITS else "Q2_K"
+        if role in VALUES:
+            return "Q4_K" if self.architecture.sharing >= 4 or experts >= 4 else wider
+        if role == "key" and experts == 8:
+            return "Q4_K"
+        if role == "down":
+            return wider if self._count("down") < self.architecture.layers // 8 else base
+        if role == "projection":
+            if experts == 8:
+                return "Q5_K"
+            return "IQ2_XXS" if mixture in ONE_BIT else wider if mixture in WIDE_TWO_BITS else base
+        return base
 
     def _of_values(self, mixture: str, base: str) -> str:
         index = self._count("value")
@@ -204,6 +245,9 @@ class Chooser:
         shared = self.architecture.sharing >= 4
         rules: dict[str, Callable[[], str]] = {
             "Q2_K": lambda: "Q4_K" if shared else "Q3_K",
+            "IQ3_XXS": lambda: "Q4_K" if shared else base if self.wish.matrix else "IQ3_S",
+            "IQ3_S": lambda: "Q4_K" if shared else base,
+            "IQ3_M": lambda: "Q4_K",
             "Q3_K_M": lambda: "Q5_K" if index < 2 else "Q4_K",
             "Q3_K_L": lambda: "Q5_K",
             "Q4_K_M": lambda: "Q6_K" if _more_bits(index, total) else base,
@@ -222,7 +266,7 @@ class Chooser:
         if self.architecture.experts > 1:
             layer = int(name.split(".")[1])
         falcon, more = self.architecture.name == "falcon", _more_bits(layer, layers)
-        early, first = layer < layers // 8, layer < layers // 16
+        early, first, matrix = layer < layers // 8, layer < layers // 16, self.wish.matrix
         rules: dict[str, Callable[[], str]] = {
             "Q2_K": lambda: "Q3_K",
             "Q3_K_M": lambda: "Q5_K" if first else "Q4_K" if not falcon or more else "Q3_K",
@@ -230,8 +274,12 @@ class Chooser:
             "Q4_K_M": lambda: ("Q6_K" if first else "Q5_K" if more else base) if falcon else "Q6_K" if more else base,
             "Q4_K_S": lambda: "Q5_K" if early and not falcon else base,
             "Q5_K_M": lambda: "Q6_K" if more else base,
-            "IQ4_NL": lambda: "Q5_K" if early else base,
-            "IQ4_XS": lambda: "Q5_K" if early else base,
+            "IQ4_NL": lambda: "Q5_K" if early and not matrix else base,
+            "IQ4_XS": lambda: "Q5_K" if early and not matrix else base,
+            "IQ3_XXS": lambda: base if matrix else "Q4_K" if early else "Q3_K",
+            "IQ3_M": lambda: "Q4_K" if early or (more and self.architecture.experts == 8) else base,
+            "Q4_0": lambda: "Q4_1" if early and matrix else base,
+            "Q5_0": lambda: "Q5_1" if early and matrix else base,
         }
         return rules[mixture]() if mixture in rules else base
 
@@ -239,9 +287,22 @@ class Chooser:
         if self.architecture.name == "falcon":
             return "Q4_K" if mixture == "Q3_K_L" else base
         if self.architecture.experts == 8:
-            wide = {"Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ4_XS"}
+            wide = {"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ3_XXS", "IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS"}
             return "Q5_K" if mixture in wide else base
-        return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}.get(mixture, base)
+        wider = {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_XXS": "IQ3_S", "IQ3_M": "Q4_K"}
+        return wider.get(mixture, base)
+
+
+def _of_embedding(mixture: str, base: str) -> str:
+    """Where the output has a tensor of its own."""
+    if mixture in ONE_BIT | TWO_BITS:
+        return "Q2_K"
+    return "IQ3_S" if mixture in WIDE_TWO_BITS or mixture == "IQ3_XXS" else base
+
+
+def needs_matrix(name: str, kind: str) -> bool:
+    """True where codes of that type are garbage without an importance matrix."""
+    return kind in LOW and role_of(name) not in ("embedding", "output")
 
 
 def _fitting(kind: str, width: int) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,18 @@ import libgguf  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import numpy as np
 
 from patcher.errors import ExportFailed
-from patcher.gguf.policy import MIXTURES, PLAIN, Architecture, Chooser, Wish, in_order
+from patcher.gguf.policy import MIXTURES, PLAIN, Architecture, Chooser, Wish, in_order, needs_matrix, role_of
 
+Matrix = Mapping[str, Any]
+"""An importance matrix: by tensor, the mean square of every input; for experts one after the other."""
 CHUNK = 1 << 20
 """Values that one thread codes at a time."""
 
 
-def quantize(source: Path, target: Path, wish: Wish, threads: int) -> dict[str, str]:
+def quantize(source: Path, target: Path, wish: Wish, threads: int, importance: Path | None = None) -> dict[str, str]:
     """Writes the file; gives the type of every tensor by name."""
     reader = _opened(source)
+    matrix = {} if importance is None else _loaded(importance)
     if target.exists() and target.samefile(source):
         raise ExportFailed(f"{target} is the file that is read. Nothing was written: name another one.")
     tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -36,10 +40,11 @@ def quantize(source: Path, target: Path, wish: Wish, threads: int) -> dict[str, 
     kinds = {name: chooser.choose(name, _shape(tensors[name]), tensors[name].tensor_type.name) for name in names}
     for name in names:
         _check(tensors[name], kinds[name])
+        _check_matrix(tensors[name], kinds[name], matrix)
     _check_room(target.parent, sum(_size(tensors[name], kinds[name]) for name in names))
     partial = target.with_name(target.name + ".partial")
     try:
-        _write(partial, reader, tensors, kinds, wish, threads)
+        _write(partial, reader, tensors, kinds, wish, threads, matrix)
         os.replace(partial, target)
     except OSError as error:
         raise ExportFailed(f"{target} could not be written: {error}. What was there before is there still.") from error
@@ -53,6 +58,28 @@ def _opened(source: Path) -> Any:
         return gguf.GGUFReader(source)
     except (ValueError, IndexError, OSError) as error:
         raise ExportFailed(f"{source} is no whole GGUF file: {error}. Nothing was written.") from error
+
+
+def _loaded(file: Path) -> Matrix:
+    try:
+        found: Matrix = libgguf.load_imatrix(file)
+    except (ValueError, OSError, struct.error) as error:
+        raise ExportFailed(f"{file} is no importance matrix of llama.cpp: {error}. Nothing was written.") from error
+    return found
+
+
+def _check_matrix(tensor: Any, kind: str, matrix: Matrix) -> None:
+    """Refuses a matrix of another model, and codes that would be garbage without one."""
+    if kind in PLAIN or kind == tensor.tensor_type.name or role_of(tensor.name) == "embedding":
+        return
+    values, shape = matrix.get(tensor.name), _shape(tensor)
+    if values is None and needs_matrix(tensor.name, kind):
+        raise ExportFailed(f"{tensor.name} as {kind} needs an importance matrix that has it. Nothing was written.")
+    if values is not None and values.size != shape[-1] * math.prod(shape[:-2]):
+        raise ExportFailed(
+            f"The importance matrix has {values.size} values for {tensor.name}, whose shape is {shape}: it is of "
+            "another model. Nothing was written."
+        )
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -100,11 +127,21 @@ def _check(tensor: Any, kind: str) -> None:
         )
 
 
-def _write(path: Path, reader: Any, tensors: dict[str, Any], kinds: dict[str, str], wish: Wish, threads: int) -> None:
+def _write(
+    path: Path,
+    reader: Any,
+    tensors: dict[str, Any],
+    kinds: dict[str, str],
+    wish: Wish,
+    threads: int,
+    matrix: Matrix,
+) -> None:
     writer = gguf.GGUFWriter(path, str(_value(reader, "general.architecture")))
     _copy_metadata(reader, writer)
     writer.add_file_type(MIXTURES[wish.mixture].number)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    if matrix:
+        writer.add_uint32("quantize.imatrix.entries_count", len(matrix))
     for name, kind in kinds.items():
         stored, dtype = _stored(tensors[name], kind)
         code = gguf.GGMLQuantizationType[kind]
@@ -114,7 +151,7 @@ def _write(path: Path, reader: Any, tensors: dict[str, Any], kinds: dict[str, st
     writer.write_ti_data_to_file()
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for name, kind in kinds.items():
-            writer.write_tensor_data(_coded(tensors[name], kind, pool))
+            writer.write_tensor_data(_coded(tensors[name], kind, pool, matrix.get(name)))
     writer.close()
 
 
@@ -145,7 +182,7 @@ def _copy_metadata(reader: Any, writer: Any) -> None:
         writer.add_key_value(field.name, field.contents(), kind, sub_type=inner)
 
 
-def _coded(tensor: Any, kind: str, pool: ThreadPoolExecutor) -> Any:
+def _coded(tensor: Any, kind: str, pool: ThreadPoolExecutor, importance: Any) -> Any:
     """The tensor's values in another type; as they lie in the file where the type stays."""
     if kind == tensor.tensor_type.name:
         return tensor.data
@@ -155,8 +192,14 @@ def _coded(tensor: Any, kind: str, pool: ThreadPoolExecutor) -> Any:
         return values.reshape(shape)
     if kind == "F16":
         return values.astype(np.float16).reshape(shape)
-    code = int(gguf.GGMLQuantizationType[kind])
-    parts = pool.map(lambda rows: libgguf.quantize_rows(rows, code), _rows(values))
+    code, rows = int(gguf.GGMLQuantizationType[kind]), shape[-2]
+    if importance is not None and importance.size != len(values) // rows * shape[-1]:
+        importance = None  # the embedding's, which llama.cpp leaves aside too
+    weights = [None] * (len(values) // rows) if importance is None else list(importance.reshape(-1, shape[-1]))
+    parts = pool.map(
+        lambda part: libgguf.quantize_rows(part[0], code, part[1]),
+        ((part, weights[index]) for index in range(len(weights)) for part in _rows(values[index * rows :][:rows])),
+    )
     return np.concatenate(list(parts)).view(np.uint8).reshape(*shape[:-1], -1)
 
 

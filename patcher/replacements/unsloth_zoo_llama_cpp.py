@@ -52,6 +52,8 @@ def install_llama_cpp(
 
 def _place(llama_cpp_folder: Any) -> Path:
     """The folder that was named, else Unsloth's default."""
+    if llama_cpp_folder is not None:
+        return Path(llama_cpp_folder)
     from unsloth_zoo import llama_cpp  # type: ignore[import-untyped,unused-ignore]
 
-    return Path(llama_cpp.LLAMA_CPP_DEFAULT_DIR if llama_cpp_folder is None else llama_cpp_folder)
+    return Path(llama_cpp.LLAMA_CPP_DEFAULT_DIR)

@@ -2,8 +2,9 @@
 
     python -m tests.e2e.export_gguf FOLDER
 
-FOLDER has ``SmolLM2`` (examples/prepare_smollm2.py), ``llama`` and ``llama16`` (`tests.e2e.models`, fp32 and bf16),
-and ``from-peft`` (an adapter of plain PEFT for ``llama``); everything is written below it, and result.json last.
+FOLDER has ``SmolLM2`` (examples/prepare_smollm2.py) and importance.dat for it, ``llama`` and ``llama16``
+(`tests.e2e.models`, fp32 and bf16), and ``from-peft`` (an adapter of plain PEFT for ``llama``); everything is written
+below it, and result.json last.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from safetensors.torch import save_file
 from unsloth import FastLanguageModel
 from unsloth.chat_templates import get_chat_template
 
+PROMPT = "The capital of France is"
 METHODS = ["f16", "q8_0", "q4_k_m"]
 REFUSED: dict[str, str] = {}
 ROWS = torch.arange(3, 67).view(2, 32)
@@ -66,12 +68,17 @@ def refusal(model: Any, *arguments: Any, **options: Any) -> str:
 
 
 def gguf(folder: Path) -> dict[str, Any]:
-    """SmolLM2 with an adapter: three files and a Modelfile, and the adapter alone."""
+    """SmolLM2 with an adapter: three files and a Modelfile, one with an importance matrix, and the adapter."""
     model, tokenizer = load(folder / "SmolLM2", torch.float16)
     tokenizer = get_chat_template(tokenizer, "chatml")
     model = adapted(model)
+    with torch.no_grad():
+        rows = tokenizer(PROMPT, return_tensors="pt").input_ids
+        save_file({"logits": model(input_ids=rows.to("mps")).logits.float().cpu()}, folder / "ours.safetensors")
     out = str(folder / "export")
     found: dict[str, Any] = model.save_pretrained_gguf(out, tokenizer, quantization_method=METHODS)
+    low = {"quantization_method": "iq3_xxs", "imatrix_file": str(folder / "importance.dat")}
+    found["low"] = model.save_pretrained_gguf(str(folder / "low"), tokenizer, **low)["gguf_files"]
     adapter = str(folder / "adapter-gguf")
     found["adapter"] = model.save_pretrained_gguf(adapter, tokenizer, save_method="lora", quantization_method="f16")
     return found

@@ -7,6 +7,7 @@ quantized ones (ggml-quants.c: quantize_row_q8_0, quantize_row_q8_K; ggml-cpu.c:
 from __future__ import annotations
 
 import functools
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,36 @@ def widen(file: Path, target: Path) -> None:
     writer.close()
 
 
+def importance(folder: Path, rows: torch.Tensor, target: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Writes an importance matrix in llama.cpp's older format: the mean square of every input of every product."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    found: dict[str, np.ndarray[Any, Any]] = {}
+
+    def note(name: str, x: torch.Tensor) -> None:
+        found[name] = x.detach().flatten(0, -2).double().pow(2).mean(0).numpy().astype("<f4")
+
+    short = {long: part for part, long in PARTS.items()}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            _, _, layer, place = name.split(".", 3)
+            tensor = f"blk.{layer}.{short[place]}.weight"
+            module.register_forward_pre_hook(lambda _, inputs, tensor=tensor: note(tensor, inputs[0]))
+    with torch.no_grad():
+        model(rows)
+    content = struct.pack("<i", len(found))
+    for tensor, mean in found.items():
+        content += struct.pack("<i", len(tensor)) + tensor.encode() + struct.pack("<ii", 1, mean.size) + mean.tobytes()
+    target.write_bytes(content)
+    return found
+
+
 def rounded(x: torch.Tensor, kind: str) -> torch.Tensor:
     """The input of a product with weights of a type, as llama.cpp rounds it."""
     if kind == "F32":
         return x
     if kind == "F16":
         return x.half().float()
-    if kind in ("Q4_K", "Q6_K"):  # 256 values: the largest becomes -127, its scale stays fp32
+    if kind in ("Q4_K", "Q6_K", "IQ3_XXS", "IQ3_S"):  # 256 values: the largest becomes -127, its scale stays fp32
         blocks = x.reshape(-1, 256)
         largest = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
         step = largest / -127

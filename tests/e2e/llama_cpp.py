@@ -134,13 +134,20 @@ class Model:
         return made[len(tokens) :]
 
 
-def codes(values: np.ndarray[Any, Any], kind: int, size: int) -> bytes:
-    """llama.cpp's own codes of rows of fp32 values, without an importance matrix; ``size`` is their length in bytes."""
-    rows = np.ascontiguousarray(values, dtype=np.float32)
-    found = ctypes.create_string_buffer(size)
-    at = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+def codes(values: np.ndarray[Any, Any], kind: int, size: int, importance: np.ndarray[Any, Any] | None = None) -> bytes:
+    """llama.cpp's own codes of rows of fp32 values; ``size`` is their length in bytes, ``importance`` is per column."""
+    rows, pointer = np.ascontiguousarray(values, dtype=np.float32), ctypes.POINTER(ctypes.c_float)
+    found, weights = ctypes.create_string_buffer(size), None
+    if importance is not None:
+        weights = np.ascontiguousarray(importance, dtype=np.float32)
     written = library().ggml_quantize_chunk(
-        kind, at, found, ctypes.c_int64(0), ctypes.c_int64(rows.shape[0]), ctypes.c_int64(rows.shape[1]), None
+        kind,
+        rows.ctypes.data_as(pointer),
+        found,
+        ctypes.c_int64(0),
+        ctypes.c_int64(rows.shape[0]),
+        ctypes.c_int64(rows.shape[1]),
+        None if weights is None else weights.ctypes.data_as(pointer),
     )
     assert written == size
     return found.raw

