@@ -34,9 +34,9 @@ PLAN = {
     "cpu": ON_CPU,
     "trl": (*ON_CPU, *BETAS),
     # iw_opd: Unsloth's generate() gives tensors of inference mode, and Unsloth does not rewrite this trainer.
-    "unsloth": ("gkd_online", "gold", "gold_universal", "sdft", "sdpo", "ssd", "distillation"),
+    "unsloth": ("gkd_online", "gold_universal", "sdft", "sdpo", "ssd", "distillation"),
 }
-REWRITTEN = ("gkd_online", "gold", "gold_universal", "sdft", "distillation")
+REWRITTEN = ("gkd_online", "gold_universal", "sdft", "distillation")
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 LOSS = 1e-4
