@@ -140,6 +140,11 @@ def need_of(model: Any, quantizer: Any, placed: Mapping[str, Any], linear: froze
     )
 
 
+def knows(quantizer: Any) -> bool:
+    """Whether the sizes are exact: dense weights, and those that bitsandbytes quantizes."""
+    return quantizer is None or bool(_method(quantizer))
+
+
 def nf4_bytes(numel: int, nested: bool = False) -> int:
     """Bytes of a weight in NF4 or FP4: two codes in a byte, a scale for each block, the table of codes."""
     blocks = -(-numel // BLOCK)

@@ -81,6 +81,8 @@ def memory_by_place(max_memory: Mapping[Any, Any]) -> dict[Any, Any]:
 def _check(model: Any, device_map: Mapping[str, Any], hf_quantizer: Any) -> None:
     from transformers.integrations.accelerate import expand_device_map
 
+    if not fit.knows(hf_quantizer):
+        return
     names = [name for name, _ in [*model.named_parameters(), *model.named_buffers()]]
     placed = {name: str(place) for name, place in expand_device_map(dict(device_map), names).items()}
     need = fit.need_of(model, hf_quantizer, placed, _convertible(model) if hf_quantizer is None else frozenset())

@@ -178,3 +178,5 @@ def test_sizes_are_of_the_tensors_that_will_be_there() -> None:
         param_element_size=lambda model, name, tensor: 2,
     )
     assert fit.need_of(model, quantizer, {}, frozenset()).weights == 2 * 8 + 64 * 64 + 64 * 4
+    assert fit.knows(None) and fit.knows(quantizer)
+    assert not fit.knows(SimpleNamespace(quantization_config=SimpleNamespace(quant_method="gptq")))
