@@ -116,7 +116,7 @@ class Plugin:
         """The tests that held most memory, and what a Mac refused."""
         if not self._most:
             return
-        from patcher.trial.verdict import size
+        from patcher.sizes import size
 
         terminalreporter.section(f"simulated Mac: {self._mac.name}")
         limit = self.device.memory().limit

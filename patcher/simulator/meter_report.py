@@ -11,6 +11,7 @@ from rich.text import Text
 
 from patcher.simulator.estimate import Estimate
 from patcher.simulator.usage import OUTSIDE, Counts, Usage
+from patcher.sizes import size
 
 MOST_ROWS = 12
 """Rows of a table; what is beyond them is one row."""
@@ -97,15 +98,6 @@ def _expected(estimate: Estimate) -> Group:
         *(f"  {line}" for line in estimate.assumptions),
     ]
     return Group(*(Text(line) for line in lines))
-
-
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1024."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
-        count /= 1024
-    return f"{count:.3g} TiB"
 
 
 def amount(count: float) -> str:

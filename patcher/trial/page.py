@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from patcher.sizes import size
 from patcher.trial import text
 from patcher.trial.chart import chart
 from patcher.trial.trial import Trial
-from patcher.trial.verdict import size
 
 MOST_ROWS = 30
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from patcher.sizes import size
 from patcher.trial.trial import Trial
-from patcher.trial.verdict import size
 
 _WIDTH = 12
 _MOST = 8

@@ -9,10 +9,10 @@ from typing import Any
 
 from patcher.mac import GIB, MacProfile, every_mac
 from patcher.run import INTERRUPTED
+from patcher.sizes import UNITS, size
 from patcher.trial.record import OUT_OF_MEMORY
 from patcher.trial.watch import End
 
-_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZE = r"([\d.]+) (bytes|KiB|MiB|GiB)"
 _REFUSAL = re.compile(
     rf"MPS allocated: {_SIZE}, other allocations: {_SIZE}, max allowed: {_SIZE}\)\. Tried to allocate {_SIZE}"
@@ -78,7 +78,7 @@ def arithmetic(message: str, facts: dict[str, Any], mac: MacProfile) -> tuple[st
     if found is None:
         return (_one_line(message),)
     held, other, allowed, asked = (
-        round(float(number) * _UNITS[unit])
+        round(float(number) * UNITS[unit])
         for number, unit in zip(found.groups()[::2], found.groups()[1::2], strict=True)
     )
     needed = held + other + asked
@@ -106,14 +106,6 @@ def enough(needed: int, ratio: float, mac: MacProfile) -> MacProfile | None:
     return min(
         fitting, key=lambda other: (other.chip != mac.chip, other.memory_bytes, "core" in other.name), default=None
     )
-
-
-def size(count: float) -> str:
-    """Bytes for people: ``"1.25 GiB"``."""
-    for unit, factor in reversed(_UNITS.items()):
-        if count >= factor and factor > 1:
-            return f"{count / factor:.{0 if count % factor == 0 else 2}f} {unit}"
-    return f"{count:.0f} bytes"
 
 
 def _killed(end: End, facts: dict[str, Any]) -> tuple[str, ...]:

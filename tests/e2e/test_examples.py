@@ -23,7 +23,7 @@ EXAMPLES = ROOT / "examples"
 ONE_LINE = "# The one line more:\nfrom patcher import patch_for_mac\n\npatch_for_mac()\n\n"
 TRAINERS = ("dpo", "orpo", "simpo", "kto", "reward", "pretrain", "qlora", "resume")
 ONLINE = ("grpo", "rloo")
-WITHOUT_UNSLOTH = {"trainer_peft": 8, "seq2seq": 60, "distill": 12}
+WITHOUT_UNSLOTH = {"trainer_peft": 8, "seq2seq": 60, "distill": 12, "embedding": 12}
 
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
@@ -58,7 +58,7 @@ def python(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
         env=clean_environment(PYTHONPATH=str(ROOT), **compiled, **environment),
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
@@ -116,7 +116,7 @@ def test_the_loss_falls(with_unsloth: dict[str, Any], name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(WITHOUT_UNSLOTH))
 def test_the_loss_falls_without_unsloth(without_unsloth: dict[str, Any], name: str) -> None:
-    """Likewise with transformers, PEFT and TRL alone."""
+    """Likewise with transformers, PEFT, TRL and sentence-transformers alone."""
     printed = told(without_unsloth, name)
     first, last = numbers(printed, "loss")
     assert last < first

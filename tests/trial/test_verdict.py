@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from patcher.mac import GIB, parse
+from patcher.sizes import size
 from patcher.trial import text
 from patcher.trial.chart import chart
 from patcher.trial.facts import MOST_SAMPLES, Samples
 from patcher.trial.page import page
 from patcher.trial.trial import Trial, conclude
-from patcher.trial.verdict import arithmetic, size
+from patcher.trial.verdict import arithmetic
 from patcher.trial.watch import End
 
 REFUSAL = (
@@ -183,7 +184,8 @@ def test_samples_are_thinned_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(0, "0 bytes"), (1023, "1023 bytes"), (2**20, "1 MiB"), (GIB * 5 // 4, "1.25 GiB")]
+    ("count", "words"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (2**20, "1 MiB"), (GIB * 5 // 4, "1.25 GiB"), (2**41, "2 TiB")],
 )
 def test_sizes_for_people(count: int, words: str) -> None:
     """Binary units, decimals only where there are any."""
