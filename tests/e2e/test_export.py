@@ -236,13 +236,12 @@ def test_every_type_has_llama_cpps_codes() -> None:
     values = (np.random.default_rng(0).standard_normal((8, 512)) * 0.05).astype(np.float32)
     values[0], values[1], values[2, 5], values[3] = 0, values[1] * 1e-6, 4, 0.25
     importance = np.random.default_rng(1).random(512, dtype=np.float32)
-    for name in BLOCK:
+    for name in BLOCK.keys() - {"IQ1_S", "IQ1_M", "IQ2_S", "IQ2_XS"}:  # their tables take llama.cpp half a minute
         kind = gguf.GGMLQuantizationType[name]
-        rows = np.delete(values, 3, 0) if name == "IQ1_M" else values  # of equal values, it sorts them in any order
-        size = int(np.prod(gguf.quant_shape_to_byte_shape(rows.shape, kind)))
+        size = int(np.prod(gguf.quant_shape_to_byte_shape(values.shape, kind)))
         for given in (importance,) if name in LOW_TYPES else (None, importance):
-            found = np.ascontiguousarray(libgguf.quantize_rows(rows, int(kind), given)).tobytes()
-            equal = found == llama_cpp.codes(rows, int(kind), size, given)
+            found = np.ascontiguousarray(libgguf.quantize_rows(values, int(kind), given)).tobytes()
+            equal = found == llama_cpp.codes(values, int(kind), size, given)
             assert equal, name
 
 
