@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from patcher.model import AnyChange, Patch
 
-_MODULE = "transformers.integrations.accelerate"
+_MODULE = "transformers.modeling_utils"
 
 CHANGES: tuple[AnyChange, ...] = (
     Patch(

@@ -16,13 +16,13 @@ from patcher.replacements.torch_mps import limit
 
 log = logging.getLogger("patcher")
 
-_ACCELERATE = "transformers.integrations.accelerate"
+_LOADING = "transformers.modeling_utils"
 
 
 def check_and_set_device_map(device_map: Any) -> Any:
     """As upstream, with "mps" for CUDA in every form: a name, a number, a torch.device, or within a dict."""
     given = {part: on_mps(place) for part, place in device_map.items()} if isinstance(device_map, dict) else device_map
-    chosen = original(f"{_ACCELERATE}:check_and_set_device_map")(on_mps(given))
+    chosen = original(f"{_LOADING}:check_and_set_device_map")(on_mps(given))
     return {part: on_mps(place) for part, place in chosen.items()} if isinstance(chosen, dict) else chosen
 
 
@@ -52,7 +52,7 @@ def _get_device_map(model: Any, device_map: Any, max_memory: Any, hf_quantizer: 
             if hf_quantizer is not None:
                 hf_quantizer.validate_environment(device_map=device_map)
         else:
-            device_map = original(f"{_ACCELERATE}:_get_device_map")(
+            device_map = original(f"{_LOADING}:_get_device_map")(
                 model, device_map, memory_by_place(max_memory), hf_quantizer
             )
     if not isinstance(device_map, dict):

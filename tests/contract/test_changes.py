@@ -189,9 +189,9 @@ def test_a_target_in_torch_is_as_expected(patch: Patch, of_installed_torch: dict
 @pytest.mark.parametrize("patch", OF_OTHERS, ids=key_of)
 def test_a_target_in_another_library_is_as_expected(patch: Patch) -> None:
     """The source of the installed library defines the function with the expected parameters."""
-    definitions = list(_definitions(_body_of(patch.module), patch.qualname.split(".")))
     if patch.adds:
         return  # shown by importing the library: test_lifecycle.py
+    definitions = list(_definitions(_body_of(_defined_in(patch)), patch.qualname.split(".")))
     assert definitions, f"{patch.module} defines no {patch.qualname}"
     if patch.expects is not None:
         expected = parse_signature(patch.expects)
@@ -271,6 +271,15 @@ def _imports_of(body: list[ast.stmt]) -> Iterator[str]:
 
 
 @cache
+def _defined_in(patch: Patch) -> str:
+    """The module whose source defines the target: the patch's own, or the one that it is imported from by name."""
+    for node in _body_of(patch.module):
+        if isinstance(node, ast.ImportFrom) and patch.qualname in {name.name for name in node.names}:
+            package = patch.module.split(".")[: -node.level] if node.level else []
+            return ".".join([*package, *(node.module or "").split(".")])
+    return patch.module
+
+
 def _body_of(module: str) -> list[ast.stmt]:
     """The statements of an installed module, found without importing its package."""
     root, *rest = module.split(".")
