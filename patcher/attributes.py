@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import CellType, FunctionType
 from typing import Any
 
 MISSING = object()
@@ -32,6 +33,20 @@ def in_the_form_of(there: Any, replacement: Any) -> Any:
     if is_wrapped(replacement) or not is_wrapped(there):
         return replacement
     return there.getter(replacement) if isinstance(there, property) else type(there)(replacement)
+
+
+def cells_of_wrapper(there: Any, value: Any) -> list[CellType]:
+    """Where a wrapper (`functools.wraps`) of ``value`` holds it in its closure; none where ``there`` is no such one."""
+    if not isinstance(there, FunctionType) or getattr(there, "__wrapped__", MISSING) is not value:
+        return []
+    return [cell for cell in there.__closure__ or () if _content(cell) is value]
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # nothing was put in yet
+        return MISSING
 
 
 def defining_package(value: Any) -> str:

@@ -11,11 +11,19 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import CellType, ModuleType
 from typing import Any
 
 from patcher import imports
-from patcher.attributes import MISSING, defining_package, function_of, in_the_form_of, is_wrapped, lookup
+from patcher.attributes import (
+    MISSING,
+    cells_of_wrapper,
+    defining_package,
+    function_of,
+    in_the_form_of,
+    is_wrapped,
+    lookup,
+)
 from patcher.errors import RefusedChange, UndoConflict, compose
 from patcher.machine import Machine
 from patcher.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
@@ -59,17 +67,26 @@ class _Binding:
     origin: str = ""
 
     def stands(self) -> bool:
-        """Whether the value is still the one that was set."""
-        return self.current() is self.after
+        """Whether the value is still the one that was set, or a wrapper of it that keeps what it wraps in a closure."""
+        return self.current() is self.after or bool(self._cells())
 
     def current(self) -> Any:
         return vars(self.holder).get(self.name, MISSING)
 
     def restore(self) -> None:
-        if self.before is MISSING:
+        """Puts back what was there; a wrapper that somebody has put around the value stays, around what was there."""
+        cells = self._cells()
+        if cells:
+            self.current().__wrapped__ = self.before
+            for cell in cells:
+                cell.cell_contents = self.before
+        elif self.before is MISSING:
             delattr(self.holder, self.name)
         else:
             setattr(self.holder, self.name, self.before)
+
+    def _cells(self) -> list[CellType]:
+        return [] if self.before is MISSING else cells_of_wrapper(self.current(), self.after)
 
 
 class Ledger:

@@ -22,14 +22,22 @@ def _prepare_inputs(self: Any, inputs: Any) -> Any:
         RowEmpty: its tokens are floating-point numbers, which is what a collator makes of a row without tokens.
     """
     tokens = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
-    if isinstance(tokens, torch.Tensor) and tokens.is_floating_point():
+    if isinstance(tokens, torch.Tensor) and tokens.is_floating_point() and _looks_up_tokens(self.model):
         raise _error(self)
     return original("transformers.trainer:Trainer._prepare_inputs")(self, inputs)
 
 
+def _looks_up_tokens(model: torch.nn.Module) -> bool:
+    """Whether the model has a table of embeddings; another one may well be given floating-point numbers."""
+    return any(isinstance(module, torch.nn.Embedding) for module in model.modules())
+
+
 def _error(trainer: Any) -> RowEmpty:
-    name = "train_dataset" if trainer.model.training else "eval_dataset"
-    rows = list(islice(_empty(getattr(trainer, name)), NAMED + 1))
+    name, dataset = "train_dataset", trainer.train_dataset
+    if not trainer.model.training:
+        name = "the evaluated data set"
+        dataset = getattr(trainer.callback_handler.eval_dataloader, "dataset", None)
+    rows = list(islice(_empty(dataset), NAMED + 1))
     listed = ", ".join(map(str, rows[:NAMED])) + (" and others" if len(rows) > NAMED else "")
     return RowEmpty(
         compose(
@@ -46,4 +54,6 @@ def _error(trainer: Any) -> RowEmpty:
 def _empty(dataset: Any) -> Iterator[int]:
     """The numbers of the rows without tokens, where the data set has numbered rows."""
     if "input_ids" in (getattr(dataset, "column_names", None) or ()) and hasattr(dataset, "__len__"):
-        yield from (number for number, tokens in enumerate(dataset["input_ids"]) if len(tokens) == 0)
+        yield from (
+            number for number, tokens in enumerate(dataset["input_ids"]) if tokens is not None and not len(tokens)
+        )

@@ -91,7 +91,7 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
 
 def _error(forward: Forward, loss: torch.Tensor) -> LossNotFinite:
     step = forward.trainer.state.global_step
-    module = _innermost(forward.culprit())
+    module = _innermost(forward)
     return LossNotFinite(
         compose(
             f"the loss of step {step + 1} is {loss.detach().float().mean().item()}",
@@ -104,10 +104,15 @@ def _error(forward: Forward, loss: torch.Tensor) -> LossNotFinite:
     )
 
 
-def _innermost(module: torch.nn.Module | None) -> torch.nn.Module | None:
-    """The module within ``module`` whose own weight is not finite: a fused function may have bypassed it."""
+def _innermost(forward: Forward) -> torch.nn.Module | None:
+    """The culprit, or the module within it whose own weight is not finite: a fused function may have bypassed it.
+
+    A module that ran, with a finite output, is not to blame: its weight may be a mask.
+    """
+    module = forward.culprit()
+    sound = {id(part) for part, _, after in forward.calls if after is not None and bool(after)}
     for part in module.modules() if module is not None else ():
-        if _broken(part):
+        if id(part) not in sound and _broken(part):
             return part
     return module
 

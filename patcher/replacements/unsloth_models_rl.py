@@ -15,8 +15,8 @@ def autotune_batch_and_chunks(total_input_rows, seq_len, hidden_size, vocab_size
     chunks = max(4, seq_len // 4096) if multiplier is None else multiplier
     room = torch.cuda.mem_get_info()[0] * 4 / 5
     hidden = seq_len * hidden_size * dtype_bytes
-    logits = seq_len * vocab_size * dtype_bytes / total_input_rows / chunks
+    logits = seq_len * vocab_size * dtype_bytes / max(total_input_rows, 1) / chunks
     for rows in range(total_input_rows, 0, -1):
         if rows * hidden + rows * rows * logits <= room:
             return rows, chunks
-    return min(4, total_input_rows), chunks
+    return max(1, min(4, total_input_rows)), chunks

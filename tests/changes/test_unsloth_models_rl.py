@@ -40,7 +40,7 @@ def upstream() -> Callable[[int, tuple[Any, ...]], tuple[int, int]]:
 
 @pytest.mark.parametrize("free", [GIB // 8, GIB, 5 * GIB, 96 * GIB])
 @pytest.mark.parametrize(
-    "arguments", [(16, 2048, 2048, 151936), (7, 9000, 4096, 32000, 32), (64, 300, 896, 512, 16, 8)]
+    "arguments", [(16, 2048, 2048, 151936), (7, 9000, 4096, 32000, 32), (64, 300, 896, 512, 16, 8), (0, 300, 896, 512)]
 )
 def test_the_plan_is_that_of_cuda_with_this_memory(
     monkeypatch: pytest.MonkeyPatch, upstream: Callable[..., Any], free: int, arguments: tuple[Any, ...]

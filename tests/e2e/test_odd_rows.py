@@ -59,7 +59,7 @@ def test_an_empty_row_trains_or_is_named(stack_and_result: tuple[str, Any]) -> N
         assert is_trained(found["empty"]) and is_trained(found["empty later"])
         assert found["evaluation"] is None
         return
-    for name, dataset in (("empty", "train_dataset"), ("evaluation", "eval_dataset")):
+    for name, dataset in (("empty", "train_dataset"), ("evaluation", "the evaluated data set")):
         kind, text = found[name]["error"]
         assert kind == "RowEmpty" and f"row 0 of {dataset}" in text and "tokenizer.eos_token" in text
     assert found["empty later"]["lengths"][1] == 0 and is_trained(found["empty later"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import threading
@@ -266,6 +267,29 @@ def test_undo_refuses_when_somebody_patched_over_and_undoes_nothing(lib: Any, le
     lib.f = ours
     ledger.undo()
     assert lib.f(1) == "original f" and lib.Base().method() == "original method"
+
+
+def test_undo_reaches_into_a_wrapper_that_somebody_put_around_a_replacement(lib: Any, ledger: Ledger) -> None:
+    """The wrapper stays, around what was there before the change; one that is put around it in turn is a conflict."""
+    before = lib.f
+    ledger.apply(patch("lib:f", "f"), lib)
+
+    def wrapped(inner: Any) -> Any:
+        @functools.wraps(inner)
+        def wrapper(*arguments: Any) -> str:
+            return f"wrapped {inner(*arguments)}"
+
+        return wrapper
+
+    lib.f = wrapped(lib.f)
+    once = lib.f
+    lib.f = wrapped(lib.f)
+    with pytest.raises(UndoConflict, match="lib:f"):
+        ledger.undo()
+    lib.f = once
+    assert lib.f(1) == "wrapped replaced f"
+    ledger.undo()
+    assert lib.f is once and lib.f(1) == "wrapped original f" and lib.f.__wrapped__ is before
 
 
 def test_undo_runs_in_reverse_and_every_step_even_if_one_fails(lib: Any, ledger: Ledger) -> None:
