@@ -215,10 +215,12 @@ class Session:
     def _copies(self) -> list[tuple[Patch, str]]:
         """Functions that a change would replace and that another module has already copied by name.
 
-        Torch's own modules copy from each other while torch is imported, before any patch could be in place.
+        The module that defines one is no copy where a change is for a module that takes it from there. Torch's own
+        modules copy from each other while torch is imported, before any patch could be in place.
         """
         wanted: dict[int, str] = {}
         patches: dict[str, Patch] = {}
+        defined: set[tuple[str, str]] = set()
         for change in self.changes:
             if not isinstance(change, Patch) or change.adds or "." in change.qualname:
                 continue
@@ -226,7 +228,8 @@ class Session:
             if callable(value):
                 wanted[id(value)] = change.target
                 patches[change.target] = change
-        found = dict.fromkeys(holders_of(wanted)) if wanted else {}
+                defined.add((change.target, f"{value.__module__}.{getattr(value, '__qualname__', '')}"))
+        found = [copy for copy in dict.fromkeys(holders_of(wanted)) if copy not in defined] if wanted else []
         own = {"torch:torch", *(f"{_root(target)}:{_root(p.replacement)}" for target, p in patches.items())}
         return [(patches[target], holder) for target, holder in found if f"{_root(target)}:{_root(holder)}" not in own]
 

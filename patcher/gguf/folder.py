@@ -14,6 +14,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 from pathlib import Path, PurePosixPath
 
 import patcher
@@ -50,6 +51,10 @@ def marker() -> dict[str, str | None]:
     return {"python": sys.executable, "patcher": root, **{name: _version(name) for name in PACKAGES}}
 
 
+def _marking() -> str:
+    return json.dumps(marker(), indent=1)
+
+
 def is_ours(folder: Path) -> bool:
     """True for a folder that `lay_out` made."""
     return (folder / MARKER).is_file()
@@ -63,29 +68,43 @@ def is_foreign(folder: Path) -> bool:
 def is_current(folder: Path) -> bool:
     """True where the folder was made from the packages that are installed now, and is whole."""
     whole = all((folder / name).is_file() for name in (MARKER, QUANTIZER, *ENTRIES))
-    return whole and bool(json.loads((folder / MARKER).read_text()) == marker())
+    return whole and (folder / MARKER).read_text(errors="replace") == _marking()
 
 
 def lay_out(folder: Path) -> tuple[str, str]:
-    """Makes the folder, or renews one of other versions; gives the quantizer's and the converter's paths."""
+    """Makes the folder, or renews one of other versions; gives the quantizer's and the converter's paths.
+
+    Files of others in a folder of ours stay. Several processes may do it at once.
+    """
+    folder = Path(os.path.realpath(folder))
     if is_current(folder):
         return str(folder / QUANTIZER), str(folder / ENTRY)
-    if is_foreign(folder):
+    if folder.is_file() or is_foreign(folder):
         raise ExportFailed(
             f"{folder} exists and is no working llama.cpp. It was left as it is: move it away, or name another folder "
             "in UNSLOTH_LLAMA_CPP_PATH before unsloth is imported."
         )
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         _copy_converter(partial)
         _write_quantizer(partial / QUANTIZER)
-        (partial / MARKER).write_text(json.dumps(marker(), indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        (partial / MARKER).write_text(_marking())
+        _move(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return str(folder / QUANTIZER), str(folder / ENTRY)
+
+
+def _move(made: Path, folder: Path) -> None:
+    """Moves every file to its place. The marker says from the start whose the folder is, and last that it is whole."""
+    folder.mkdir(exist_ok=True)
+    (folder / MARKER).touch()
+    files = sorted((file for file in made.rglob("*") if file.is_file()), key=lambda file: file.name == MARKER)
+    for file in files:
+        place = folder / file.relative_to(made)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, place)
 
 
 def converter_files() -> dict[str, bytes]:

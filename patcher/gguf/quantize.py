@@ -30,11 +30,12 @@ CHUNK = 1 << 20
 
 def quantize(source: Path, target: Path, wish: Wish, threads: int, importance: Path | None = None) -> dict[str, str]:
     """Writes the file; gives the type of every tensor by name."""
-    reader = _opened(source)
+    parts = _parts(source)
+    reader = next(iter(parts.values()))
     matrix = {} if importance is None else _loaded(importance)
-    if target.exists() and target.samefile(source):
+    if target.exists() and any(target.samefile(part) for part in parts):
         raise ExportFailed(f"{target} is the file that is read. Nothing was written: name another one.")
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    tensors = {tensor.name: tensor for part in parts.values() for tensor in part.tensors}
     chooser = Chooser(architecture_of(reader), wish, frozenset(tensors))
     names = in_order(tensors)
     kinds = {name: chooser.choose(name, _shape(tensors[name]), tensors[name].tensor_type.name) for name in names}
@@ -51,6 +52,26 @@ def quantize(source: Path, target: Path, wish: Wish, threads: int, importance: P
     finally:
         partial.unlink(missing_ok=True)
     return kinds
+
+
+def _parts(source: Path) -> dict[Path, Any]:
+    """Readers of the file, or of every part of a split one, whose first part ``source`` is."""
+    reader = _opened(source)
+    count = int(_value(reader, "split.count", 1))
+    if count < 2:
+        return {source: reader}
+    first = f"-00001-of-{count:05d}.gguf"
+    if not source.name.endswith(first):
+        raise ExportFailed(f"{source} is a part of a split file, and not the first. Nothing was written.")
+    stem = source.name.removesuffix(first)
+    others = [source.with_name(f"{stem}-{number:05d}-of-{count:05d}.gguf") for number in range(2, count + 1)]
+    parts = {source: reader, **{other: _opened(other) for other in others}}
+    found, wanted = sum(len(part.tensors) for part in parts.values()), int(_value(reader, "split.tensors.count", 0))
+    if wanted and found != wanted:
+        raise ExportFailed(
+            f"{source} and its other parts have {found} tensors instead of {wanted}. Nothing was written."
+        )
+    return parts
 
 
 def _opened(source: Path) -> Any:
@@ -159,7 +180,7 @@ def _stored(tensor: Any, kind: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """The shape and the dtype of the array that holds the tensor's codes."""
     dtype: np.dtype[Any] = np.dtype({"F32": "float32", "F16": "float16"}.get(kind, "uint8"))
     if kind == tensor.tensor_type.name:
-        return tensor.data.shape, dtype
+        return tensor.data.shape, tensor.data.dtype
     shape = _shape(tensor)
     if kind in ("F32", "F16"):
         return shape, dtype
@@ -175,11 +196,12 @@ def _size(tensor: Any, kind: str) -> int:
 def _copy_metadata(reader: Any, writer: Any) -> None:
     replaced = ("general.architecture", "general.file_type", "general.quantization_version")
     for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name in replaced:
+        if field.name.startswith(("GGUF.", "split.")) or field.name in replaced:
             continue
         kind = field.types[0]
         inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(field.name, field.contents(), kind, sub_type=inner)
+    writer.data_alignment = reader.alignment
 
 
 def _coded(tensor: Any, kind: str, pool: ThreadPoolExecutor, importance: Any) -> Any:

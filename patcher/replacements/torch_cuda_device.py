@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.jit._builtins import _register_builtin
 from torch.utils._device import _device_constructors
 
 from patcher.ledger import original
@@ -127,6 +128,10 @@ def tensor(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
 def as_tensor(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     """``torch.as_tensor``, with mps for CUDA."""
     return _on_mps(_AS_TENSOR, data, args, kwargs)
+
+
+_register_builtin(tensor, "aten::tensor")  # torch.jit.script looks up what a script calls by identity
+_register_builtin(as_tensor, "aten::as_tensor")
 
 
 def _on_mps(factory: Callable[..., torch.Tensor], data: Any, args: Any, kwargs: Any) -> torch.Tensor:

@@ -23,6 +23,10 @@ def _get_resolved_checkpoint_files(*args: Any, **kwargs: Any) -> Any:
         found = find(*args, **kwargs)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise _damaged(name, [f"its index of weight files is no JSON: {error}"]) from error
+    except KeyError as error:
+        if error.args != ("weight_map",):
+            raise
+        raise _damaged(name, ["its index of weight files has no weight_map"]) from error
     problems = _problems(found[0] or ())
     if problems:
         raise _damaged(name, problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 from collections.abc import Mapping
@@ -87,6 +88,9 @@ def _check(model: Any, device_map: Mapping[str, Any], hf_quantizer: Any) -> None
     placed = {name: str(place) for name, place in expand_device_map(dict(device_map), names).items()}
     need = fit.need_of(model, hf_quantizer, placed, _convertible(model) if hf_quantizer is None else frozenset())
     name = f"{type(model).__name__} from {model.config.name_or_path or 'its configuration'}"
+    free = limit().free
+    if free is not None and need.weights > free:
+        gc.collect()  # a model that was deleted may be held by a cycle of references
     fit.check(name, need, limit(), machine.current())
 
 

