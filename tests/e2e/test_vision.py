@@ -153,7 +153,7 @@ def test_bf16_is_as_exact_as_the_cpu(runs: Results, model: str) -> None:
 
 @pytest.mark.parametrize("model", NF4)
 def test_4_bit_is_4_bit(runs: Results, model: str) -> None:
-    """Every linear layer is stored in 4 bits per weight on mps but head, projector and vision tower; Mllama's tower is."""
+    """On mps the layers of the text and of Mllama's tower take 4 bits per weight, other towers and the head do not."""
     layers = runs[f"unsloth-{model}-nf4"]["layers"]
     assert layers == {name: (kind, "mps", bits) for name, (kind, _, bits) in runs[f"cpu-{model}-nf4"]["layers"].items()}
     kept = {name for name in layers if name.startswith(KEPT[model])}
