@@ -106,7 +106,10 @@ def told(results: dict[str, dict[str, Any]], name: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "orpo", "simpo", "kto", "reward", "pretrain", "qlora"])
 def test_the_loss_falls(with_unsloth: dict[str, Any], name: str) -> None:
-    """Over 8 steps on a model of random weights, each row seen twice; the margin, where there is one, grows."""
+    """On a model of random weights: over 8 steps that see each row twice; pre-training over 40, each of other rows.
+
+    The margin, where there is one, grows.
+    """
     printed = told(with_unsloth, name)
     first, last = numbers(printed, "loss")
     assert last < first

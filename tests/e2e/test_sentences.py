@@ -41,8 +41,12 @@ LOSS = 1e-4
 """Relative, over 5 steps of AdamW in fp32; measured: 1.3e-6 at most."""
 EMBEDDING = 1e-4
 """Absolute, for values up to 3: AdamW moves a weight by its gradient's sign, also near zero; measured: 1.4e-5."""
-BF16 = 0.05
-"""Relative, in bf16 with eps 2^-8, through 2 layers, a mean and a cosine."""
+BF16 = 0.026
+"""Relative, in bf16. The loss is the mean of (cosine - score)^2 and 0.09 or more: a cosine that is off by 2^-8 moves it
+by 2 * 2^-8 / 0.09 ** 0.5 of itself. Measured: 7e-4."""
+BF16_EMBEDDING = 3 * 2**-7
+"""Absolute: an adapter is in bf16 when it is loaded again; neighbouring values of bf16 are at most 2^-7 relative apart,
+and values are up to 3. Measured: 0.011."""
 
 
 def word_pieces() -> PreTrainedTokenizerFast:
@@ -127,7 +131,7 @@ def test_a_saved_model_gives_the_same_when_loaded(runs: dict[str, Any], stack: s
     """On the device, whole models and adapters."""
     result = runs[stack][kind]
     exact = kind != "lora_16bit"
-    assert (result["again"] - result["after"]).abs().max() <= (EMBEDDING if exact else 3 * 2**-7)
+    assert (result["again"] - result["after"]).abs().max() <= (EMBEDDING if exact else BF16_EMBEDDING)
 
 
 def test_unsloth_takes_its_fast_encoder(runs: dict[str, Any]) -> None:

@@ -27,6 +27,13 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 FP32 = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "llava", "llava-next", "gemma3", "mllama")
 NF4 = ("qwen3-vl", "llava", "gemma3", "mllama")
+KEPT: dict[str, tuple[str, ...]] = {
+    "qwen3-vl": ("model.visual.", "lm_head"),
+    "llava": ("model.vision_tower.", "model.multi_modal_projector.", "lm_head"),
+    "gemma3": ("model.vision_tower.", "lm_head"),
+    "mllama": ("model.multi_modal_projector", "lm_head"),
+}
+"""How the names begin of the linear layers that Unsloth does not quantize: the vision tower, but not Mllama's."""
 BF16 = ("qwen3-vl", "gemma3")
 WHOLE = ("qwen2.5-vl",)
 """Without gradient checkpointing."""
@@ -146,13 +153,17 @@ def test_bf16_is_as_exact_as_the_cpu(runs: Results, model: str) -> None:
 
 @pytest.mark.parametrize("model", NF4)
 def test_4_bit_is_4_bit(runs: Results, model: str) -> None:
-    """Every linear layer of the text is stored in 4 bits per weight on mps, and what Unsloth leaves out is not."""
+    """On mps the layers of the text and of Mllama's tower take 4 bits per weight, other towers and the head do not."""
     layers = runs[f"unsloth-{model}-nf4"]["layers"]
     assert layers == {name: (kind, "mps", bits) for name, (kind, _, bits) in runs[f"cpu-{model}-nf4"]["layers"].items()}
-    text = [value for name, value in layers.items() if "language_model" in name]
-    assert len(text) >= 14
-    assert set(text) == {("Linear4bit", "mps", 4.0)}
-    assert layers["lm_head"] == ("Linear", "mps", 32.0)
+    kept = {name for name in layers if name.startswith(KEPT[model])}
+    assert all(any(name.startswith(beginning) for name in kept) for beginning in KEPT[model])
+    assert {layers[name] for name in kept} == {("Linear", "mps", 32.0)}
+    assert {value for name, value in layers.items() if name not in kept} == {("Linear4bit", "mps", 4.0)}
+    assert sum("language_model" in name for name in layers.keys() - kept) >= 14
+    seen = [name for name in layers if ".visual." in name or ".vision_" in name]
+    assert len(seen) >= 12
+    assert {layers[name][2] for name in seen} == {4.0 if model == "mllama" else 32.0}
 
 
 @pytest.mark.parametrize("model", FP32)
