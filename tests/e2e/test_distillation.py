@@ -7,8 +7,6 @@ Triton kernel and does not run on the CPU: there it is the divergence by its def
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.e2e.models import config, save, tokenizer
-from tests.e2e.process import clean_environment
+from tests.e2e.process import run_module
 from tests.e2e.trainers_data import RATE
 from tests.e2e.trainers_formulas import row_of
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 ON_CPU = ("gkd", "gkd_online", "gold", "gold_universal", "iw_opd", "sdft", "sdpo", "ssd")
 BETAS = {"distillation": 0.5, "distillation_forward": 0.0, "distillation_reverse": 1.0}
 PLAN = {
@@ -72,16 +69,12 @@ def runs(folder: Path) -> dict[str, dict[str, Any]]:
         places = {"model": folder / "llama", "teacher": folder / "teacher", "adapter": folder / "adapter.safetensors"}
         spec = {"stack": stack, "kinds": kinds, "out": str(out), **{name: str(place) for name, place in places.items()}}
         (folder / f"{stack}.json").write_text(json.dumps(spec))
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.distillation", str(folder / f"{stack}.json")],
-            cwd=ROOT,
-            env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), TORCHDYNAMO_DISABLE="1"),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
+        run_module(
+            "tests.e2e.distillation",
+            folder / f"{stack}.json",
+            UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"),
+            TORCHDYNAMO_DISABLE="1",
         )
-        assert done.returncode == 0, f"{stack}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
         results[stack] = {kind: torch.load(out / f"{kind}.pt") for kind in kinds}
         results[stack]["answers"] = json.loads((out / "answers.json").read_text())
     return results

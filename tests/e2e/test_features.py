@@ -7,19 +7,15 @@ events, metrics, predictions and the norms of what was trained.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.models import save
-from tests.e2e.process import clean_environment
+from tests.e2e.process import run_module
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 STACKS = ("cpu", "mps", "unsloth")
 FEATURES = (
     "data_collator",
@@ -57,17 +53,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         out.mkdir()
         spec = {"stack": stack, "model": str(model), "out": str(out), "features": FEATURES}
         (folder / f"{stack}.json").write_text(json.dumps(spec))
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.features", str(folder / f"{stack}.json")],
-            cwd=ROOT,
-            # What torch.compile makes of Unsloth's kernels is the business of other tests.
-            env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), TORCHDYNAMO_DISABLE="1"),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
+        # What torch.compile makes of Unsloth's kernels is the business of other tests.
+        run_module(
+            "tests.e2e.features",
+            folder / f"{stack}.json",
+            UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"),
+            TORCHDYNAMO_DISABLE="1",
         )
-        assert done.returncode == 0, f"{stack}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
         found[stack] = {name: json.loads((out / f"{name}.json").read_text()) for name in FEATURES}
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 from patcher.changes import catalogue
 from patcher.model import Patch
 from tests.e2e.models import config, save, tokenizer
-from tests.e2e.process import clean_environment
+from tests.e2e.process import run_module
 from tests.generated_code import Leftover, judge, leftovers
 
 if sys.version_info >= (3, 11):
@@ -25,7 +24,6 @@ else:
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 ALLOWED: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("generated_code.toml").read_text())["allowed"]
 TRAINERS = {"sft": "UnslothSFTTrainer", "dpo": "UnslothDPOTrainer", "grpo": "UnslothGRPOTrainer"}
 LAYERS = ("Attention_forward", "RMSNorm_forward", "RotaryEmbedding_forward")
@@ -42,17 +40,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mixture = AutoModelForCausalLM.from_config(Qwen3MoeConfig(**{**dense, **experts}), dtype=torch.float32)
     mixture.save_pretrained(folder / "qwen3_moe")
     tokenizer().save_pretrained(folder / "qwen3_moe")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.generated", str(folder), str(folder / "out.json")],
-        cwd=ROOT,
-        # Without torch.compile the functions run as they are written, and a trace sees them.
-        env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), TORCHDYNAMO_DISABLE="1"),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
+    # Without torch.compile the functions run as they are written, and a trace sees them.
+    run_module(
+        "tests.e2e.generated",
+        folder,
+        folder / "out.json",
+        UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"),
+        TORCHDYNAMO_DISABLE="1",
     )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return folder
 
 

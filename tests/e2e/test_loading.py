@@ -8,8 +8,6 @@ second copy of anything would be seen.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.e2e.models import tokenizer
-from tests.e2e.process import clean_environment
+from tests.e2e.process import run_module
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 MIB = 2**20
 Loads = dict[str, dict[str, Any]]
 
@@ -54,16 +51,15 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Loads
     folder = tmp_path_factory.mktemp("loading")
     save(folder / "model")
     for stack in ("plain", "unsloth"):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.loading", str(folder / "model"), str(folder / f"{stack}.json"), stack],
-            cwd=ROOT,
-            env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), **RETURNED),
-            capture_output=True,
-            text=True,
+        run_module(
+            "tests.e2e.loading",
+            folder / "model",
+            folder / f"{stack}.json",
+            stack,
             timeout=900,
-            check=False,
+            UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"),
+            **RETURNED,
         )
-        assert done.returncode == 0, f"{stack}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return {stack: json.loads((folder / f"{stack}.json").read_text()) for stack in ("plain", "unsloth")}
 
 

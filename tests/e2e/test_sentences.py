@@ -6,8 +6,6 @@ A small BERT with mean pooling; each stack trains in one process from the same s
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,11 @@ from sentence_transformers.models import Pooling, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from tests.e2e.process import clean_environment
+from tests.e2e.process import run_module
 from tests.e2e.text import SENTENCES
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("full", "lora", "lora_16bit", "lora_4bit")
 EXACT = ("full", "lora", "lora_4bit")
 STACKS = ("mps", "unsloth")
@@ -89,16 +86,7 @@ def runs(folder: Path) -> dict[str, dict[str, Any]]:
         files = {name: str(folder / f"{name}.safetensors") for name in ("adapter", "dense")}
         spec = {"stack": stack, "model": str(folder / "model"), "out": str(out), "kinds": kinds, **files}
         (folder / f"{stack}.json").write_text(json.dumps(spec))
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.sentences", str(folder / f"{stack}.json")],
-            cwd=ROOT,
-            env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled")),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, f"{stack}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+        run_module("tests.e2e.sentences", folder / f"{stack}.json", UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"))
         results[stack] = {kind: torch.load(out / f"{kind}.pt", weights_only=False) for kind in kinds}
     return results
 
