@@ -20,7 +20,7 @@ TORCH = $(shell grep '^torch==' $(PINS))
 .PHONY: venv demo test check fidelity lint bench kills
 venv: $(VENV)/.installed
 
-$(VENV)/.installed: $(PINS)
+$(VENV)/.installed: $(PINS) pyproject.toml setup.py
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed for the pinned versions') if sys.version_info < (3, 11) else None"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"

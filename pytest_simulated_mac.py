@@ -1,7 +1,7 @@
 """A pytest plugin: any project's tests on the simulated Mac, with ``pytest --simulated-mac``.
 
 Without the option it is two options, a marker and a fixture that skips: it imports neither torch nor `patcher`, since
-pytest loads it in every project of the environment. What it does is in `patcher.pytest_plugin`.
+pytest loads it in every project of the environment. What it does is in `patcher.simulator.pytest_plugin`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     options = early_config.known_args_namespace
     mac = options.simulated_mac or early_config.getini("simulated_mac")
     if mac:
-        from patcher.pytest_plugin import begin
+        from patcher.simulator.pytest_plugin import begin
 
         patch = options.simulated_mac_patch or early_config.getini("simulated_mac_patch")
         plugin = begin(mac, patch=patch, faults=options.simulated_mac_faults, most=options.simulated_mac_report)

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from patcher import environment, machine
+from patcher import environment
 from patcher.errors import PatcherError, compose
-from patcher.machine import Machine
+from patcher.macs import machine
+from patcher.macs.machine import Machine
 from patcher.verify import parent
 from patcher.verify.child import MODULES
 from patcher.verify.output import Lines, passed, to_json

@@ -44,7 +44,7 @@ class Published:
     """A measurement.
 
     Attributes:
-        mac: for `patcher.mac.parse`.
+        mac: for `patcher.macs.mac.parse`.
         value: in `unit`.
         program: what was measured: "torch", with its version where it is known, or another program.
         calibrates: an assumption of the estimate rests on it, so that its error proves nothing.

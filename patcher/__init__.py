@@ -13,10 +13,10 @@ import logging
 import threading
 from types import TracebackType
 
+from patcher.engine.ledger import LEDGER
+from patcher.engine.report import Report
+from patcher.engine.session import Session, begin
 from patcher.environment import switches as _switches
-from patcher.ledger import LEDGER
-from patcher.report import Report
-from patcher.session import Session, begin
 
 __version__ = "0.1.0"
 __all__ = ["Handle", "__version__", "patch_for_mac", "report"]

@@ -11,9 +11,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from patcher import Handle, environment, patch_for_mac
+from patcher.engine.model import State
+from patcher.engine.report import Report
 from patcher.errors import PatcherError
-from patcher.model import State
-from patcher.report import Report
 
 SIMULATE = "UNSLOTH_SIMULATE_MAC"
 WRONG_USE = 2

@@ -17,7 +17,7 @@ from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFil
 from types import CodeType, ModuleType, TracebackType
 from typing import NoReturn
 
-from patcher import imports
+from patcher.engine import imports
 
 INTERRUPTED = 130
 """What a shell reports of a program that Ctrl-C has ended: 128 + SIGINT."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patcher.machine import Machine
+from patcher.macs.machine import Machine
 
 M3_MAX = Machine(
     system="Darwin",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from patcher.model import State
-from tests.e2e.process import clean_environment
+from patcher.engine.model import State
+from tests.process import clean_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 CHANGE = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from patcher.engine.model import EnvDefault
 from patcher.environment import HIGH, LOW
-from patcher.machine import Machine
-from patcher.model import EnvDefault
+from patcher.macs.machine import Machine
 
 
 def _low_for(environment: Mapping[str, str]) -> str | None:

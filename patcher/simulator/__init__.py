@@ -6,7 +6,8 @@
 Tensors on it are host memory, and every operator runs torch's CPU kernel on that memory; results are those of the CPU.
 """
 
-from patcher.simulator.device import Device, running, start
+from patcher.simulator.device import Device, running
 from patcher.simulator.memory import Memory
+from patcher.simulator.startup import start
 
 __all__ = ["Device", "Memory", "running", "start"]

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from patcher.mac import MacProfile, parse
+from patcher.macs.mac import MacProfile, parse
 from patcher.simulator.usage import Row, Usage
 
 GIGA, MICRO = 1e9, 1e-6
@@ -159,7 +159,7 @@ def estimate(usage: Usage, mac: MacProfile | str, rates: Rates = Rates()) -> Est
 
     Args:
         usage: what the meter counted.
-        mac: a profile, or a text for `patcher.mac.parse`.
+        mac: a profile, or a text for `patcher.macs.mac.parse`.
         rates: what torch reaches of the Mac's peak.
     """
     profile = parse(mac) if isinstance(mac, str) else mac

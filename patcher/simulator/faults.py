@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from patcher import environment
 from patcher.errors import InvalidSwitch, SimulatorUnavailable, compose
+from patcher.simulator.device import running
 
 VARIABLE = "PATCHER_SIMULATE_FAULTS"
 
@@ -295,12 +296,10 @@ def check(names: list[str] | tuple[str, ...]) -> None:
 
 
 def _tell_device() -> None:
-    from patcher.simulator.device import running
-
     device = running()
     if device is None:
         raise SimulatorUnavailable(
             compose("faults are those of the simulated Mac, and there is none", run="patcher.simulator.start()")
         )
     merged = {name: size for level in _ACTIVE for name, size in level.items()}
-    device.set_faults({name: size for name, size in merged.items() if not FAULTS[name].inherent})
+    device.set_faults(active(), {name: size for name, size in merged.items() if not FAULTS[name].inherent})

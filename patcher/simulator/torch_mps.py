@@ -8,11 +8,9 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
-from patcher.simulator.metal import compile_shader
-
 
 class Mac(Protocol):
-    """What the simulator wants to know of a Mac; `patcher.mac.MacProfile` and `patcher.machine.Machine` have it."""
+    """What the simulator wants to know of a Mac: `MacProfile` and `Machine` of `patcher.macs` have it."""
 
     @property
     def chip(self) -> str: ...
@@ -24,8 +22,13 @@ class Mac(Protocol):
     def macos(self) -> tuple[int, int] | None: ...
 
 
-def complete(native: ModuleType) -> None:
-    """Supplies the parts of ``torch._C`` and of storages that only a Mac's build has."""
+def complete(native: ModuleType, compile_shader: Callable[..., object]) -> None:
+    """Supplies the parts of ``torch._C`` and of storages that only a Mac's build has.
+
+    Args:
+        native: the C++ module.
+        compile_shader: what stands in for ``torch._C._mps_compileShader``.
+    """
     torch._C._has_mps = True
     for name, function in {
         "_mps_host_alias_storage": native.host_alias,

@@ -13,7 +13,7 @@ from typing import Any
 
 from patcher import environment
 from patcher.errors import InvalidSwitch, SimulatorUnavailable, compose
-from patcher.mac import DEFAULT, parse
+from patcher.macs.mac import DEFAULT, parse
 from patcher.simulator.faults import VARIABLE, check, from_environment
 
 SIMULATE = "UNSLOTH_SIMULATE_MAC"

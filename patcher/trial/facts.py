@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from patcher.mac import MacProfile
+from patcher.macs.mac import MacProfile
 
 MOST_SAMPLES = 1000
 
@@ -72,11 +72,10 @@ def watch(mac: MacProfile) -> Watched:
 def patches() -> dict[str, Any]:
     """The report of `patch_for_mac` in short."""
     from patcher import report
-    from patcher.model import State
-    from patcher.targets import key_of
+    from patcher.engine.model import State
 
     found = report()
-    refused = [(key_of(e.change), e.detail) for e in found.entries if e.state is State.REFUSED]
+    refused = [(e.change.key, e.detail) for e in found.entries if e.state is State.REFUSED]
     return {
         "inactive": found.inactive,
         "counts": found.counts(),

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from patcher.mac import MacProfile
+from patcher.macs.mac import MacProfile
 from patcher.trial import facts
 
 FACTS = "facts.json"
@@ -56,7 +56,7 @@ class Recorder:
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         self._device = facts.watch(self._mac)
-        # Runs before what the device itself has registered, which lifts the memory limit (patcher/simulator/device.py).
+        # Runs before what the device itself has registered (patcher/simulator/startup.py), which lifts the limit.
         atexit.register(self._end)
         register_optimizer_step_post_hook(self._step)
         self.write()

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from patcher.mac import MacProfile
+from patcher.macs.mac import MacProfile
 from patcher.trial.verdict import Verdict, judge
 from patcher.trial.watch import End
 

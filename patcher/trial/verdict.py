@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
-from patcher.mac import GIB, MacProfile, every_mac
+from patcher.macs.mac import GIB, MacProfile, every_mac
 from patcher.run import INTERRUPTED
 from patcher.sizes import UNITS, size
 from patcher.trial.record import OUT_OF_MEMORY

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from patcher import imports
-from patcher.mac import MacProfile
+from patcher.engine import imports
+from patcher.macs.mac import MacProfile
 from patcher.trial.record import CRASH, FACTS, Recorder, run
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from patcher.machine import Machine
+from patcher.macs.machine import Machine
 
 MPS = "mps"
 """What a check names in ``needs`` if it uses the device."""

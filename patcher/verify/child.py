@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from patcher import machine, patch_for_mac
+from patcher import patch_for_mac
 from patcher.errors import PatcherError
+from patcher.macs import machine
 from patcher.verify.check import Result, Situation, Status
 
 CANNOT_GO_ON = 3

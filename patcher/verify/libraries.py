@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 import patcher
-from patcher.model import State
-from patcher.targets import key_of
+from patcher.engine.model import State
 from patcher.verify import text, training
 from patcher.verify.check import INSTALL, MPS, REPORT_IT, Check, Failed, Situation
 
@@ -37,7 +36,7 @@ def patched(here: Situation) -> str:
         raise Failed(f"nothing is patched: {report.inactive}")
     refused = [entry for entry in report.entries if entry.state is State.REFUSED]
     if refused:
-        raise Failed("; ".join(f"{key_of(e.change)}: {' '.join(e.detail.split())}" for e in refused))
+        raise Failed("; ".join(f"{e.change.key}: {' '.join(e.detail.split())}" for e in refused))
     return ", ".join(f"{count} {state}" for state, count in report.counts().items() if count)
 
 

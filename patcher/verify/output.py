@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 import patcher
-from patcher.machine import Machine
+from patcher.macs.machine import Machine
 from patcher.verify.check import Result, Status
 
 _STYLES = {Status.OK: "green", Status.FAIL: "bold red", Status.SKIP: "dim"}

@@ -6,7 +6,7 @@ import importlib.util
 import platform
 from functools import partial
 
-from patcher.mac import GIB
+from patcher.macs.mac import GIB
 from patcher.verify.check import INSTALL, Check, Failed, Situation, Skipped
 
 OLDEST_MACOS = (14, 0)

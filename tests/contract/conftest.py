@@ -12,18 +12,17 @@ from typing import Any
 
 import pytest
 
-from patcher.changes import bitsandbytes as bitsandbytes_changes
-from patcher.changes import triton as triton_changes
-from patcher.imports import Finder
+from patcher.changes import changes_of
+from patcher.engine.imports import Finder
 
 ROOT = Path(__file__).parents[2]
 
 ANSWER_FOR = """
 import json, sys
-from patcher.imports import Finder
-from patcher.changes import {shim}
+from patcher.engine.imports import Finder
+from patcher.changes import changes_of
 finder = Finder()
-finder.shim({shim}.CHANGES[0])
+finder.shim(changes_of({shim!r} + '.shim')[0])
 finder.install()
 def answer(**values):
     print("ANSWER" + json.dumps(values))
@@ -33,13 +32,13 @@ def answer(**values):
 @pytest.fixture
 def triton_shim() -> Iterator[None]:
     """``import triton`` gives the shim; nothing else in the process is touched."""
-    yield from _shim(triton_changes.CHANGES[0])
+    yield from _shim(changes_of("triton.shim")[0])
 
 
 @pytest.fixture
 def bitsandbytes_shim() -> Iterator[None]:
     """``import bitsandbytes`` gives the shim, also where the real one is installed or imported."""
-    yield from _shim(bitsandbytes_changes.CHANGES[0])
+    yield from _shim(changes_of("bitsandbytes.shim")[0])
 
 
 def _shim(shim: Any) -> Iterator[None]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from patcher.changes.bitsandbytes import CHANGES
+from patcher.changes.bitsandbytes.shim import CHANGES
 from patcher.errors import MissingLibrary
 from tests.contract.surface import names_read, resolves, unread
 

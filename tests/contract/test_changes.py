@@ -13,29 +13,30 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from patcher.changes import catalogue
-from patcher.model import AnyChange, EnvDefault, Kernel, Patch, Shim, Substitute
-from patcher.signatures import parse_signature, same_shape
-from patcher.targets import key_of, load
+from patcher.changes import catalogue, changes_of, files
+from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, Substitute
+from patcher.engine.signatures import parse_signature, same_shape
+from patcher.engine.targets import load
 
 ROOT = Path(__file__).parents[2]
-CHANGES, REPLACEMENTS = ROOT / "patcher" / "changes", ROOT / "patcher" / "replacements"
+REPLACEMENTS = ROOT / "patcher" / "replacements"
 LIBRARIES = {"accelerate", "bitsandbytes", "peft", "transformers", "triton", "trl", "unsloth", "unsloth_zoo"}
 
 CATALOGUE = catalogue()
 PATCHES = [change for change in CATALOGUE if isinstance(change, Patch)]
 OF_TORCH = [change for change in PATCHES if change.distribution == "torch"]
 OF_OTHERS = [change for change in PATCHES if change.distribution != "torch"]
-FILES = sorted(path.stem for path in CHANGES.glob("*.py") if path.stem != "__init__")
 
-every_change = pytest.mark.parametrize("change", CATALOGUE, ids=key_of)
-every_file = pytest.mark.parametrize("file", FILES)
+KEY = attrgetter("key")
+every_change = pytest.mark.parametrize("change", CATALOGUE, ids=KEY)
+every_file = pytest.mark.parametrize("file", files())
 
 
 # -- form ----------------------------------------------------------------------------------------------------------
@@ -43,9 +44,9 @@ every_file = pytest.mark.parametrize("file", FILES)
 
 def test_the_catalogue_is_the_files() -> None:
     """A new file in changes/ is found without being registered anywhere; one version has one change for a target."""
-    assert len(CATALOGUE) == sum(len(_changes_of(file)) for file in FILES)
+    assert len(CATALOGUE) == sum(len(changes_of(file)) for file in files())
     in_force = [change for change in CATALOGUE if isinstance(change, (Shim, EnvDefault)) or _is_for_installed(change)]
-    assert [key for key, times in Counter(map(key_of, in_force)).items() if times > 1] == []
+    assert [key for key, times in Counter(change.key for change in in_force).items() if times > 1] == []
 
 
 @every_change
@@ -65,36 +66,37 @@ def test_the_installed_version_has_been_reviewed(change: AnyChange) -> None:
     if isinstance(change, Shim):
         assert change.version in reviewed
     else:
-        assert any(_is_for_installed(other) for other in CATALOGUE if key_of(other) == key_of(change))
+        assert any(_is_for_installed(other) for other in CATALOGUE if other.key == change.key)
     if isinstance(change, (Patch, Substitute, Kernel)):
         assert any(part.operator in ("==", "<", "<=", "~=") for part in reviewed)
 
 
 @every_file
 def test_a_file_is_named_after_its_library_and_its_replacements(file: str) -> None:
-    """changes/<x>.py says what replacements/<x>.py does; replacements may also be shared with another change file."""
-    changes = _changes_of(file)
+    """changes/x/y.py says what replacements/x/y.py does; replacements may also be shared with another change file."""
+    changes = changes_of(file)
     if file != "environment":
         distributions = {change.distribution.replace("-", "_") for change in changes}
         assert len(distributions) == 1
         (distribution,) = distributions
-        assert file == distribution or file.startswith(f"{distribution}_")
-    used = {module.rpartition(".")[2] for module in _replacement_modules(changes)}
-    assert used <= set(FILES)
-    if (REPLACEMENTS / f"{file}.py").exists():
+        assert file.partition(".")[0] == distribution
+    used = {module.removeprefix("patcher.replacements.") for module in _replacement_modules(changes)}
+    assert used <= set(files())
+    if _replacements_of(file).exists():
         assert file in used
 
 
 def test_every_replacement_file_belongs_to_a_change_file() -> None:
     """Nothing is left behind when a change file is deleted."""
-    names = {path.stem for path in REPLACEMENTS.glob("*.py") if path.stem != "__init__"}
-    assert names <= set(FILES)
+    found = (path for path in REPLACEMENTS.rglob("*.py") if path.stem != "__init__")
+    names = {".".join(path.relative_to(REPLACEMENTS).with_suffix("").parts) for path in found}
+    assert names <= set(files())
 
 
 @every_file
 def test_a_replacement_imports_no_patched_library_at_its_top(file: str) -> None:
     """It is imported while that library's own module is: an import at the top would be circular, or too early."""
-    path = REPLACEMENTS / f"{file}.py"
+    path = _replacements_of(file)
     if not path.exists():
         return
     roots = {name.partition(".")[0] for name in _imports_of(ast.parse(path.read_text()).body)}
@@ -116,7 +118,7 @@ def test_the_catalogue_and_patch_for_mac_import_no_torch(answer_of: Callable[...
 # -- replacements --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("patch", PATCHES, ids=key_of)
+@pytest.mark.parametrize("patch", PATCHES, ids=KEY)
 def test_a_replacement_has_its_targets_name_and_parameters(patch: Patch) -> None:
     """Every call of the target is a call of the replacement; inspect.getsource reads the replacement's own source."""
     replacement = load(patch.replacement)
@@ -144,7 +146,7 @@ def _takes_all_of(found: inspect.Signature, expected: inspect.Signature) -> bool
     return same_start and takes_any and by_keyword <= set(expected.parameters)
 
 
-@pytest.mark.parametrize("change", [c for c in CATALOGUE if isinstance(c, (Kernel, Substitute))], ids=key_of)
+@pytest.mark.parametrize("change", [c for c in CATALOGUE if isinstance(c, (Kernel, Substitute))], ids=KEY)
 def test_kernels_and_conditions_can_be_imported(change: Kernel | Substitute) -> None:
     """What a change refers to exists."""
     for reference in _references_of(change):
@@ -176,7 +178,7 @@ def look_at(patch: Patch) -> tuple[bool, str | None]:
     return True, str(inspect.signature(target)) if patch.expects and not patch.adds else None
 
 
-@pytest.mark.parametrize("patch", OF_TORCH, ids=key_of)
+@pytest.mark.parametrize("patch", OF_TORCH, ids=KEY)
 def test_a_target_in_torch_is_as_expected(patch: Patch, of_installed_torch: dict[str, list[Any]]) -> None:
     """The installed torch has the function with the expected parameters, and lacks what a change adds."""
     exists, parameters = of_installed_torch[patch.target]
@@ -186,7 +188,7 @@ def test_a_target_in_torch_is_as_expected(patch: Patch, of_installed_torch: dict
         assert same_shape(_signature_from(parameters), parse_signature(str(patch.expects))), parameters
 
 
-@pytest.mark.parametrize("patch", OF_OTHERS, ids=key_of)
+@pytest.mark.parametrize("patch", OF_OTHERS, ids=KEY)
 def test_a_target_in_another_library_is_as_expected(patch: Patch) -> None:
     """The source of the installed library defines the function with the expected parameters."""
     if patch.adds:
@@ -199,7 +201,7 @@ def test_a_target_in_another_library_is_as_expected(patch: Patch) -> None:
         assert any(same_shape(parse_signature(text), expected) for text in written), written
 
 
-@pytest.mark.parametrize("change", [c for c in CATALOGUE if isinstance(c, Substitute)], ids=key_of)
+@pytest.mark.parametrize("change", [c for c in CATALOGUE if isinstance(c, Substitute)], ids=KEY)
 def test_a_substituted_module_sets_the_names(change: Substitute) -> None:
     """Its source assigns every name that is given another value."""
     body = ast.Module(_body_of(change.module), [])
@@ -208,7 +210,7 @@ def test_a_substituted_module_sets_the_names(change: Substitute) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [c for c in CATALOGUE if isinstance(c, EnvDefault) and c.distribution == "unsloth"], ids=key_of
+    "change", [c for c in CATALOGUE if isinstance(c, EnvDefault) and c.distribution == "unsloth"], ids=KEY
 )
 def test_unsloth_reads_the_variable(change: EnvDefault) -> None:
     """A variable that upstream no longer reads is not set."""
@@ -235,9 +237,8 @@ def answer_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     return run
 
 
-def _changes_of(file: str) -> tuple[AnyChange, ...]:
-    changes: tuple[AnyChange, ...] = importlib.import_module(f"patcher.changes.{file}").CHANGES
-    return changes
+def _replacements_of(file: str) -> Path:
+    return REPLACEMENTS.joinpath(*file.split(".")).with_suffix(".py")
 
 
 def _is_for_installed(change: AnyChange) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from patcher.changes import catalogue
-from patcher.model import EnvDefault
+from patcher.engine.model import EnvDefault
 from patcher.simulator.faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from patcher.changes import catalogue
-from patcher.model import Patch
+from patcher.engine.model import Patch
 
 if sys.version_info >= (3, 11):
     import tomllib

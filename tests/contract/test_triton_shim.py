@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from patcher.changes.triton import CHANGES
+from patcher.changes.triton.shim import CHANGES
 from patcher.errors import KernelNotReplaced
 from tests.contract.surface import names_read, resolves, unread
 

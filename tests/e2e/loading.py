@@ -25,8 +25,8 @@ from bitsandbytes.nn import Params4bit
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from patcher import fit
-from patcher.mac import parse
+from patcher.macs import fit
+from patcher.macs.mac import parse
 from patcher.simulator import running
 
 MODEL = sys.argv[1]
@@ -186,7 +186,7 @@ def refusals() -> dict[str, dict[str, Any]]:
 
 
 needs: dict[str, Any] = {}
-"""What `patcher.fit` computed in the last load."""
+"""What `patcher.macs.fit` computed in the last load."""
 
 
 def remember(name: str, need: fit.Need, limit: fit.Limit, machine: Any) -> None:

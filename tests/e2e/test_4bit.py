@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.e2e.models import save
-from tests.e2e.process import clean_environment
+from tests.process import clean_environment
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.process import clean_environment
 from tests.interposer import library
+from tests.process import clean_environment
 
 pytestmark = pytest.mark.slow
 

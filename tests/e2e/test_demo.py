@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.e2e.process import clean_environment
+from tests.process import clean_environment
 
 pytestmark = pytest.mark.slow
 

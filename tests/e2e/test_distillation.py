@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.e2e.models import config, save, tokenizer
-from tests.e2e.process import run_module
 from tests.e2e.trainers_data import RATE
 from tests.e2e.trainers_formulas import row_of
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
@@ -160,7 +160,7 @@ def test_unsloth_trains_with_its_own_trainers(runs: dict[str, Any]) -> None:
 @pytest.mark.parametrize("stack", ["trl", "unsloth"])
 def test_the_divergence_is_not_a_triton_kernel(runs: dict[str, Any], stack: str) -> None:
     """DistillationTrainer computes with the project's operator."""
-    assert set(runs[stack]["answers"]["divergence"]) == {"patcher.replacements.trl_chunked_divergence"}
+    assert set(runs[stack]["answers"]["divergence"]) == {"patcher.replacements.trl.chunked_divergence"}
 
 
 @pytest.mark.parametrize("stack", ["trl", "unsloth"])

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.models import save
-from tests.e2e.process import clean_environment
+from tests.process import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

@@ -31,8 +31,8 @@ from patcher.gguf.policy import LOW as LOW_TYPES
 from patcher.gguf.quantize import architecture_of
 from tests.e2e import gguf_files, llama_cpp
 from tests.e2e.models import save
-from tests.e2e.process import clean_environment
 from tests.e2e.text import SENTENCES
+from tests.process import clean_environment
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from patcher.bench.families import FAMILIES
-from tests.e2e.process import clean_environment
+from tests.process import clean_environment
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.models import save
-from tests.e2e.process import run_module
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 

@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from patcher.changes import catalogue
-from patcher.model import Patch
+from patcher.engine.model import Patch
+from tests.contract.generated_code import Leftover, judge, leftovers
 from tests.e2e.models import config, save, tokenizer
-from tests.e2e.process import run_module
-from tests.generated_code import Leftover, judge, leftovers
+from tests.process import run_module
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.e2e.process import clean_environment
+from tests.process import clean_environment
 
 pytestmark = pytest.mark.slow
 

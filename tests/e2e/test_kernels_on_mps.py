@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import clean_environment
+from tests.process import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.e2e.models import tokenizer
-from tests.e2e.process import run_module
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
@@ -140,7 +140,7 @@ def test_a_quantized_model_is_never_whole_in_16_bit(found: Any, stack: str, name
 
 
 def test_what_a_model_takes_is_known_to_the_byte(found: Any) -> None:
-    """What `patcher.fit` says before loading is what the device holds after it.
+    """What `patcher.macs.fit` says before loading is what the device holds after it.
 
     Quantized ones: but for tables that bitsandbytes keeps once for the process. Unsloth's rotary buffers are the CPU's.
     """

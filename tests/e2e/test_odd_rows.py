@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.models import save
-from tests.e2e.process import clean_environment
+from tests.process import clean_environment
 
 pytestmark = pytest.mark.slow
 

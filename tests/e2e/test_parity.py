@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.e2e.models import save
-from tests.e2e.process import clean_environment
+from tests.process import clean_environment
 
 pytestmark = pytest.mark.slow
 

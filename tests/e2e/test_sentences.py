@@ -18,8 +18,8 @@ from sentence_transformers.models import Pooling, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from tests.e2e.process import run_module
 from tests.e2e.text import SENTENCES
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from patcher.mac import GIB, parse
+from patcher.macs.mac import GIB, parse
 from tests.e2e.models import save
 from tests.trial.command import Done, simulate
 

@@ -19,11 +19,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tests.e2e.process import clean_environment
 from tests.e2e.trainers_data import BATCH, RATE, STEPS, chats, pairs
 from tests.e2e.trainers_formulas import texts_of, trained_losses
 from tests.e2e.trainers_policy import advantages, aligned, log_probs, policy_loss
 from tests.e2e.trainers_reference import compute_as_on_a_gpu, dtype_of, loaded, prepare, with_adapter, with_start_values
+from tests.process import clean_environment
 
 pytestmark = pytest.mark.slow
 

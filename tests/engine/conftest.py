@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from patcher.ledger import LEDGER, Ledger
-from patcher.machine import Machine
-from patcher.model import AnyChange, Patch
-from patcher.session import Session
+from patcher.engine.ledger import LEDGER, Ledger
+from patcher.engine.model import AnyChange, Patch
+from patcher.engine.session import Session
+from patcher.macs.machine import Machine
 from tests.machines import M3_MAX
 
 OURS = "enginefixes"

@@ -19,9 +19,10 @@ from types import ModuleType
 
 import pytest
 
-from patcher import environment, imports
-from patcher.imports import Finder
-from patcher.model import Shim
+from patcher import environment
+from patcher.engine import imports
+from patcher.engine.imports import Finder
+from patcher.engine.model import Shim
 from tests.engine.conftest import Library
 
 FirstFinder = Callable[[Callable[[str], object]], None]
@@ -225,7 +226,7 @@ def test_imports_in_threads_call_back_once_before_anyone_sees_the_module(library
 def test_running_and_imported_tell_a_body_that_has_begun_from_one_that_has_ended(library: Library) -> None:
     """Patching waits for the end of a body that imports others."""
     library.write(
-        "lib", "from patcher import imports\nduring = imports.is_running('lib'), imports.imported('lib') is None"
+        "lib", "from patcher.engine import imports\nduring = imports.is_running('lib'), imports.imported('lib') is None"
     )
     lib = importlib.import_module("lib")
     assert lib.during == (True, True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from patcher.engine.ledger import Ledger
+from patcher.engine.model import State, Substitute
+from patcher.engine.targets import load
 from patcher.errors import UndoConflict
-from patcher.ledger import Ledger
-from patcher.model import State, Substitute
-from patcher.targets import key_of, load
 from tests.engine.conftest import OURS, Library, patch
 from tests.machines import M3_MAX
 
@@ -358,4 +358,4 @@ def test_no_lock_is_held_while_a_replacement_is_imported(lib: Any, library: Libr
 
 def test_the_key_of_a_change_names_it() -> None:
     """Report lines are told apart by target or module."""
-    assert key_of(patch("lib:Base.method", "method")) == "lib:Base.method"
+    assert patch("lib:Base.method", "method").key == "lib:Base.method"

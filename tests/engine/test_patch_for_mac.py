@@ -15,12 +15,14 @@ from collections.abc import Iterator
 import pytest
 
 import patcher
-from patcher import environment, machine, patch_for_mac, session
+from patcher import environment, patch_for_mac
 from patcher.changes import environment as defaults
+from patcher.engine import session
+from patcher.engine.ledger import LEDGER
+from patcher.engine.model import EnvDefault
 from patcher.errors import InvalidSwitch, NoMps, PatcherError, RefusedChange
-from patcher.ledger import LEDGER
-from patcher.machine import Machine
-from patcher.model import EnvDefault
+from patcher.macs import machine
+from patcher.macs.machine import Machine
 from tests.engine.conftest import OURS, Library, patch
 from tests.machines import M3_MAX
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from patcher import imports
+from patcher.engine import imports
+from patcher.engine.ledger import LEDGER
+from patcher.engine.model import AnyChange, EnvDefault, Shim, State, Substitute
+from patcher.engine.session import Session
 from patcher.errors import GateClosed, RefusedChange, TooLate
-from patcher.ledger import LEDGER
-from patcher.model import AnyChange, EnvDefault, Shim, State, Substitute
-from patcher.session import Session
 from tests.engine.conftest import OURS, Library, patch
 
 Start = Callable[..., Session]

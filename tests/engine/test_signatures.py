@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from patcher.signatures import parse_signature, same_shape
+from patcher.engine.signatures import parse_signature, same_shape
 
 LISTS = [
     "()",

@@ -10,7 +10,7 @@ import pytest
 
 from patcher.errors import ExportFailed
 from patcher.gguf import folder
-from patcher.replacements import unsloth_zoo_llama_cpp as replacement
+from patcher.replacements.unsloth_zoo import llama_cpp as replacement
 
 
 @pytest.fixture

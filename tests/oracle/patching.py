@@ -6,23 +6,21 @@ import importlib
 import importlib.abc
 import importlib.machinery
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 
-from patcher.ledger import LEDGER
-from patcher.model import Patch, State
+from patcher.changes import catalogue
+from patcher.engine.ledger import LEDGER
+from patcher.engine.model import Patch, State
 
-CHANGES = Path(__file__).resolve().parents[2] / "patcher" / "changes"
 KERNELS = ("unsloth.kernels.", "unsloth_zoo.fused_losses.", "trl.")
 
 
 def patches_by_module() -> dict[str, list[Patch]]:
     """Every patch of a kernel, by the module that holds its target, read from all data files."""
     found: dict[str, list[Patch]] = {}
-    for file in sorted(CHANGES.glob("[!_]*.py")):
-        for change in importlib.import_module(f"patcher.changes.{file.stem}").CHANGES:
-            if isinstance(change, Patch) and change.module.startswith(KERNELS):
-                found.setdefault(change.module, []).append(change)
+    for change in catalogue():
+        if isinstance(change, Patch) and change.module.startswith(KERNELS):
+            found.setdefault(change.module, []).append(change)
     return found
 
 

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from patcher.changes import torch_linear, torch_matmul
-from patcher.ledger import LEDGER, original
-from patcher.model import State
-from patcher.replacements import torch_matmul as kernels
+from patcher.changes.torch import linear as torch_linear
+from patcher.changes.torch import matmul as torch_matmul
+from patcher.engine.ledger import LEDGER, original
+from patcher.engine.model import State
+from patcher.replacements.torch import matmul as kernels
 from patcher.simulator import Device
 from patcher.simulator.faults import inject
 from patcher.simulator.meter import Meter

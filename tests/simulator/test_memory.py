@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from patcher.mac import max_buffer_bytes, parse
+from patcher.macs.mac import max_buffer_bytes, parse
 from patcher.simulator import Device
 
 MIB = 2**20

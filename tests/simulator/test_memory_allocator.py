@@ -216,7 +216,7 @@ def test_watermarks_that_do_not_fit_are_refused(device: Device, high: float, low
 REAL = """
 import random
 import torch
-from patcher.mac import max_buffer_bytes, parse
+from patcher.macs.mac import max_buffer_bytes, parse
 from patcher.simulator import start
 from tests.simulator.mps_allocator import MIB, Allocator, OutOfMemory
 from tests.simulator.test_memory_allocator import size

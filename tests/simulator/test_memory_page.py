@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from patcher.mac import CHIPS, GIB, every_mac, max_buffer_bytes, parse, recommended_max_bytes, working_set
+from patcher.macs.mac import CHIPS, GIB, every_mac, max_buffer_bytes, parse, recommended_max_bytes, working_set
 
 PAGE = Path(__file__).parents[2] / "docs" / "memory.md"
 

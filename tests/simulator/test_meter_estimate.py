@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from patcher.mac import every_mac, parse
+from patcher.macs.mac import every_mac, parse
 from patcher.simulator.estimate import ERROR, GRAPH_OPS, MATRIX_OPS, Rates, estimate
 from patcher.simulator.meter_report import as_text, duration
 from patcher.simulator.usage import Copies, Counts, Row, Step, Usage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from patcher.mac import parse
+from patcher.macs.mac import parse
 from patcher.simulator import Device, running, start
 
 

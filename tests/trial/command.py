@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.process import clean_environment
+from tests.process import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = "patcher: a simulated "

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from patcher.mac import parse
+from patcher.macs.mac import parse
 from patcher.trial import watch
 from tests.trial.command import environment, python, read, simulate, write
 

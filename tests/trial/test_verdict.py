@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from patcher.mac import GIB, parse
+from patcher.macs.mac import GIB, parse
 from patcher.sizes import size
 from patcher.trial import text
 from patcher.trial.chart import chart

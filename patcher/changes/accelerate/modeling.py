@@ -1,0 +1,19 @@
+"""What accelerate may put on a Mac's GPU is what torch may take there."""
+
+from __future__ import annotations
+
+from patcher.engine.model import AnyChange, Patch
+
+CHANGES: tuple[AnyChange, ...] = (
+    Patch(
+        distribution="accelerate",
+        reviewed=">=1.10,<2",
+        target="accelerate.utils.modeling:get_max_memory",
+        replacement="patcher.replacements.accelerate.modeling:get_max_memory",
+        expects="(max_memory=None)",
+        required=False,
+        why="infer_auto_device_map takes what the system has free for the GPU's, and CUDA's device 0 for none",
+        upstream="accelerate 1.15.0 utils/modeling.py: get_max_memory",
+        until="accelerate asks torch.mps what may be used",
+    ),
+)

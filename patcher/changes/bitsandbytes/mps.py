@@ -1,0 +1,20 @@
+"""A large weight is quantized to 4 bit in pieces, so that loading needs little beside the model."""
+
+from __future__ import annotations
+
+from patcher.engine.model import AnyChange, Patch
+
+CHANGES: tuple[AnyChange, ...] = (
+    Patch(
+        distribution="bitsandbytes",
+        reviewed="==0.50.2",
+        target="bitsandbytes.backends.mps.ops:_quantize_4bit_fallback",
+        replacement="patcher.replacements.bitsandbytes.mps:_quantize_4bit_fallback",
+        expects="(A, blocksize, quant_type, quant_storage)",
+        required=False,
+        why="24 bytes for each value of the weight are taken at once where the operator is not compiled, and a copy in "
+        "fp32 where it is: 1.4 GB for the largest weight of an 8B model",
+        upstream="bitsandbytes 0.50.2 backends/mps/ops.py: _quantize_4bit_fallback, _quantize_4bit_compute",
+        until="bitsandbytes quantizes in one kernel on mps, without the package kernels",
+    ),
+)

@@ -1,0 +1,19 @@
+"""Convolutions get the right weight gradient for batches of 65536 and more."""
+
+from __future__ import annotations
+
+from patcher.engine.model import Kernel
+
+CHANGES = (
+    Kernel(
+        distribution="torch",
+        reviewed=">=2.13,<2.15",
+        op="aten::convolution_backward",
+        dispatch_key="MPS",
+        wraps=True,
+        replacement="patcher.replacements.torch.convolution:convolution_backward",
+        why="Metal's weight gradient of conv1d and conv2d counts samples with 16 bits: those beyond 65535 are left out",
+        upstream="pytorch issue 96225, pull 193577",
+        until="pull 193577 is in the oldest torch that is supported",
+    ),
+)

@@ -1,0 +1,71 @@
+"""The ``torch.cuda`` queries of CUDA scripts are answered for mps; ``torch.cuda.is_available()`` stays False."""
+
+from __future__ import annotations
+
+from patcher.engine.model import Patch
+
+_ANSWERED = {
+    "Event": None,
+    "Stream": None,
+    "current_device": "()",
+    "current_stream": "(device=None)",
+    "default_stream": "(device=None)",
+    "device": None,
+    "empty_cache": "()",
+    "get_device_capability": "(device=None)",
+    "get_device_name": "(device=None)",
+    "get_device_properties": "(device=None)",
+    "get_rng_state": "(device='cuda')",
+    "get_rng_state_all": "()",
+    "initial_seed": "()",
+    "ipc_collect": "()",
+    "is_bf16_supported": "(including_emulation=True)",
+    "manual_seed": "(seed)",
+    "manual_seed_all": "(seed)",
+    "max_memory_allocated": "(device=None)",
+    "max_memory_reserved": "(device=None)",
+    "mem_get_info": "(device=None)",
+    "memory_allocated": "(device=None)",
+    "memory_reserved": "(device=None)",
+    "memory_stats": "(device=None)",
+    "memory_summary": "(device=None, abbreviated=False)",
+    "reset_accumulated_memory_stats": "(device=None)",
+    "reset_max_memory_allocated": "(device=None)",
+    "reset_max_memory_cached": "(device=None)",
+    "reset_peak_memory_stats": "(device=None)",
+    "seed": "()",
+    "seed_all": "()",
+    "set_device": "(device)",
+    "set_per_process_memory_fraction": "(fraction, device=None)",
+    "set_rng_state": "(new_state, device='cuda')",
+    "set_rng_state_all": "(new_states)",
+    "stream": "(stream)",
+    "synchronize": "(device=None)",
+    "_lazy_init": "()",
+}
+
+CHANGES = (
+    *(
+        Patch(
+            distribution="torch",
+            reviewed=">=2.13,<2.15",
+            target=f"torch.cuda:{name}",
+            replacement=f"patcher.replacements.torch.cuda:{name}",
+            expects=parameters,
+            why="a CUDA script asks torch.cuda, which raises or answers zero where there is no CUDA",
+            upstream="torch 2.13.0 torch/cuda/__init__.py, memory.py, random.py; unsloth 2026.10.9 else-branches",
+            until="scripts ask torch.accelerator",
+        )
+        for name, parameters in _ANSWERED.items()
+    ),
+    Patch(
+        distribution="torch",
+        reviewed=">=2.13,<2.15",
+        target="torch:_C._cuda_getCurrentRawStream",
+        replacement="patcher.replacements.torch.cuda:_cuda_getCurrentRawStream",
+        adds=True,
+        why="unsloth/kernels/utils.py asks for the stream of each device while it is imported",
+        upstream="unsloth 2026.10.9 unsloth/kernels/utils.py: _CUDA_STREAMS",
+        until="Unsloth asks for streams only where it launches native kernels",
+    ),
+)

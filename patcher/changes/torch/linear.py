@@ -1,0 +1,55 @@
+"""Linear layers are right for every shape, and do not abort the process."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from patcher.engine.model import Kernel
+from patcher.macs.machine import Machine
+from patcher.training.rules import torch_before
+
+_kernel = partial(Kernel, distribution="torch", reviewed=">=2.13,<2.15", dispatch_key="MPS", wraps=True)
+
+
+def _forward_is_right(machine: Machine) -> str | None:
+    if _old_chip(machine) or _old_torch(machine) or machine.macos is None or machine.macos >= (27, 0):
+        return None
+    return "torch 2.14 flattens its input itself, and this chip adds long sums up rightly"
+
+
+def _backward_is_right(machine: Machine) -> str | None:
+    if not _old_chip(machine):
+        return f"M{machine.generation} adds long sums up rightly"
+    return None if _old_torch(machine) else "torch 2.14 computes it by mm, which is split"
+
+
+def _old_chip(machine: Machine) -> bool:
+    """M1, M2, or one that is not known."""
+    return machine.generation is None or machine.generation < 3
+
+
+def _old_torch(machine: Machine) -> bool:
+    """Before 2.14, or not known."""
+    return machine.torch is None or torch_before(machine, 2, 14)
+
+
+CHANGES = (
+    _kernel(
+        op="aten::linear",
+        replacement="patcher.replacements.torch.linear:linear",
+        skip=_forward_is_right,
+        why="torch's kernel writes row 65536 of a batch to row 0, forgets the bias of single rows (M1), aborts for a "
+        "transposed bf16 weight (macOS 27), and adds long sums up wrongly (M1, M2)",
+        upstream="pytorch issues 189495, 188438, 197796, 180776, 177116; ATen/native/mps/operations/Linear.mm",
+        until="torch 2.14 is the oldest that is supported, and 197796 is mended in it",
+    ),
+    _kernel(
+        op="aten::linear_backward",
+        replacement="patcher.replacements.torch.linear:linear_backward",
+        skip=_backward_is_right,
+        why="on M1 and M2 the gradients of a layer with 32767 or more outputs (a vocabulary) or tokens add what lies "
+        "in memory behind the operands",
+        upstream="pytorch issue 177116; mended in torch 2.14 (pull 183535), which computes it by mm",
+        until="torch 2.14 is the oldest that is supported",
+    ),
+)

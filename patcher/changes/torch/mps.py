@@ -1,0 +1,54 @@
+"""``torch.mps`` has what Unsloth calls on ``torch.xpu`` and ``torch.npu`` (and torch.accelerator users expect)."""
+
+from __future__ import annotations
+
+from patcher.engine.model import Patch
+
+_NAMES = (
+    "current_device",
+    "current_stream",
+    "default_stream",
+    "device",
+    "get_device_capability",
+    "get_device_name",
+    "get_device_properties",
+    "is_bf16_supported",
+    "is_initialized",
+    "max_memory_allocated",
+    "max_memory_reserved",
+    "mem_get_info",
+    "memory_allocated",
+    "memory_reserved",
+    "reset_peak_memory_stats",
+    "set_device",
+    "stream",
+    "Stream",
+    "_initialized",
+)
+
+CHANGES = (
+    *(
+        Patch(
+            distribution="torch",
+            reviewed=">=2.11,<2.15",
+            target=f"torch.mps:{name}",
+            replacement=f"patcher.replacements.torch.mps:{name}",
+            adds=True,
+            why=f"Unsloth asks the device's module for {name}, and torch.mps has none",
+            upstream="torch 2.13.0 torch/mps/__init__.py: __all__",
+            until=f"torch.mps has {name}",
+        )
+        for name in _NAMES
+    ),
+    Patch(
+        distribution="torch",
+        reviewed=">=2.11,<2.15",
+        target="torch.mps:set_per_process_memory_fraction",
+        replacement="patcher.replacements.torch.mps:set_per_process_memory_fraction",
+        expects="(fraction)",
+        required=False,
+        why="a model is refused that cannot fit, and torch does not tell which limit the script has set",
+        upstream="torch 2.13.0 torch/mps/__init__.py: there is a setter and no getter",
+        until="torch.mps tells the limit",
+    ),
+)

@@ -1,0 +1,33 @@
+"""TRL's distillation trainers compute their divergence on mps instead of stopping on a kernel."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from patcher.engine.model import AnyChange, Patch
+
+_patch = partial(
+    Patch,
+    distribution="trl",
+    reviewed="==1.15.0",
+    why="The divergence between student and teacher comes from a Triton kernel.",
+    upstream="trl/kernels/chunked_divergence.py and trl/trainer/distillation_trainer.py in 1.15.0",
+    until="TRL computes the chunked divergence without Triton on mps.",
+)
+
+CHANGES: tuple[AnyChange, ...] = (
+    _patch(
+        target="trl.kernels.chunked_divergence:ChunkedDivergenceFunction.forward",
+        replacement="patcher.replacements.trl.chunked_divergence:forward",
+        expects=(
+            "(ctx, student_hidden, student_weight, student_bias, teacher_hidden, teacher_weight, teacher_bias, beta,"
+            " temperature=1.0, student_logit_scale=1.0, student_final_logit_softcapping=None,"
+            " teacher_logit_scale=1.0, teacher_final_logit_softcapping=None)"
+        ),
+    ),
+    _patch(
+        target="trl.kernels.chunked_divergence:ChunkedDivergenceFunction.backward",
+        replacement="patcher.replacements.trl.chunked_divergence:backward",
+        expects="(ctx, grad_divergence, _)",
+    ),
+)

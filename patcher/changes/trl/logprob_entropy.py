@@ -1,0 +1,36 @@
+"""TRL's log-probabilities and entropies from given logits are computed in fp32 on mps, as they are on CUDA."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from patcher.engine.model import AnyChange, Patch
+
+_patch = partial(
+    Patch,
+    distribution="trl",
+    reviewed="==1.15.0",
+    upstream="trl/kernels/logprob_entropy.py and trl/trainer/utils.py (selective_log_softmax) in 1.15.0",
+    until="TRL's fallback computes in fp32, or its kernel has a torch variant.",
+)
+
+CHANGES: tuple[AnyChange, ...] = (
+    _patch(
+        target="trl.kernels.logprob_entropy:_LogProbEntropyFunction.forward",
+        replacement="patcher.replacements.trl.logprob_entropy:forward",
+        expects="(ctx, logits, index, temperature, row_mask)",
+        why="The selected log-probabilities and the entropy come from a Triton kernel.",
+    ),
+    _patch(
+        target="trl.kernels.logprob_entropy:_LogProbEntropyFunction.backward",
+        replacement="patcher.replacements.trl.logprob_entropy:backward",
+        expects="(ctx, grad_logprobs, grad_entropy)",
+        why="The gradient of the logits comes from a Triton kernel.",
+    ),
+    _patch(
+        target="trl.trainer.utils:_supports_trl_loss_kernel",
+        replacement="patcher.replacements.trl.logprob_entropy:_supports_trl_loss_kernel",
+        expects="(logits, index=None, row_mask=None)",
+        why="Other devices than cuda and xpu get log-probabilities in the logits' own dtype: 8 bits of bf16.",
+    ),
+)

@@ -1,0 +1,18 @@
+"""``load_in_4bit`` and ``load_in_8bit`` stay switched on in Unsloth where bitsandbytes has operators for mps."""
+
+from __future__ import annotations
+
+from patcher.engine.model import AnyChange, Patch
+
+CHANGES: tuple[AnyChange, ...] = (
+    Patch(
+        distribution="unsloth",
+        reviewed="==2026.10.9",
+        target="unsloth.bnb_availability:native_kernels_ready",
+        replacement="patcher.replacements.unsloth.bnb_availability:native_kernels_ready",
+        expects="(bnb, device_type)",
+        why="it asks for CUDA symbols of the native library, finds none, and 4-bit requests then load 16 bit",
+        upstream="unsloth 2026.10.9 unsloth/device_type.py: ALLOW_BITSANDBYTES, ALLOW_PREQUANTIZED_MODELS",
+        until="check_native_kernels knows that bitsandbytes' mps operators need no native library",
+    ),
+)

@@ -1,0 +1,35 @@
+"""Unsloth sees ``mps``: ``unsloth.device_type`` answers it everywhere."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from patcher.engine.model import Patch, Substitute
+
+_MODULE = "unsloth.device_type"
+_UPSTREAM = "unsloth 2026.10.9 unsloth/device_type.py: get_device_type"
+_UNTIL = "Unsloth knows mps as a device type"
+_patch = partial(Patch, distribution="unsloth", reviewed="==2026.10.9", upstream=_UPSTREAM, until=_UNTIL)
+
+CHANGES = (
+    Substitute(
+        distribution="unsloth",
+        reviewed="==2026.10.9",
+        upstream=_UPSTREAM,
+        until=_UNTIL,
+        module=_MODULE,
+        around="patcher.replacements.unsloth.device_type:body_of_device_type",
+        constants={"DEVICE_TYPE": "mps", "DEVICE_TYPE_TORCH": "mps", "DEVICE_COUNT": 1},
+        references={"_DEVICE_MODULE": "torch:mps"},
+        why="the body raises, or chooses the CPU, where torch has neither CUDA, XPU nor NPU; others copy its names",
+    ),
+    *(
+        _patch(
+            target=f"{_MODULE}:{name}",
+            replacement=f"patcher.replacements.unsloth.device_type:{name}",
+            expects="()",
+            why="answers for the CUDA device that the body was told of",
+        )
+        for name in ("get_device_type", "get_device_count", "get_device_stats")
+    ),
+)

@@ -1,0 +1,18 @@
+"""Gemma 2's attention with soft-capped scores trains on mps without compiling and without an L x L matrix."""
+
+from __future__ import annotations
+
+from patcher.engine.model import AnyChange, Patch
+
+CHANGES: tuple[AnyChange, ...] = (
+    Patch(
+        distribution="unsloth",
+        reviewed="==2026.10.9",
+        target="unsloth.kernels.flex_attention:slow_attention_softcapping",
+        replacement="patcher.replacements.unsloth.flex_attention:slow_attention_softcapping",
+        expects="(Q, K, V, causal_mask, self, bsz, q_len)",
+        why="The function is compiled with max_autotune, and its fallback keeps L x L matrices for the backward.",
+        upstream="unsloth 2026.10.9 unsloth/kernels/flex_attention.py: _compiled_slow_attention_softcapping",
+        until="Scaled dot product attention takes a softcap on mps.",
+    ),
+)

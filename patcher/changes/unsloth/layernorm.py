@@ -1,0 +1,29 @@
+"""LayerNorm runs on mps: the two halves of ``Fast_Layernorm``; ``fast_layernorm`` stays upstream's own."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from patcher.engine.model import AnyChange, Patch
+
+_patch = partial(
+    Patch,
+    distribution="unsloth",
+    reviewed="==2026.10.9",
+    why="fast_layernorm launches Triton kernels, and there is no Triton for mps.",
+    upstream="unsloth/kernels/layernorm.py (Fast_Layernorm) in 2026.10.9",
+    until="Unsloth computes LayerNorm without Triton on mps.",
+)
+
+CHANGES: tuple[AnyChange, ...] = (
+    _patch(
+        target="unsloth.kernels.layernorm:Fast_Layernorm.forward",
+        replacement="patcher.replacements.unsloth.layernorm:forward",
+        expects="(ctx, X, W, b, eps)",
+    ),
+    _patch(
+        target="unsloth.kernels.layernorm:Fast_Layernorm.backward",
+        replacement="patcher.replacements.unsloth.layernorm:backward",
+        expects="(ctx, dY)",
+    ),
+)

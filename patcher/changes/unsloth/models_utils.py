@@ -1,0 +1,39 @@
+"""Unsloth knows that the Mac computes in bfloat16, and that its flex attention has no backward."""
+
+from __future__ import annotations
+
+from patcher.engine.model import Patch, Substitute
+
+_VALUE = "patcher.replacements.unsloth.device_type:SUPPORTS_BFLOAT16"
+
+CHANGES = (
+    Substitute(
+        distribution="unsloth",
+        reviewed="==2026.10.9",
+        module="unsloth.models._utils",
+        references={"SUPPORTS_BFLOAT16": _VALUE},
+        why="there is no branch for mps: bfloat16 counts as missing and every model is loaded in fp16",
+        upstream="unsloth 2026.10.9 unsloth/models/_utils.py: SUPPORTS_BFLOAT16",
+        until="Unsloth knows mps as a device type",
+    ),
+    Patch(
+        distribution="unsloth",
+        reviewed="==2026.10.9",
+        target="unsloth._gpu_init:SUPPORTS_BFLOAT16",
+        replacement=_VALUE,
+        adds=True,
+        why="there is no branch for mps: `from unsloth import SUPPORTS_BFLOAT16` fails",
+        upstream="unsloth 2026.10.9 unsloth/_gpu_init.py: SUPPORTS_BFLOAT16",
+        until="Unsloth knows mps as a device type",
+    ),
+    Patch(
+        distribution="unsloth",
+        reviewed="==2026.10.9",
+        target="unsloth.models._utils:_flex_attention_gpu_is_supported",
+        replacement="patcher.replacements.unsloth.models_utils:_flex_attention_gpu_is_supported",
+        expects="()",
+        why="Unsloth prefers flex attention for Gemma 3, and torch refuses its backward on mps: no Gemma 3 trains",
+        upstream="torch 2.13.0 torch/nn/attention/flex_attention.py: _validate_device",
+        until="torch's flex attention has a backward on mps",
+    ),
+)

@@ -1,0 +1,26 @@
+"""``use_gradient_checkpointing="unsloth"`` is torch's own checkpointing on mps: exact, and nothing is moved."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from patcher.engine.model import Patch
+
+_patch = partial(
+    Patch,
+    distribution="unsloth_zoo",
+    reviewed="==2026.10.9",
+    expects="(dtype=None)",
+    why="offloading copies activations from unified memory to unified memory, through CUDA streams, and rounds fp32 "
+    "ones to bf16",
+    upstream="unsloth_zoo 2026.10.9 gradient_checkpointing.py: UnslothCheckpointFunction",
+    until="Unsloth does not offload on unified memory",
+)
+
+CHANGES = tuple(
+    _patch(
+        target=f"unsloth_zoo.gradient_checkpointing:{name}",
+        replacement=f"patcher.replacements.unsloth_zoo.gradient_checkpointing:{name}",
+    )
+    for name in ("patch_unsloth_smart_gradient_checkpointing", "initialize_unsloth_gradient_checkpointing")
+)

@@ -1,0 +1,1 @@
+"""The mechanism: what a change is, when it is due, what is in place, and how it is undone. Names no library."""
