@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from patcher.simulator import start
 
