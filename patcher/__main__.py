@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from patcher import Handle, environment, patch_for_mac
+from patcher import Handle, children, environment, patch_for_mac
 from patcher.engine.model import State
 from patcher.engine.report import Report
 from patcher.errors import PatcherError
@@ -44,13 +44,14 @@ def run(
     strict: Annotated[bool, typer.Option(help="Stop when a change that training needs cannot be made.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every change as it is applied.")] = False,
 ) -> None:
-    """Patches, then runs SCRIPT as python does. Options of ours stand before SCRIPT."""
+    """Patches, then runs SCRIPT as python does, and Python that it starts too. Options of ours stand before SCRIPT."""
     from patcher.run import run_module, run_path
 
     with _simulating(simulate):
-        _patch(strict=strict, verbose=verbose or None)
+        handle = _patch(strict=strict, verbose=verbose or None)
         sys.excepthook = _EXCEPTHOOK
-        (run_module if module else run_path)(target, arguments or [])
+        with _children(strict=strict, verbose=verbose) if handle.active else contextlib.nullcontext():
+            (run_module if module else run_path)(target, arguments or [])
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -131,6 +132,11 @@ def bench(
 def _simulating(mac: str | None) -> contextlib.AbstractContextManager[None]:
     """Asks for a simulated Mac by the variable, so that processes which the program starts simulate it too."""
     return contextlib.nullcontext() if mac is None else environment.temporarily({SIMULATE: mac})
+
+
+def _children(*, strict: bool, verbose: bool) -> contextlib.AbstractContextManager[None]:
+    """Patches the Python processes that the program starts."""
+    return environment.temporarily(children.variables(environment.snapshot(), strict=strict, verbose=verbose))
 
 
 def _patch(*, strict: bool, verbose: bool | None = None) -> Handle:

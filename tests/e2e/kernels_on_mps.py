@@ -59,7 +59,10 @@ def lora_attention(device: str) -> Tensors:
 def four_bit(device: str) -> Tensors:
     packed, state = quantize_4bit(seeded(64, 64).to(device, DTYPE), quant_type="nf4", compress_statistics=True)
     x = seeded(1, 1, 64).to(device, DTYPE)
-    return [kernel_utils.fast_dequantize(packed.t(), state), kernel_utils.fast_gemv(x, packed, state)]
+    row = kernel_utils.fast_gemv(x, packed, state)
+    with torch.autocast(device, dtype=torch.float16):
+        assert torch.equal(kernel_utils.fast_gemv(x, packed, state), row), "autocast reached into a native kernel"
+    return [kernel_utils.fast_dequantize(packed.t(), state), row]
 
 
 def softcapped(device: str) -> Tensors:

@@ -53,6 +53,9 @@ def test_the_switch_that_lets_the_bodies_end_is_gone(facts: dict[str, Any]) -> N
 def test_bfloat16_is_used(facts: dict[str, Any]) -> None:
     """Without a change Unsloth loads every model in fp16."""
     assert facts["bf16"] == [True, True, True]
+    assert facts["is_bf16_supported"] is True
+    # What upstream needs to look for CUDA's libraries: no name for scripts.
+    assert facts["missing"] == ["bnb", "bnb_functional", "cdequantize_blockwise_fp32", "old_is_bf16_supported", "x"]
 
 
 def test_cuda_queries_answer_for_the_mac(facts: dict[str, Any]) -> None:

@@ -29,6 +29,17 @@ CHANGES = (
     Patch(
         distribution="unsloth",
         reviewed="==2026.10.9",
+        target="unsloth._gpu_init:is_bf16_supported",
+        replacement="patcher.replacements.torch.mps:is_bf16_supported",
+        adds=True,
+        required=False,
+        why="the name exists on CUDA only: `from unsloth import is_bf16_supported` in Unsloth's notebooks fails",
+        upstream="unsloth 2026.10.9 unsloth/_gpu_init.py: is_bf16_supported",
+        until="Unsloth knows mps as a device type",
+    ),
+    Patch(
+        distribution="unsloth",
+        reviewed="==2026.10.9",
         target="unsloth.models._utils:_flex_attention_gpu_is_supported",
         replacement="patcher.replacements.unsloth.models_utils:_flex_attention_gpu_is_supported",
         expects="()",

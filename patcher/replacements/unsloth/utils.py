@@ -42,8 +42,12 @@ def _fast_dequantize_bnb(
 
 
 def _fast_gemv_bnb(X: Tensor, W: Tensor, quant_state: Any, out: Tensor | None = None) -> Tensor:
-    """``X @ dense(W).T`` for one row ``X``, ``[1, 1, in]``; with no quant state ``X @ W`` for a dense ``W``."""
+    """``X @ dense(W).T`` for one row ``X``, ``[1, 1, in]``; with no quant state ``X @ W`` for a dense ``W``.
+
+    The packed product is in X's dtype also under autocast, as bitsandbytes' kernel for CUDA computes it.
+    """
     if quant_state is None:
         return torch.matmul(X, W, out=out)
     dense = _fast_dequantize_bnb(W, quant_state)
-    return torch.matmul(X, dense.to(X.dtype).t(), out=out)
+    with torch.autocast(X.device.type, enabled=False):
+        return torch.matmul(X, dense.to(X.dtype).t(), out=out)
