@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 
 from patcher import environment
 from patcher.changes import catalogue
 from patcher.engine import imports
+from patcher.engine.choice import one_for_each_target, switched_off
 from patcher.engine.ledger import LEDGER, Entry
 from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
-from patcher.engine.targets import holders_of, installed_version, is_reviewed, load, refusal_of
+from patcher.engine.targets import holders_of, load, refusal_of
 from patcher.environment import Switches
 from patcher.errors import GateClosed, InvalidSwitch, NoMps, PatcherError, RefusedChange, TooLate, compose
 from patcher.macs import machine
@@ -29,10 +30,15 @@ _OF_A_MODULE = (Patch, Substitute, Kernel)
 class Session:
     """One application of all changes to this process."""
 
-    def __init__(self, here: Machine, changes: tuple[AnyChange, ...], *, strict: bool) -> None:
+    def __init__(
+        self, here: Machine, changes: tuple[AnyChange, ...], *, strict: bool, without: Iterable[str] = ()
+    ) -> None:
+        known = one_for_each_target(changes)
+        off = switched_off(known, without)
         self.machine = here
         self.strict = strict
-        self.changes = chosen(changes)
+        self.changes = tuple(change for change in known if change.key not in off)
+        self._off = tuple(change for change in known if change.key in off)
         self._finder = imports.Finder()
         self._torch_is_complete = False
 
@@ -49,6 +55,8 @@ class Session:
         self._refuse_if_too_late(copies)
         LEDGER.machine = self.machine
         LEDGER.register(self.changes)
+        for change in self._off:
+            LEDGER.mark(change, State.SKIPPED, "by the user")
         try:
             self._finder.install()
             LEDGER.on_undo(self._finder.remove)
@@ -261,19 +269,6 @@ class Session:
                 self._apply(module)
 
 
-def chosen(changes: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
-    """One change for each target: of several, which are for different upstream forms, that for the installed version.
-
-    Where none of them was reviewed for it, the last one.
-    """
-    kept: dict[str, AnyChange] = {}
-    for change in changes:
-        known = kept.get(change.key)
-        if known is None or not is_reviewed(known, installed_version(known.distribution)):
-            kept[change.key] = change
-    return tuple(kept.values())
-
-
 def _root(name: str) -> str:
     return name.partition(":")[0].partition(".")[0]
 
@@ -308,7 +303,9 @@ def why_not(here: Machine, device: str, switches: Switches) -> str | None:
     return None
 
 
-def begin(*, device: str, simulate: str | None, strict: bool, switches: Switches) -> tuple[Session | None, str]:
+def begin(
+    *, device: str, simulate: str | None, strict: bool, switches: Switches, without: Iterable[str] = ()
+) -> tuple[Session | None, str]:
     """Starts a session for this process, or says why there is nothing to do."""
     here = machine.detect(simulate)
     reason = why_not(here, device, switches)
@@ -316,7 +313,7 @@ def begin(*, device: str, simulate: str | None, strict: bool, switches: Switches
         surprising = here.simulated or here.system == "Darwin"
         log.log(logging.WARNING if surprising else logging.INFO, "patcher: nothing is patched: %s", reason)
         return None, reason
-    session = Session(here, catalogue(), strict=strict)
+    session = Session(here, catalogue(), strict=strict, without=(*without, *switches.without))
     warning = environment.watermark_warning()
     notes = [] if warning is None else [warning]
     if switches.mlx_quant:
