@@ -40,7 +40,8 @@ class Change:
         why: what goes wrong on mps without the change, in one sentence.
         upstream: file and version, or issue, where the reason can be read.
         until: the condition under which the change can be deleted.
-        required: whether ``import unsloth`` fails at the gate when the change was refused.
+        needed_for: what training cannot do without the change, or does wrong without a word; a gate (`session`) is
+            closed then when the change was refused. None where training goes on without it, or says what it lacks.
         skip: given the machine, why the change is not needed on it, or None.
     """
 
@@ -49,8 +50,13 @@ class Change:
     why: str
     upstream: str
     until: str
-    required: bool = True
+    needed_for: str | None
     skip: Callable[[Machine], str | None] | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether training cannot do without the change."""
+        return self.needed_for is not None
 
     @property
     def key(self) -> str:

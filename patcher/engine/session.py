@@ -24,6 +24,9 @@ log = logging.getLogger("patcher")
 GATE = "unsloth"
 """The package at whose end every required change must be in place."""
 
+TRAINER = "transformers.trainer"
+"""Where training without Unsloth begins: at its end the required changes of torch must be in place."""
+
 _OF_A_MODULE = (Patch, Substitute, Kernel)
 
 
@@ -123,6 +126,7 @@ class Session:
             if module != "torch":
                 self._finder.after(module, self._module_is_there)
         self._finder.after(GATE, lambda _: self._check_gate())
+        self._finder.after(TRAINER, lambda _: self._check_torch())
 
     def _modules(self) -> list[str]:
         """The modules that some change names, once each, in the order of the changes; without those of a shim."""
@@ -169,24 +173,40 @@ class Session:
                 self._judge(LEDGER.apply(change, module))
 
     def _judge(self, entry: Entry) -> None:
+        """Raises where what was refused is required, in the import that would train wrong.
+
+        Torch is no such import: everybody imports it, also who does not train. The gates ask for its changes.
+        """
         if entry.state is not State.REFUSED or not entry.change.required:
             return
-        if not self.strict:
+        if not self.strict or _is_of_torch(entry.change):
             log.warning("patcher: %s", entry.detail)
         elif not imports.is_running(GATE):
             raise RefusedChange(entry.detail) from entry.error
 
     def _check_gate(self) -> None:
-        missing = [(entry.change.key, why) for entry in LEDGER.entries() if (why := self._why_missing(entry))]
+        absent = [(entry, why) for entry in LEDGER.entries() if (why := self._why_missing(entry))]
+        for entry, why in absent:
+            if entry.state is State.PENDING:
+                LEDGER.mark(entry.change, State.REFUSED, why)
+        self._close(GATE, [(entry.change.key, why) for entry, why in absent if entry.change.required])
+
+    def _check_torch(self) -> None:
+        """Without Unsloth, whose own gate would name the same."""
+        if not imports.is_running(GATE):
+            refused = (e for e in LEDGER.entries() if e.state is State.REFUSED and e.change.required)
+            self._close(TRAINER, [(e.change.key, e.detail) for e in refused if _is_of_torch(e.change)])
+
+    def _close(self, gate: str, missing: list[tuple[str, str]]) -> None:
         if missing and self.strict:
-            raise GateClosed(missing)
+            raise GateClosed(gate, missing)
         for target, why in missing:
             log.warning("patcher: not in place: %s: %s", target, why)
 
     def _why_missing(self, entry: Entry) -> str | None:
-        """Why a required change is not in place; None if it is, or if its module can still be imported."""
+        """Why a change is not in place; None if it is, or if its module can still be imported."""
         change = entry.change
-        if not change.required or not isinstance(change, _OF_A_MODULE):
+        if not isinstance(change, _OF_A_MODULE):
             return None
         if entry.state is State.REFUSED:
             return entry.detail
@@ -267,6 +287,10 @@ class Session:
             module = imports.imported(name)
             if module is not None and _root(name) != "torch":
                 self._apply(module)
+
+
+def _is_of_torch(change: AnyChange) -> bool:
+    return isinstance(change, _OF_A_MODULE) and _root(change.module) == "torch"
 
 
 def _root(name: str) -> str:

@@ -99,7 +99,7 @@ def start(library: Library) -> Iterator[Callable[..., Session]]:
 
 def patch(target: str, replacement: str, **more: Any) -> Patch:
     """A patch of the distribution ``lib``, reviewed for 1.x."""
-    text = {"why": "a test", "upstream": "lib 1.0", "until": "the test ends"}
+    text = {"why": "a test", "upstream": "lib 1.0", "until": "the test ends", "needed_for": "the test"}
     return Patch(
         target=target,
         replacement=f"{OURS}:{replacement}",

@@ -11,7 +11,7 @@ CHANGES: tuple[AnyChange, ...] = (
         target="accelerate.utils.memory:should_reduce_batch_size",
         replacement="patcher.replacements.accelerate.memory:should_reduce_batch_size",
         expects="(exception)",
-        required=False,
+        needed_for=None,
         why="a tensor longer than a Metal buffer may be is refused as `Invalid buffer size`, which accelerate does not "
         "know: auto_find_batch_size and find_executable_batch_size end instead of halving",
         upstream="torch 2.13.0 ATen/mps/MPSAllocator.mm: alloc_buffer_block; accelerate utils/memory.py",

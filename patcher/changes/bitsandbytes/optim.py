@@ -11,7 +11,7 @@ CHANGES: tuple[AnyChange, ...] = tuple(
         target=target,
         replacement=f"patcher.replacements.bitsandbytes.optim:{target.rpartition('.')[2]}",
         expects="(self, p, dtype=torch.float32)",
-        required=False,
+        needed_for=None,
         why="state of 100000 values and more is asked from CUDA's managed memory: cget_managed_ptr is not available",
         upstream="bitsandbytes 0.50.2 optim/optimizer.py: get_state_buffer, which leaves paging out on the CPU only",
         until="bitsandbytes leaves paging out on mps",
