@@ -59,6 +59,19 @@ class Device:
         self._native.set_faults(dict(sizes))
         self.faults = names
 
+    @property
+    def products(self) -> dict[str, str]:
+        """By half-precision dtype, what computes matrix products, convolutions and attention.
+
+        ``"native"``: torch's CPU kernels for the dtype. ``"float32"``: a product of float32 copies, rounded once, where
+        torch would not use oneDNN's kernels for the dtype: without AVX-512 or AMX, or `torch.backends.mkldnn` off.
+        """
+        return dict(self._native.products())
+
+    def set_products(self, computed: str) -> None:
+        """Makes both dtypes ``"native"`` or ``"float32"``, or lets the ``"host"`` decide again. For tests."""
+        self._native.set_products(computed)
+
     def operator_counts(self) -> dict[str, int]:
         """How often each operator ran on the device since the start or the last reset."""
         counts: dict[str, int] = self._native.operator_counts()

@@ -6,6 +6,7 @@
 // of four kernels runs; the numbers are those of the CPU's kernel, and what the Mac's kernel allocates is allocated.
 #include "faults.h"
 #include "meter.h"
+#include "products.h"
 #include "rules.h"
 #include "simulator.h"
 
@@ -226,8 +227,10 @@ std::tuple<Tensor, Tensor> attention_math_for_mps(
     account(*metered, query, key, value, mask, result, held);
   }
   Aliases aliases;
-  const Tensor q = aliases.to_cpu(query), k = aliases.to_cpu(key), v = aliases.to_cpu(value);
-  const auto cpu_mask = mask.has_value() ? optional<Tensor>(aliases.to_cpu(*mask)) : std::nullopt;
+  const products::Operands operands{query, key, value};
+  const auto cpu = [&](const Tensor& tensor) { return operands.widen(aliases.to_cpu(tensor)); };
+  const Tensor q = cpu(query), k = cpu(key), v = cpu(value);
+  const auto cpu_mask = mask.has_value() ? optional<Tensor>(cpu(*mask)) : std::nullopt;
   const bool grouped = query.size(-3) != key.size(-3);
   if (kernel == Kernel::general) {
     auto [computed, scores] = at::_scaled_dot_product_attention_math(

@@ -28,7 +28,7 @@ struct Operator {
   size_t generator = kNone;                // position of the Generator argument
   std::vector<bool> accepts_cpu;           // arguments that stay on the CPU on a Mac as well
   std::unique_ptr<const rules::Verdict> rules;  // null: nothing to check
-  uint64_t lacking_on_cpu = 0;             // dtypes that only an mps kernel takes
+  Widening widening;                       // dtypes that run on float32 copies
   std::atomic<uint64_t> count{0};
 };
 
@@ -58,7 +58,7 @@ std::unique_ptr<Operator> describe(const c10::OperatorHandle& op) {
       op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) ||
       op.hasKernelForDispatchKey(c10::DispatchKey::SparseCPU);
   result->rules = rules::verdict(op);
-  result->lacking_on_cpu = lacking_on_cpu(op);
+  result->widening = widening(op);
   for (size_t i = 0; i < schema.arguments().size(); ++i) {
     const auto& argument = schema.arguments()[i];
     if (argument.type()->str().find("Generator") != std::string::npos) {
@@ -196,7 +196,7 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
     // Autocast for the CPU is none of this tensor's business.
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     if (key == c10::DispatchKey::CPU) {
-      run_cpu_kernel(op, description.lacking_on_cpu, stack);
+      run_cpu_kernel(op, description.widening, stack);
     } else {
       op.redispatchBoxed(c10::DispatchKeySet(key), stack);
     }

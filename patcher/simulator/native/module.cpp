@@ -3,6 +3,7 @@
 #include "fork.h"
 #include "memory_module.h"
 #include "meter.h"
+#include "products.h"
 #include "rules.h"
 #include "simulator.h"
 #include "sparse.h"
@@ -22,6 +23,16 @@ py::dict operator_counts() {
   py::dict result;
   for (const auto& [name, count] : simulator::operator_counts()) {
     result[py::str(name)] = count;
+  }
+  return result;
+}
+
+// What computes matrix products in half precision.
+py::dict products() {
+  py::dict result;
+  for (const auto dtype : {at::kBFloat16, at::kHalf}) {
+    result[dtype == at::kHalf ? "float16" : "bfloat16"] =
+        simulator::products::in_float32(dtype) ? "float32" : "native";
   }
   return result;
 }
@@ -55,6 +66,8 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("register_sparse", &simulator::register_sparse, py::arg("names"));
   module.def("fault_names", &simulator::fault_names);
   module.def("set_faults", &simulator::set_faults, py::arg("faults"));
+  module.def("products", &products);
+  module.def("set_products", &simulator::products::set_mode, py::arg("mode"));
   module.def("drain_backward", &drain_backward);
   simulator::meter::bind(module);
   simulator::rules::bind(module);

@@ -1,6 +1,7 @@
 // Operators that torch treats specially on mps: no CPU kernel of the same name does the work.
 #include "faults.h"
 #include "meter.h"
+#include "products.h"
 #include "rules.h"
 #include "simulator.h"
 
@@ -54,10 +55,11 @@ Tensor convolution(
     SymInt groups) {
   check_convolution(input, weight, bias, transposed);
   Aliases aliases;
-  const auto cpu_bias = bias.has_value() ? optional<Tensor>(aliases.to_cpu(*bias)) : std::nullopt;
-  Tensor result = aliases.to_mps(at::convolution_symint(
-      aliases.to_cpu(input), aliases.to_cpu(weight), cpu_bias, stride, padding, dilation, transposed, output_padding,
-      groups));
+  const products::Operands operands{input, weight, bias.value_or(Tensor())};
+  const auto cpu = [&](const Tensor& tensor) { return operands.widen(aliases.to_cpu(tensor)); };
+  const auto cpu_bias = bias.has_value() ? optional<Tensor>(cpu(*bias)) : std::nullopt;
+  Tensor result = aliases.to_mps(operands.round(at::convolution_symint(
+      cpu(input), cpu(weight), cpu_bias, stride, padding, dilation, transposed, output_padding, groups)));
   if (meter::on()) {
     meter::convolution(input, weight, bias, result, transposed);
   }
@@ -77,20 +79,22 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
     std::array<bool, 3> output_mask) {
   Aliases aliases;
   const SymInt channels = transposed ? weight.sym_size(1) * groups : weight.sym_size(0);
+  const products::Operands operands{grad_output, input, weight};
+  const Tensor grad = operands.widen(aliases.to_cpu(grad_output)), x = operands.widen(aliases.to_cpu(input)),
+               w = operands.widen(aliases.to_cpu(weight));
   auto [grad_input, grad_weight, grad_bias] = at::convolution_backward_symint(
-      aliases.to_cpu(grad_output), aliases.to_cpu(input), aliases.to_cpu(weight), SymIntArrayRef(channels), stride,
-      padding, dilation, transposed, output_padding, groups, output_mask);
+      grad, x, w, SymIntArrayRef(channels), stride, padding, dilation, transposed, output_padding, groups, output_mask);
   if (faults_active()) {
     grad_weight = spoil_convolution_weight(std::move(grad_weight), input, [&](int64_t n) {
       return std::get<1>(at::convolution_backward_symint(
-          aliases.to_cpu(grad_output).narrow(0, 0, n), aliases.to_cpu(input).narrow(0, 0, n), aliases.to_cpu(weight),
-          SymIntArrayRef(channels), stride, padding, dilation, transposed, output_padding, groups, {false, true, false}));
+          grad.narrow(0, 0, n), x.narrow(0, 0, n), w, SymIntArrayRef(channels), stride, padding, dilation, transposed,
+          output_padding, groups, {false, true, false}));
     });
   }
   const std::array<Tensor, 3> grads{
-      aliases.to_mps(std::move(grad_input)),
-      aliases.to_mps(std::move(grad_weight)),
-      aliases.to_mps(std::move(grad_bias))};
+      aliases.to_mps(operands.round(std::move(grad_input))),
+      aliases.to_mps(operands.round(std::move(grad_weight))),
+      aliases.to_mps(operands.round(std::move(grad_bias)))};
   if (meter::on()) {
     meter::convolution_backward(grad_output, input, weight, grads, transposed);
   }

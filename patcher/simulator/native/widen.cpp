@@ -1,7 +1,10 @@
-// Operators that a Mac has for a dtype and the CPU has not.
+// Dtypes in which an operator runs on float32 copies.
 #include "widen.h"
 
+#include "products.h"
+
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
 #include <c10/core/ScalarType.h>
 #include <c10/util/SmallVector.h>
 
@@ -76,14 +79,13 @@ class Copies {
   explicit Copies(uint64_t lacking) : lacking_(lacking) {}
 
   c10::IValue widen(const c10::IValue& value, const c10::Argument& argument) {
-    const bool written = argument.alias_info() != nullptr && argument.alias_info()->isWrite();
     if (value.isTensor()) {
-      return wide(value.toTensor(), written);
+      return wide(value.toTensor(), argument);
     }
     if (value.isTensorList()) {
       c10::List<at::Tensor> result;
       for (const at::Tensor& tensor : value.toTensorVector()) {
-        result.push_back(wide(tensor, written));
+        result.push_back(wide(tensor, argument));
       }
       return result;
     }
@@ -122,10 +124,11 @@ class Copies {
     at::Tensor wide;
     bool written;
   };
-  at::Tensor wide(const at::Tensor& tensor, bool written) {
+  at::Tensor wide(const at::Tensor& tensor, const c10::Argument& argument) {
     if (!tensor.defined() || (bit(tensor.scalar_type()) & lacking_) == 0) {
       return tensor;
     }
+    const bool written = argument.alias_info() != nullptr && argument.alias_info()->isWrite();
     for (auto& pair : pairs_) {
       if (pair.given.is_same(tensor)) {
         pair.written |= written;
@@ -133,7 +136,9 @@ class Copies {
       }
     }
     dtype_ = c10::toRealValueType(tensor.scalar_type());
-    pairs_.push_back({tensor, tensor.to(tensor.is_complex() ? c10::toComplexType(kWide) : kWide), written});
+    const auto wider = tensor.is_complex() ? c10::toComplexType(kWide) : kWide;
+    pairs_.push_back(
+        {tensor, argument.is_out() ? at::empty_like(tensor, tensor.options().dtype(wider)) : tensor.to(wider), written});
     return pairs_.back().wide;
   }
 
@@ -143,8 +148,8 @@ class Copies {
 };
 
 void run_wide(
-    const c10::OperatorHandle& op, uint64_t lacking, const std::vector<c10::IValue>& arguments, c10::Stack* stack) {
-  Copies copies(lacking);
+    const c10::OperatorHandle& op, uint64_t dtypes, const std::vector<c10::IValue>& arguments, c10::Stack* stack) {
+  Copies copies(dtypes);
   const auto& schema = op.schema();
   for (size_t i = 0; i < arguments.size(); ++i) {
     stack->push_back(copies.widen(arguments[i], schema.arguments()[i]));
@@ -159,31 +164,47 @@ void run_wide(
   }
 }
 
-}  // namespace
-
-uint64_t lacking_on_cpu(const c10::OperatorHandle& op) {
-  const auto found = table().find(op.schema().name());
-  return found == table().end() ? 0 : found->second;
+// Operands of two dtypes are refused by torch's kernel.
+bool product_in_float32(uint64_t dtypes) {
+  for (const auto dtype : {c10::ScalarType::Half, c10::ScalarType::BFloat16}) {
+    if (dtypes == bit(dtype)) {
+      return products::in_float32(dtype);
+    }
+  }
+  return false;
 }
 
-void run_cpu_kernel(const c10::OperatorHandle& op, uint64_t lacking, c10::Stack* stack) {
+}  // namespace
+
+Widening widening(const c10::OperatorHandle& op) {
+  const auto found = table().find(op.schema().name());
+  return {found == table().end() ? 0 : found->second, products::is_product(op)};
+}
+
+void run_cpu_kernel(const c10::OperatorHandle& op, const Widening& widening, c10::Stack* stack) {
   const size_t first = stack->size() - op.schema().arguments().size();
   uint64_t dtypes = 0;
-  if (lacking != 0) {
+  if (widening.lacking != 0 || widening.product) {
     for (size_t i = first; i < stack->size(); ++i) {
       dtypes |= dtypes_of((*stack)[i]);
     }
   }
-  if ((dtypes & lacking) == 0) {
+  const bool slow = widening.product && product_in_float32(dtypes);
+  if (!slow && (dtypes & widening.lacking) == 0) {
     op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
     return;
   }
   const std::vector<c10::IValue> arguments(stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end());
+  if (slow) {
+    stack->resize(first);
+    run_wide(op, dtypes, arguments, stack);
+    return;
+  }
   try {
     op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   } catch (const c10::NotImplementedError&) {
     stack->resize(first);
-    run_wide(op, lacking, arguments, stack);
+    run_wide(op, widening.lacking, arguments, stack);
   }
 }
 

@@ -1,4 +1,4 @@
-// Operators that a Mac has for a dtype and the CPU has not.
+// Dtypes in which an operator runs on float32 copies: those that only an mps kernel takes, and products in half precision.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -8,11 +8,14 @@
 
 namespace simulator {
 
-// The dtypes, one bit per ScalarType, that an mps kernel takes and the CPU's of the same operator refuses.
-uint64_t lacking_on_cpu(const c10::OperatorHandle& op);
+struct Widening {
+  uint64_t lacking = 0;  // dtypes, one bit per ScalarType, that an mps kernel takes and the CPU's refuses
+  bool product = false;  // see products.h
+};
+Widening widening(const c10::OperatorHandle& op);
 
-// Runs torch's CPU kernel on the CPU tensors on the stack. Where it refuses them, and one is of a `lacking` dtype, it
-// runs on float32 copies, and the results are rounded to that dtype.
-void run_cpu_kernel(const c10::OperatorHandle& op, uint64_t lacking, c10::Stack* stack);
+// Runs torch's CPU kernel on the CPU tensors on the stack, or on float32 copies of them, with results rounded to their
+// dtype: a product where products::in_float32, another operator where the kernel refuses a dtype that it lacks.
+void run_cpu_kernel(const c10::OperatorHandle& op, const Widening& widening, c10::Stack* stack);
 
 }  // namespace simulator
