@@ -30,6 +30,7 @@ class Switches:
         simulate: ``UNSLOTH_SIMULATE_MAC``: the Mac to simulate, or None.
         stop_at_nan: ``PATCHER_STOP_AT_NAN``: stop at a loss that is NaN or infinite, and name its module.
         check_fit: ``PATCHER_CHECK_FIT``: refuse a model whose weights are more than torch may take on the GPU.
+        cuda_answers: ``PATCHER_CUDA_ANSWERS``: tell the script's own code that CUDA is available.
     """
 
     force_mps: bool
@@ -39,6 +40,7 @@ class Switches:
     simulate: str | None
     stop_at_nan: bool = False
     check_fit: bool = True
+    cuda_answers: bool = True
 
 
 def switches() -> Switches:
@@ -52,7 +54,13 @@ def switches() -> Switches:
         simulate=None if simulate.lower() in _FALSE else simulate,
         stop_at_nan=_flag("PATCHER_STOP_AT_NAN") or False,
         check_fit=_flag("PATCHER_CHECK_FIT") is not False,
+        cuda_answers=_flag("PATCHER_CUDA_ANSWERS") is not False,
     )
+
+
+def hides_gpus() -> bool:
+    """Whether ``CUDA_VISIBLE_DEVICES`` shows no GPU at all: the user wants the CPU."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
 
 
 def value_of(name: str) -> str | None:
