@@ -10,21 +10,13 @@ _patch = partial(
     Patch,
     distribution="torch",
     reviewed=">=2.13,<2.15",
-    why="torch.is_autocast_enabled() and get_autocast_gpu_dtype() tell of CUDA's autocast, which mps's does not switch",
-    upstream="torch 2.13.0 torch/amp/autocast_mode.py: __enter__ sets the state of its own device only",
+    why="torch.is_autocast_enabled() and get_autocast_gpu_dtype() tell of CUDA's autocast, which is never on here",
+    upstream="torch 2.13.0 torch/csrc/autograd/init.cpp: without a device they ask for CUDA",
     until="torch.is_autocast_enabled() without a device tells of the accelerator's",
     required=False,
 )
 
-CHANGES: tuple[AnyChange, ...] = (
-    _patch(
-        target="torch.amp.autocast_mode:autocast.__enter__",
-        replacement="patcher.replacements.torch.autocast_state:__enter__",
-        expects="(self)",
-    ),
-    _patch(
-        target="torch.amp.autocast_mode:autocast.__exit__",
-        replacement="patcher.replacements.torch.autocast_state:__exit__",
-        expects="(self, exc_type, exc_val, exc_tb)",
-    ),
+CHANGES: tuple[AnyChange, ...] = tuple(
+    _patch(target=f"torch:{name}", replacement=f"patcher.replacements.torch.autocast_state:{name}")
+    for name in ("is_autocast_enabled", "get_autocast_dtype", "get_autocast_gpu_dtype")
 )

@@ -1,33 +1,35 @@
-"""CUDA's autocast state follows that of mps. Tensors on mps and the CPU do not take notice of it."""
+"""What is asked of CUDA's autocast is answered by that of mps.
+
+The state itself stays: torch.compile restores that of one accelerator only when it has traced (torch 2.13.0
+_dynamo/output_graph.py), so that CUDA's, set beside that of mps, would be left behind.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from torch.jit._builtins import _register_builtin
 
-from patcher.engine.ledger import original
-
-_BEFORE = "_patcher_cuda_state"
-"""Where an autocast keeps what it found, beside ``prev`` and ``prev_fastdtype`` of its own device."""
+_IS_ENABLED, _GET_DTYPE = torch.is_autocast_enabled, torch.get_autocast_dtype
 
 
-def __enter__(self: Any) -> Any:  # noqa: N807 - it replaces a class's
-    """As torch; on mps the state of CUDA's autocast becomes the same."""
-    entered = original("torch.amp.autocast_mode:autocast.__enter__")(self)
-    if self.device == "mps" and not torch.jit.is_scripting():
-        setattr(self, _BEFORE, (torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")))
-        _set(torch.is_autocast_enabled("mps"), torch.get_autocast_dtype("mps"))
-    return entered
+def is_autocast_enabled(device_type: str = "cuda") -> bool:
+    """Whether autocast is on for a device; for CUDA, which is meant without one, whether it is on for mps."""
+    return _IS_ENABLED("mps" if device_type == "cuda" else device_type)
 
 
-def __exit__(self: Any, exc_type: Any, exc_val: Any, exc_tb: Any) -> Any:  # noqa: N807 - it replaces a class's
-    """As torch; the state of CUDA's autocast is what it was."""
-    if hasattr(self, _BEFORE) and not torch.jit.is_scripting():
-        _set(*getattr(self, _BEFORE))
-    return original("torch.amp.autocast_mode:autocast.__exit__")(self, exc_type, exc_val, exc_tb)
+def get_autocast_dtype(device_type: str) -> torch.dtype:
+    """The dtype of a device's autocast; for CUDA that of mps."""
+    return _GET_DTYPE("mps" if device_type == "cuda" else device_type)
 
 
-def _set(enabled: bool, dtype: torch.dtype) -> None:
-    torch.set_autocast_enabled("cuda", enabled)
-    torch.set_autocast_dtype("cuda", dtype)
+def get_autocast_gpu_dtype() -> torch.dtype:
+    """The dtype of the autocast of mps."""
+    return _GET_DTYPE("mps")
+
+
+for _function in (is_autocast_enabled, get_autocast_dtype, get_autocast_gpu_dtype):
+    # What torch.compiler.assume_constant_result does, without the import of torch._dynamo: the compiler asks while it
+    # traces, as it does of the originals, and guards on the state of autocast in any case.
+    vars(_function)["_dynamo_marked_constant"] = True
+
+_register_builtin(is_autocast_enabled, "aten::is_autocast_enabled")  # torch.jit.script looks it up by identity
