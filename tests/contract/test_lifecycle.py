@@ -322,7 +322,6 @@ def test_unsloth_comes_up_on_mps_and_goes_back(run: Run) -> None:
     assert found["left"] == [] and found["finders"] == []
     optional = (
         "unsloth.kernels.moe.",
-        "unsloth.kernels.large_head_attention:",
         "trl.kernels.chunked_divergence:",
         "trl.experimental.async_",  # imported by scripts that use these trainers
         "unsloth_zoo.dataset_num_proc:",  # imported when the first data set is prepared
