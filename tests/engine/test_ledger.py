@@ -309,6 +309,16 @@ def test_undo_runs_in_reverse_and_every_step_even_if_one_fails(lib: Any, ledger:
     assert order == ["last", "failing", "first original f"] and ledger.entries() == []
 
 
+def test_undo_forgets_what_replacements_remember(ledger: Ledger) -> None:
+    """What was noted and what was said once start anew; before, there is one memory of a kind."""
+    ledger.memory(list).append(1)
+    assert ledger.memory(list) == [1] and (ledger.is_news("a"), ledger.is_news("a"), ledger.is_news("b")) == (
+        True, False, True
+    )  # fmt: skip
+    ledger.undo()
+    assert ledger.memory(list) == [] and ledger.is_news("a")
+
+
 def test_two_values_on_one_name_are_undone_to_the_first(lib: Any, ledger: Ledger) -> None:
     """A substituted constant that is then patched: undo goes through both."""
     text: dict[str, Any] = dict.fromkeys(("why", "until", "needed_for"), "a test")
