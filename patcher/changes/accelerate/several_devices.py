@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.accelerate import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _REPLACEMENTS = "patcher.replacements.accelerate.several_devices"
 _patch = partial(
     Patch,
-    distribution="accelerate",
-    reviewed=">=1.15,<1.16",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for=None,
     why="the original asks to install packages that are written for CUDA, or fails in a collective that mps lacks",
-    until="they run on a Mac",
+    until="DeepSpeed, FSDP, Megatron-LM or fp8 runs on mps",
 )
 
 CHANGES: tuple[AnyChange, ...] = (
@@ -22,7 +23,7 @@ CHANGES: tuple[AnyChange, ...] = (
             target=f"accelerate.utils.dataclasses:{plugin}.__post_init__",
             replacement=f"{_REPLACEMENTS}:{plugin}.__post_init__",
             expects="(self)",
-            upstream="accelerate 1.15.0 accelerator.py: Accelerator.__init__ makes one where a variable asks",
+            upstream=source("accelerate/accelerator.py", "Accelerator.__init__"),
         )
         for plugin in ("DeepSpeedPlugin", "FullyShardedDataParallelPlugin", "MegatronLMPlugin")
     ),
@@ -31,6 +32,6 @@ CHANGES: tuple[AnyChange, ...] = (
         replacement=f"{_REPLACEMENTS}:AcceleratorState.__init__",
         expects="(self, mixed_precision=None, cpu=False, dynamo_plugin=None, deepspeed_plugin=None, fsdp_plugin=None, "
         "torch_tp_plugin=None, megatron_lm_plugin=None, parallelism_config=None, _from_accelerator=False, **kwargs)",
-        upstream="accelerate 1.15.0 state.py: mixed_precision='fp8' wants TransformerEngine, torchao or MS-AMP",
+        upstream=source("accelerate/state.py", "AcceleratorState.__init__"),
     ),
 )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, native
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="torch",
-    reviewed=">=2.13,<2.15",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     why="torch.is_autocast_enabled() and get_autocast_gpu_dtype() tell of CUDA's autocast, which is never on here",
-    upstream="torch 2.13.0 torch/csrc/autograd/init.cpp: without a device they ask for CUDA",
+    upstream=native("torch/csrc/autograd/init.cpp", "is_autocast_enabled"),
     until="torch.is_autocast_enabled() without a device tells of the accelerator's",
     needed_for=None,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 from patcher.environment import switches
 from patcher.macs.machine import Machine
@@ -15,11 +16,11 @@ def _where_the_user_says_no(machine: Machine) -> str | None:
 
 _patch = partial(
     Patch,
-    distribution="torch",
-    reviewed=">=2.13,<2.15",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     why='device = "cuda" if torch.cuda.is_available() else "cpu" trains on the CPU without a word',
-    upstream="torch 2.13.0 torch/cuda/__init__.py: False and 0 without CUDA",
-    until="never: scripts written for CUDA are what this project is for",
+    upstream=source("torch/cuda/__init__.py", "is_available"),
+    until="torch.cuda.is_available() is True for mps where there is no CUDA",
     needed_for=None,
     skip=_where_the_user_says_no,
 )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="torch",
-    reviewed=">=2.13,<2.15",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     why="without CUDA torch's graphs are dummy classes, and what they raise does not say what to write instead",
-    upstream="torch 2.13.0 torch/cuda/graphs.py",
-    until="torch captures graphs on mps",
+    upstream=source("torch/cuda/graphs.py", "make_graphed_callables"),
+    until="torch has graphs on mps",
     needed_for=None,
 )
 

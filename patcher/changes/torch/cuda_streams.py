@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="torch",
-    reviewed=">=2.13,<2.15",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     why="a prefetcher hands a stream of torch.cuda to torch, which without CUDA knows none",
-    upstream="torch 2.13.0 torch/csrc/autograd python_variable_methods: record_stream; torch/cuda/__init__.py",
-    until="never: scripts written for CUDA are what this project is for",
+    upstream=source("torch/cuda/__init__.py", "set_stream"),
+    until="torch.cuda has the one stream of mps where there is no CUDA",
     needed_for=None,
 )
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
-    Patch, distribution="torch", reviewed=">=2.13,<2.15", until="scripts ask torch.accelerator", needed_for=None
+    Patch,
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
+    until="torch.cuda answers for mps where there is no CUDA",
+    needed_for=None,
 )
 _HERE = "patcher.replacements.torch.cuda_tools"
 
@@ -17,7 +22,7 @@ _MARKS = tuple(
         replacement=f"{_HERE}:{name}",
         expects=expects,
         why="a script that marks its steps for NVIDIA's profiler stops: the functions are not there without CUDA",
-        upstream="torch 2.13.0 torch/cuda/nvtx.py, torch/cuda/profiler.py",
+        upstream=source("torch/cuda/nvtx.py", "range_push"),
     )
     for target, name, expects in (
         ("nvtx:range_push", "range_push", "(msg)"),
@@ -34,8 +39,8 @@ _DRIVER = tuple(
         target=f"torch.cuda:{name}",
         replacement=f"{_HERE}:{name}",
         expects="(device=None)",
-        why="the figure comes from NVIDIA's driver; torch asks to install nvidia-ml-py, which cannot help on a Mac",
-        upstream="torch 2.13.0 torch/cuda/__init__.py: _get_pynvml_handler",
+        why="the figure comes from NVIDIA's driver, and torch asks to install nvidia-ml-py, which cannot help on a Mac",
+        upstream=source("torch/cuda/__init__.py", "_get_pynvml_handler"),
     )
     for name in ("utilization", "memory_usage", "temperature", "power_draw", "clock_rate")
 )
@@ -45,7 +50,7 @@ _ALLOCATOR = tuple(
         replacement=f"{_HERE}:{name}",
         expects=expects,
         why="a script that records its memory history stops: the functions are not there without CUDA",
-        upstream="torch 2.13.0 torch/cuda/memory.py",
+        upstream=source("torch/cuda/memory.py", "_record_memory_history"),
     )
     for name, expects in (
         ("_record_memory_history", None),  # it shows the signature of another function

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
-_patch = partial(Patch, distribution="torch", reviewed=">=2.13,<2.15", until="torch accepts mps there", needed_for=None)
-_CAPTURABLE = "capturable=True prepares an optimizer for CUDA graphs; torch refuses it on mps, where there are none"
+_patch = partial(
+    Patch,
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
+    until="torch accepts mps in the lists of devices for capturable and for foreach",
+    needed_for=None,
+)
+_CAPTURABLE = "capturable=True prepares an optimizer for CUDA graphs, and torch refuses it on mps, where there are none"
 
 CHANGES: tuple[AnyChange, ...] = (
     _patch(
@@ -15,20 +22,20 @@ CHANGES: tuple[AnyChange, ...] = (
         replacement="patcher.replacements.torch.optimizers:add_param_group",
         expects="(self, param_group)",
         why=_CAPTURABLE,
-        upstream="torch 2.13.0 torch/optim/optimizer.py: _get_capturable_supported_devices",
+        upstream=source("torch/optim/optimizer.py", "_get_capturable_supported_devices"),
     ),
     _patch(
         target="torch.optim.optimizer:Optimizer.load_state_dict",
         replacement="patcher.replacements.torch.optimizers:load_state_dict",
         expects="(self, state_dict)",
         why=_CAPTURABLE,
-        upstream="torch 2.13.0 torch/optim/optimizer.py: a checkpoint brings its own groups",
+        upstream=source("torch/optim/optimizer.py", "Optimizer.load_state_dict"),
     ),
     _patch(
         target="torch.nn.utils.clip_grad:_device_has_foreach_support",
         replacement="patcher.replacements.torch.optimizers:_device_has_foreach_support",
         expects="(device)",
         why="clip_grad_norm_(foreach=True) is refused on mps, though torch._foreach_norm works there",
-        upstream="torch 2.13.0 torch/nn/utils/clip_grad.py; native_functions.yaml: CompositeExplicitAutograd",
+        upstream=source("torch/utils/_foreach_utils.py", "_device_has_foreach_support"),
     ),
 )

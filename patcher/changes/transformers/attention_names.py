@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import source as torch
+from patcher.changes.transformers import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _REPLACEMENTS = "patcher.replacements.transformers.attention_names"
-_patch = partial(Patch, distribution="transformers", reviewed=">=5.17,<5.18", needed_for=None)
+_patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED, needed_for=None)
 
 CHANGES: tuple[AnyChange, ...] = (
     _patch(
@@ -15,9 +17,9 @@ CHANGES: tuple[AnyChange, ...] = (
         replacement=f"{_REPLACEMENTS}:flex_attention_forward",
         expects="(module, query, key, value, attention_mask, scaling=None, softcap=None, "
         "s_aux=None, position_bias=None, **kwargs)",
-        why="on mps torch has flex attention without a backward and without the sums that transformers asks for; "
+        why="on mps torch has flex attention without a backward and without the sums that transformers asks for, and "
         "its messages name neither the argument nor a cure",
-        upstream="torch 2.13.0 torch/nn/attention/flex_attention.py: _validate_device; _inductor flex_mps.py",
+        upstream=torch("torch/nn/attention/flex_attention.py", "_validate_device"),
         until="torch's flex attention has a backward and log-sum-exp on mps",
     ),
     _patch(
@@ -25,7 +27,7 @@ CHANGES: tuple[AnyChange, ...] = (
         replacement=f"{_REPLACEMENTS}:load_and_register_attn_kernel",
         expects="(attn_implementation, attention_wrapper=None, allow_all_kernels=False)",
         why="a FlashAttention kernel of the hub is built for CUDA, and the original asks to install a package for it",
-        upstream="transformers 5.17.0 integrations/hub_kernels.py: load_and_register_attn_kernel",
-        until="FlashAttention has an mps build",
+        upstream=source("transformers/integrations/hub_kernels.py", "load_and_register_attn_kernel"),
+        until="the hub has a FlashAttention kernel for mps",
     ),
 )

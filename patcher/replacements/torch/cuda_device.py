@@ -8,7 +8,6 @@ without CUDA does not have: these get the device's name changed before.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,17 +16,17 @@ import torch
 from torch.jit._builtins import _register_builtin
 from torch.utils._device import _device_constructors
 
-from patcher.engine.ledger import original
+from patcher.engine.ledger import LEDGER, original
 
 log = logging.getLogger("patcher")
 
 MPS = torch.device("mps", 0)
 
 
-@functools.cache
 def say_once() -> None:
     """Tells the user, once, that the script's "cuda" is mps here."""
-    log.warning('patcher: the script asks for "cuda": it gets mps')
+    if LEDGER.is_news("cuda"):
+        log.warning('patcher: the script asks for "cuda": it gets mps')
 
 
 def empty(

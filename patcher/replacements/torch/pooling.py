@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from patcher.engine.ledger import original
+from patcher.engine.ledger import LEDGER, original
 
 _LOGGER = logging.getLogger("patcher")
 
@@ -59,9 +58,9 @@ def _divide(sizes: Sequence[int], parts: Sequence[int]) -> bool:
     return all(part < 1 or size % part == 0 for size, part in zip(sizes, parts, strict=False))
 
 
-@cache
 def _tell(operator: str) -> None:
-    _LOGGER.warning(
-        "patcher: %s runs on the CPU where the sizes do not divide each other: torch's kernel for mps cannot",
-        operator,
-    )
+    if LEDGER.is_news(f"{operator} on the CPU"):
+        _LOGGER.warning(
+            "patcher: %s runs on the CPU where the sizes do not divide each other: torch's kernel for mps cannot",
+            operator,
+        )
