@@ -9,6 +9,7 @@ from torch import Tensor
 from patcher.ops import row_chunks
 from patcher.ops.qk_norm_rope import qk_norm_rope, qk_norm_rope_backward
 from patcher.ops.rope import rope_
+from tests.ops.largest import LargestFloat32
 from tests.parity import assert_accurate
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -16,7 +17,7 @@ BATCH, TOKENS, HEADS, HEAD = 2, 5, 3, 6
 
 
 @pytest.fixture(autouse=True)
-def _one_head_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def _one_token_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_chunks, "ELEMENTS", 1)
 
 
@@ -72,6 +73,28 @@ def test_the_transpose_undoes_the_rotation_and_is_the_gradient() -> None:
     _float64(leaf, cos, sin, None).backward(y.double())
     assert leaf.grad is not None
     assert_accurate(back, leaf.grad)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 40, HEAD), (4, 1, 10, HEAD), (1, 4, 10, HEAD)])
+def test_a_long_sequence_is_held_in_fp32_a_piece_at_a_time(
+    shape: tuple[int, ...], packed: bool, transpose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many tokens, samples or heads, and the table's rows for them: 4 tokens' heads of 40 exist in fp32 at once.
+
+    fp16 heads meet bf16 tables: only what the computation itself makes is fp32.
+    """
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(6)).half()
+    tables = [torch.randn(40, HEAD, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(2)]
+    positions = torch.arange(shape[0] * shape[2]).flip(0) % 40 if packed else None
+    most = 4 * HEAD
+    monkeypatch.setattr(row_chunks, "ELEMENTS", most)
+    with LargestFloat32() as seen:
+        pieces = rope_(x, *tables, out=torch.empty_like(x), positions=positions, transpose=transpose)
+    assert 0 < seen.elements <= most
+    monkeypatch.setattr(row_chunks, "ELEMENTS", 1 << 22)
+    assert torch.equal(pieces, rope_(x, *tables, out=torch.empty_like(x), positions=positions, transpose=transpose))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
