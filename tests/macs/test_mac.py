@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from patcher.errors import InvalidSwitch
 from patcher.macs.figures import SOURCES, WORKING_SET, WORKING_SET_26
 from patcher.macs.mac import CHIPS, GIB, every_mac, max_buffer_bytes, parse, recommended_max_bytes
+from tests.process import run_python
 
 
 @pytest.mark.parametrize(
@@ -112,4 +110,4 @@ def test_limits_are_to_the_byte_what_macs_print(
 def test_profiles_need_no_torch() -> None:
     """Reading a profile and importing the simulator's API import no torch."""
     code = "import sys, patcher.simulator, patcher.macs.mac as m; m.parse('1'); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    run_python("-c", code)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +16,8 @@ from patcher.engine.targets import load
 from patcher.ops.split_sum import split_sum
 from patcher.simulator.faults import FAULTS
 from tests.machines import M3_MAX
+from tests.process import run_python
 
-ROOT = Path(__file__).parents[3]
 CHANGES = {change.key: change for change in catalogue()}
 WRAPPED = {key: change for key, change in CHANGES.items() if isinstance(change, Kernel) and change.wraps}
 
@@ -66,15 +63,7 @@ ELSEWHERE = {("compiled-sum-race", "torch._inductor.codegen.mps:MetalKernel.stor
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[bool]]]:
     """What ``guards.py`` found in a process of its own."""
     file = tmp_path_factory.mktemp("guards") / "outcomes.json"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.changes.torch.guards", str(file)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_python("-W", "ignore", "-m", "tests.changes.torch.guards", file, timeout=300)
     found: dict[str, dict[str, list[bool]]] = json.loads(file.read_text())
     return found
 
@@ -167,15 +156,7 @@ def test_a_sum_is_cut_into_parts_that_are_short_enough(terms: int) -> None:
 def test_a_model_trains_as_on_the_cpu_with_every_fault_on(tmp_path: Path) -> None:
     """Loss and gradients of a Llama with 32768 tokens of vocabulary; without the patches both are far off."""
     file = tmp_path / "outcomes.json"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.changes.torch.guarded_training", str(file)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_python("-W", "ignore", "-m", "tests.changes.torch.guarded_training", file, timeout=300)
     found = json.loads(file.read_text())
     # fp32: other orders of summation, through some ten layers of sums.
     assert found["guarded"] == pytest.approx(found["cpu"], rel=1e-4)
