@@ -13,7 +13,6 @@ import torch
 from patcher.changes import catalogue
 from patcher.engine.model import Kernel
 from patcher.engine.targets import load
-from patcher.ops.split_sum import split_sum
 from patcher.simulator.faults import FAULTS
 from tests.machines import M3_MAX
 from tests.process import run_python
@@ -133,23 +132,6 @@ def test_only_machines_that_are_hit_pay_for_a_guard(machine: object, groups: set
     """Chips from M3 on add long sums up rightly, torch 2.14 flattens and computes gradients by mm; unknown is hit."""
     in_place = {key for key, change in WRAPPED.items() if change.skip is None or change.skip(machine) is None}  # type: ignore[arg-type]
     assert in_place == {f"{op} on MPS" for group in groups for op in KERNELS[group]}
-
-
-@pytest.mark.parametrize("terms", [32767, 65533, 100_000])
-def test_a_sum_is_cut_into_parts_that_are_short_enough(terms: int) -> None:
-    """No part has more than 32766 terms, they are about equal, and together they are the sum."""
-    lengths = []
-
-    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        lengths.append(a.size(-1))
-        return a @ b
-
-    ones = torch.ones(2, terms, dtype=torch.bfloat16)
-    total = split_sum(product, ones, ones.t())
-    assert sum(lengths) == terms and max(lengths) <= 32766 and max(lengths) - min(lengths) <= len(lengths)
-    assert total.dtype == torch.float32
-    # bf16 rounds each of the parts to 8 bits.
-    assert (total - terms).abs().max() <= terms * torch.finfo(torch.bfloat16).eps
 
 
 @pytest.mark.slow
