@@ -69,7 +69,7 @@ def run_both(module: str, folder: Path, runs: Iterable[tuple[str, str, str, bool
             folder / f"{stack}.json",
             timeout=900,
             UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"),
-            TORCHDYNAMO_DISABLE="1",
+            TORCHDYNAMO_DISABLE="1",  # what torch.compile makes of the generated modules is for other tests
         )
         for run in todo:
             name = f"{stack}-{run['name']}"
