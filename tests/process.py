@@ -1,28 +1,37 @@
-"""The environment in which the tests start fresh processes."""
+"""How a test starts a process: in a clean environment, from the root, and failing with what it said."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_OURS = ("UNSLOTH_", "PYTORCH_", "PATCHER_", "TOKENIZERS_", "TORCHINDUCTOR_ERROR")
+_OURS = ("UNSLOTH_", "PYTORCH_", "PATCHER_", "TOKENIZERS_", "TORCHINDUCTOR_ERROR", "PYTHONSAFEPATH")
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """This process's environment without the switches that decide what is patched; offline.
+    """This process's environment without the switches that decide what is patched; offline; this tree is imported.
 
     One thread: more of them gain nothing on small models, and wait for each other where the machine is busy.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **extra}
+    path = dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    ours = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
+    return {**kept, **ours, **extra}
 
 
 def run_python(
-    *arguments: object, timeout: float = 600, check: bool = True, cwd: Path = ROOT, **environment: str
+    *arguments: object,
+    timeout: float = 600,
+    check: bool = True,
+    cwd: Path = ROOT,
+    stdin: str | None = None,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """``python arguments`` in a clean environment with these variables besides; fails with what it said.
 
@@ -30,11 +39,13 @@ def run_python(
         timeout: in seconds.
         check: whether an exit code other than 0 fails the test.
         cwd: the working directory.
+        stdin: what it reads; without it, what this process reads.
     """
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
         env=clean_environment(**environment),
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -44,6 +55,15 @@ def run_python(
     return done
 
 
-def run_module(module: str, *arguments: object, timeout: float = 600, **environment: str) -> None:
+def run_module(
+    module: str, *arguments: object, timeout: float = 600, check: bool = True, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """``python -m module arguments``, as `run_python`."""
-    run_python("-m", module, *arguments, timeout=timeout, **environment)
+    return run_python("-m", module, *arguments, timeout=timeout, check=check, cwd=cwd, **environment)
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> Any:
+    """What the process said on its last line that begins with ``ANSWER``, which is JSON."""
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]
+    assert lines, f"no answer: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return json.loads(lines[-1].removeprefix("ANSWER"))

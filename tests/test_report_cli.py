@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from patcher.engine.model import State
-from tests.process import clean_environment
+from tests.process import ROOT, clean_environment, run_module
 
-ROOT = Path(__file__).resolve().parent.parent
 CHANGE = {
     "target",
     "kind",
@@ -34,18 +33,11 @@ REPORT = {"machine", "inactive", "counts", "changes", "rewrites", "notes"}
 
 def call(*arguments: str, mac: str | None = "M2 16GB", cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """``python -m patcher report ARGUMENTS`` on a simulated Mac, or on this machine if ``mac`` is None."""
-    return subprocess.run(
-        [sys.executable, "-m", "patcher", "report", *arguments],
-        cwd=cwd,
-        env=environment(mac),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_module("patcher", "report", *arguments, cwd=cwd, check=False, timeout=300, **switch(mac))
 
 
-def environment(mac: str | None) -> dict[str, str]:
-    return clean_environment(PYTHONPATH=str(ROOT), **({} if mac is None else {"UNSLOTH_SIMULATE_MAC": mac}))
+def switch(mac: str | None) -> dict[str, str]:
+    return {} if mac is None else {"UNSLOTH_SIMULATE_MAC": mac}
 
 
 def test_json_has_the_promised_keys_and_imports_nothing_heavy() -> None:
@@ -76,7 +68,7 @@ def test_a_table_on_a_terminal() -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "patcher", "report"],
         stdout=follower,
-        env={**environment("1"), "TERM": "xterm", "COLUMNS": "150"},
+        env=clean_environment(UNSLOTH_SIMULATE_MAC="1", TERM="xterm", COLUMNS="150"),
     )
     os.close(follower)
     shown = b""

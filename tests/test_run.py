@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -14,21 +13,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if name not in ("UNSLOTH_SIMULATE_MAC", "PYTHONSAFEPATH")},
-    "PYTHONPATH": str(ROOT),
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "HF_HUB_OFFLINE": "1",
-}
+from tests.process import clean_environment, run_python
+
+ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}
 RUN = ("-m", "patcher", "run")
 
 
 def call(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """What an interpreter with these arguments prints, and its exit code."""
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, input=stdin, capture_output=True, text=True, timeout=300
-    )
+    return run_python(*arguments, cwd=cwd, stdin=stdin, check=False, timeout=300, **ENVIRONMENT)
 
 
 def write(folder: Path, **files: str) -> None:
@@ -144,7 +137,7 @@ def test_an_interrupted_script_exits_with_130(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, *RUN, "script.py"],
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=clean_environment(**ENVIRONMENT),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 
 from patcher import children
-from tests.process import ROOT, clean_environment
+from tests.process import ROOT, clean_environment, run_module, run_python
 
 PARENT = """
     import json, multiprocessing, subprocess, sys
@@ -47,17 +45,7 @@ PARENT = """
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "patcher", "run", *arguments],
-        cwd=folder,
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    return run_module("patcher", "run", *arguments, cwd=folder, timeout=300, **environment).stdout
 
 
 def answer(text: str) -> Any:
@@ -90,14 +78,12 @@ def test_without_a_mac_children_are_pythons(tmp_path: Path) -> None:
 def test_python_of_another_environment_is_left_alone(tmp_path: Path) -> None:
     """Its libraries are others; what was asked for with wrong switches ends the child with the message."""
     order = children.variables(clean_environment(), strict=True, verbose=False)
-    ask = [sys.executable, "-c", "import sys; print('patcher' in sys.modules)"]
+    ask = ("-c", "import sys; print('patcher' in sys.modules)")
     elsewhere = json.dumps({**json.loads(order[children.VARIABLE]), "prefix": "/elsewhere"})
     for extra, expected in (({children.VARIABLE: elsewhere}, "False"), ({"UNSLOTH_SIMULATE_MAC": "1"}, "True")):
-        environment = clean_environment(**{**order, **extra})
-        done = subprocess.run(ask, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = run_python(*ask, cwd=tmp_path, check=False, **{**order, **extra})
         assert done.stdout.strip() == expected, done.stderr
-    environment = clean_environment(**order, UNSLOTH_FORCE_MPS="perhaps")
-    done = subprocess.run(ask, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = run_python(*ask, cwd=tmp_path, check=False, **order, UNSLOTH_FORCE_MPS="perhaps")
     assert done.returncode == 2 and "UNSLOTH_FORCE_MPS is neither on nor off" in done.stderr and not done.stdout
 
 

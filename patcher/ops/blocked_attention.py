@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patcher.ops.logit_tiles import MAX_REDUCTION, matmul_split, spans
+from patcher.ops.logit_tiles import spans
+from patcher.ops.split_sum import FIRST_WRONG, matmul_split
 
 ELEMENTS = 1 << 23
 """Scores of one block (32 MiB in fp32)."""
@@ -59,7 +60,7 @@ class Scores:
 def _blocks(query: Tensor, keys: int) -> Iterator[slice]:
     """Rows of the queries whose scores fit into one block, and few enough for a sum over them."""
     batch, heads, length, _ = query.shape
-    rows = max(1, min(ELEMENTS // max(1, batch * heads * keys), MAX_REDUCTION // heads))
+    rows = max(1, min(ELEMENTS // max(1, batch * heads * keys), (FIRST_WRONG - 1) // heads))
     for start, end in spans(length, rows):
         yield slice(start, end)
 
@@ -97,7 +98,7 @@ def blocked_attention_forward(query: Tensor, key: Tensor, value: Tensor, scores:
 
 @torch.no_grad()
 def blocked_attention_backward(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, scores: Scores
+    grad_output: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, scores: Scores
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value in their dtypes and strides; ``out`` is `blocked_attention_forward`'s."""
     kv_heads = key.shape[1]
@@ -107,7 +108,7 @@ def blocked_attention_backward(
         k, v = key.to(torch.float32), value.to(torch.float32)
         grad_key, grad_value = torch.zeros_like(k), torch.zeros_like(v)
         for rows in _blocks(query, key.shape[2]):
-            q, do, o = (_grouped(x, rows, kv_heads) for x in (query, grad, out))
+            q, do, o = (_grouped(x, rows, kv_heads) for x in (query, grad_output, out))
             z, slope = scores.of(q, k, rows, groups)
             p = z.softmax(-1)
             grad_value += torch.matmul(p.transpose(-1, -2), do)
@@ -130,9 +131,9 @@ class _BlockedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, key, value, out = ctx.saved_tensors
-        return *blocked_attention_backward(grad, query, key, value, out, ctx.scores), None
+        return *blocked_attention_backward(grad_output, query, key, value, out, ctx.scores), None
 
 
 def blocked_attention(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:

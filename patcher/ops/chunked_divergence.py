@@ -21,44 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from patcher.ops.logit_tiles import (
-    TOKENS,
-    VOCABULARY,
-    LogitTransform,
-    TileBuffer,
-    addmm_fp32_,
-    project,
-    spans,
-)
-
-
-@dataclass(frozen=True)
-class Head:
-    """One model's hidden states ``[N, H]`` and its head: weight ``[V, H]``, bias ``[V]`` or None."""
-
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    transform: LogitTransform
-    compute_dtype: torch.dtype
-
-    def rows(self, first: int, last: int) -> Tensor:
-        """Rounded to the compute dtype, then fp32."""
-        return self.hidden[first:last].to(self.compute_dtype)
-
-    def columns(self, start: int, end: int) -> Tensor:
-        return self.weight[start:end].to(self.compute_dtype)
-
-    def logits(self, rows: Tensor, start: int, end: int, buffer: TileBuffer) -> Tensor:
-        """The projection of one tile before its transform, fp32."""
-        bias = None if self.bias is None else self.bias[start:end]
-        return project(rows, self.columns(start, end), bias, buffer.tile(len(rows), end - start))
+from patcher.ops.logit_tiles import TOKENS, VOCABULARY, Gradients, Head, TileBuffer, spans
+from patcher.ops.split_sum import addmm_fp32_
 
 
 class Divergence(NamedTuple):
@@ -144,28 +113,33 @@ def chunked_divergence(student: Head, teacher: Head, beta: float) -> Divergence:
 
 @torch.no_grad()
 def chunked_divergence_backward(
-    grad: Tensor,
+    grad_output: Tensor,
     student: Head,
     teacher: Head,
     beta: float,
     student_log_z: Tensor,
     teacher_log_z: Tensor,
     auxiliary: Tensor,
-    needs: tuple[bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of the student's hidden states, weight and bias (None where ``needs`` says so), in their dtypes.
+    output_mask: tuple[bool, bool, bool],
+) -> Gradients:
+    """The gradients of the student's hidden states, weight and bias.
 
-    ``grad`` is ``[N]``; the next three come from `chunked_divergence`.
+    Args:
+        grad_output: ``[N]``, the gradient of the divergence.
+        student: as in the forward.
+        teacher: as in the forward.
+        beta: as in the forward.
+        student_log_z: ``[N]``, of the forward.
+        teacher_log_z: ``[N]``, of the forward.
+        auxiliary: ``[N]``, of the forward.
+        output_mask: which of the three are wanted.
+
+    Returns:
+        Each in its tensor's dtype, None where not wanted.
     """
-    inputs = (student.hidden, student.weight, student.bias)
-    totals = [
-        torch.zeros_like(t, dtype=torch.float32) if need and t is not None else None
-        for t, need in zip(inputs, needs, strict=True)
-    ]
-    grad_hidden, grad_weight, grad_bias = totals
-    buffers = [
-        TileBuffer(min(len(grad), TOKENS), VOCABULARY, torch.float32, head.hidden.device) for head in (student, teacher)
-    ]
+    totals = grad_hidden, grad_weight, grad_bias = student.zero_gradients(output_mask)
+    tokens, device = min(len(grad_output), TOKENS), student.hidden.device
+    buffers = [TileBuffer(tokens, VOCABULARY, torch.float32, device) for _ in range(2)]
     for first, last in spans(len(student.hidden), TOKENS):
         row = slice(first, last)
         s_rows, t_rows = student.rows(first, last), teacher.rows(first, last)
@@ -177,7 +151,7 @@ def chunked_divergence_backward(
                 zt.sub_(teacher_log_z[row, None]),
             )
             tile = _logit_gradient(log_ps, log_pt, auxiliary[row, None], beta)
-            tile = tile.mul_(grad[row, None].to(torch.float32)).mul_(slope)
+            tile = tile.mul_(grad_output[row, None].to(torch.float32)).mul_(slope)
             if grad_bias is not None:
                 grad_bias[start:end] += tile.sum(dim=0)
             rounded = tile.to(student.compute_dtype)
@@ -185,10 +159,7 @@ def chunked_divergence_backward(
                 addmm_fp32_(grad_hidden[row], rounded, student.columns(start, end))
             if grad_weight is not None:
                 addmm_fp32_(grad_weight[start:end], rounded.t(), s_rows)
-    return tuple(  # type: ignore[return-value]
-        None if total is None or like is None else total.to(like.dtype)
-        for total, like in zip(totals, inputs, strict=True)
-    )
+    return student.in_own_dtypes(totals)
 
 
 def _logit_gradient(log_ps: Tensor, log_pt: Tensor, auxiliary: Tensor, beta: float) -> Tensor:

@@ -12,8 +12,9 @@ For every row ``i`` with target ``c``, over the vocabulary ``j``, with ``y = hid
 
     d log_prob / d z_j = [j = c] - p_j                    d entropy / d z_j = -p_j (log p_j + entropy)
 
-``y`` is computed in ``compute_dtype`` (as a plain linear layer would), everything after it in fp32. The gradient of
-a tile is rounded to ``compute_dtype`` once, and the sums over tiles run in fp32. The statistics are folded over the
+``y`` is computed in the head's compute dtype and rounded to it twice, as TRL's kernel does: the product before the bias
+is added, and the sum. (A linear layer rounds once.) Everything after it is in fp32. The gradient of a tile is rounded
+to the compute dtype once, and the sums over tiles run in fp32. The statistics are folded over the
 vocabulary by the online softmax of Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018).
 """
 
@@ -24,15 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from patcher.ops.logit_tiles import (
-    TOKENS,
-    VOCABULARY,
-    LogitTransform,
-    TileBuffer,
-    addmm_fp32_,
-    project,
-    spans,
-)
+from patcher.ops.logit_tiles import TOKENS, VOCABULARY, Gradients, Head, TileBuffer, spans
+from patcher.ops.split_sum import addmm_fp32_
 
 OPTIONAL_OUTPUTS = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 
@@ -104,51 +98,84 @@ def _concatenate(blocks: list[LogProbs]) -> LogProbs:
 
 @torch.no_grad()
 def chunked_log_prob(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    transform: LogitTransform,
-    compute_dtype: torch.dtype,
-    outputs: tuple[str, ...] = OPTIONAL_OUTPUTS,
-    chunk_size: int = VOCABULARY,
+    head: Head, targets: Tensor, outputs: tuple[str, ...] = OPTIONAL_OUTPUTS, chunk_size: int = VOCABULARY
 ) -> LogProbs:
     """The per-row statistics of the module's docstring.
 
     Args:
-        hidden: ``[N, H]``.
-        weight: ``[V, H]``; bias: ``[V]`` or None.
+        head: hidden states ``[N, H]``, weight ``[V, H]`` and what happens to the logits.
         targets: ``[N]``, int64, in ``[0, V)``.
-        transform: scale, softcap and temperature of the logits.
-        compute_dtype: dtype in which the projection is computed and rounded.
         outputs: which of `OPTIONAL_OUTPUTS` are wanted.
         chunk_size: the most vocabulary entries of a tile; more than ``VOCABULARY`` are never taken.
     """
+    count, vocabulary = len(head.hidden), len(head.weight)
     width = min(chunk_size, VOCABULARY)
-    buffer = TileBuffer(min(len(hidden), TOKENS), width, compute_dtype, hidden.device)
+    buffer = TileBuffer(min(count, TOKENS), width, head.compute_dtype, head.hidden.device)
     blocks = []
-    for first, last in list(spans(len(hidden), TOKENS)) or [(0, 0)]:
-        rows = hidden[first:last].to(compute_dtype)
+    for first, last in list(spans(count, TOKENS)) or [(0, 0)]:
+        rows = head.rows(first, last)
         statistics = _Statistics(targets[first:last], outputs)
-        for start, end in spans(len(weight), width):
-            piece = None if bias is None else bias[start:end]
-            tile = project(rows, weight[start:end], piece, buffer.tile(last - first, end - start))
-            statistics.fold(transform(tile), start)
-        blocks.append(statistics.finish(len(weight)))
+        for start, end in spans(vocabulary, width):
+            statistics.fold(head.transform(head.logits(rows, start, end, buffer)), start)
+        blocks.append(statistics.finish(vocabulary))
     return _concatenate(blocks)
 
 
-def _tile_gradient(
-    tile: Tensor,
-    transform: LogitTransform,
+@torch.no_grad()
+def chunked_log_prob_backward(
+    grad_log_probs: Tensor | None,
+    grad_entropy: Tensor | None,
+    head: Head,
+    targets: Tensor,
+    log_z: Tensor,
+    entropy: Tensor,
+    output_mask: tuple[bool, bool, bool],
+    chunk_size: int = VOCABULARY,
+) -> Gradients:
+    """The gradients of the head's hidden states, weight and bias.
+
+    Args:
+        grad_log_probs: ``[N]``; None counts as zero.
+        grad_entropy: ``[N]``; None counts as zero.
+        head: as in the forward.
+        targets: as in the forward.
+        log_z: ``[N]``, of the forward.
+        entropy: ``[N]``, of the forward; it only counts with ``grad_entropy``.
+        output_mask: which of the three are wanted.
+        chunk_size: as in the forward.
+
+    Returns:
+        Each in its tensor's dtype, None where not wanted. No matmul sums over more than a tile's columns or rows.
+    """
+    width = min(chunk_size, VOCABULARY)
+    totals = grad_hidden, grad_weight, grad_bias = head.zero_gradients(output_mask)
+    buffer = TileBuffer(min(len(head.hidden), TOKENS), width, head.compute_dtype, head.hidden.device)
+    for first, last in spans(len(head.hidden), TOKENS):
+        rows, part = head.rows(first, last), slice(first, last)
+        of_log_probs = None if grad_log_probs is None else grad_log_probs[part].to(torch.float32)
+        of_entropy = None if grad_entropy is None else grad_entropy[part].to(torch.float32)
+        for start, end in spans(len(head.weight), width):
+            z, slope = head.transform.with_slope(head.logits(rows, start, end, buffer))
+            grad_z = _grad_z(of_log_probs, of_entropy, z, targets[part] - start, log_z[part], entropy[part])
+            grad_logits = grad_z.mul_(slope).to(head.compute_dtype)
+            if grad_hidden is not None:
+                addmm_fp32_(grad_hidden[part], grad_logits, head.columns(start, end))
+            if grad_weight is not None:
+                addmm_fp32_(grad_weight[start:end], grad_logits.t(), rows)
+            if grad_bias is not None:
+                grad_bias[start:end] += grad_logits.sum(dim=0, dtype=torch.float32)
+    return head.in_own_dtypes(totals)
+
+
+def _grad_z(
+    grad_log_probs: Tensor | None,
+    grad_entropy: Tensor | None,
+    z: Tensor,
     local: Tensor,
     log_z: Tensor,
     entropy: Tensor,
-    grad_log_probs: Tensor | None,
-    grad_entropy: Tensor | None,
 ) -> Tensor:
-    """Gradient with respect to the projection of one tile, fp32 ``[n, w]``."""
-    z, slope = transform.with_slope(tile)
+    """The gradient of one tile's ``z``, fp32 ``[n, w]``; ``z`` is overwritten. ``local`` is the target's column."""
     log_p = z.sub_(log_z[:, None])
     p = torch.exp(log_p)
     grad = torch.zeros_like(p)
@@ -158,54 +185,4 @@ def _tile_gradient(
         grad.scatter_add_(1, local.clamp(0, p.shape[1] - 1)[:, None], (grad_log_probs * here)[:, None])
     if grad_entropy is not None:
         grad.addcmul_(p.mul_(grad_entropy[:, None]), log_p.add_(entropy[:, None]), value=-1)
-    return grad.mul_(slope)
-
-
-@torch.no_grad()
-def chunked_log_prob_backward(
-    grad_log_probs: Tensor | None,
-    grad_entropy: Tensor | None,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    log_z: Tensor,
-    entropy: Tensor,
-    transform: LogitTransform,
-    compute_dtype: torch.dtype,
-    needs: tuple[bool, bool, bool],
-    chunk_size: int = VOCABULARY,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of ``hidden``, ``weight`` and ``bias`` (None where ``needs`` says so), in their own dtypes.
-
-    ``grad_log_probs`` and ``grad_entropy`` are ``[N]`` or None; ``log_z`` and ``entropy`` come from
-    `chunked_log_prob`. No sum runs over more than a tile's columns or rows in one matmul.
-    """
-    width = min(chunk_size, VOCABULARY)
-    totals = [
-        torch.zeros_like(t, dtype=torch.float32) if need and t is not None else None
-        for t, need in zip((hidden, weight, bias), needs, strict=True)
-    ]
-    grad_hidden, grad_weight, grad_bias = totals
-    buffer = TileBuffer(min(len(hidden), TOKENS), width, compute_dtype, hidden.device)
-    for first, last in spans(len(hidden), TOKENS):
-        rows = hidden[first:last].to(compute_dtype)
-        gp = None if grad_log_probs is None else grad_log_probs[first:last].to(torch.float32)
-        ge = None if grad_entropy is None else grad_entropy[first:last].to(torch.float32)
-        for start, end in spans(len(weight), width):
-            columns = weight[start:end].to(compute_dtype)
-            piece = None if bias is None else bias[start:end]
-            tile = project(rows, columns, piece, buffer.tile(last - first, end - start))
-            local = targets[first:last] - start
-            grad = _tile_gradient(tile, transform, local, log_z[first:last], entropy[first:last], gp, ge)
-            grad = grad.to(compute_dtype)
-            if grad_hidden is not None:
-                addmm_fp32_(grad_hidden[first:last], grad, columns)
-            if grad_weight is not None:
-                addmm_fp32_(grad_weight[start:end], grad.t(), rows)
-            if grad_bias is not None:
-                grad_bias[start:end] += grad.sum(dim=0, dtype=torch.float32)
-    return tuple(  # type: ignore[return-value]
-        None if total is None or like is None else total.to(like.dtype)
-        for total, like in zip(totals, (hidden, weight, bias), strict=True)
-    )
+    return grad

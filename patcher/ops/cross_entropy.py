@@ -46,7 +46,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, softcap: float = 0, scale: flo
 
 
 def cross_entropy_backward(
-    grad: Tensor,
+    grad_output: Tensor,
     logits: Tensor,
     labels: Tensor,
     losses: Tensor,
@@ -56,10 +56,11 @@ def cross_entropy_backward(
 ) -> Tensor:
     """The gradient of ``logits`` in their dtype, as a new tensor; ``logits`` are kept.
 
-    ``dz_j = exp(z_j - logsumexp)``, at the label ``expm1(-loss)``; then ``dx = grad * dz * scale * (1 - tanh^2)``.
+    ``dz_j = exp(z_j - logsumexp)``, at the label ``expm1(-loss)``; then
+    ``grad_logits = grad_output * dz * scale * (1 - tanh^2)``.
 
     Args:
-        grad: ``[rows]``, any stride; what it holds for `IGNORED` rows does not count.
+        grad_output: ``[rows]``, any stride; what it holds for `IGNORED` rows does not count.
         logits: as in the forward.
         labels: as in the forward.
         losses: of the forward.
@@ -68,9 +69,9 @@ def cross_entropy_backward(
         scale: as in the forward.
     """
     rows, vocabulary = logits.shape
-    dlogits = torch.empty((rows, vocabulary), dtype=logits.dtype, device=logits.device)
+    grad_logits = torch.empty((rows, vocabulary), dtype=logits.dtype, device=logits.device)
     counted, index = _counted(labels)
-    weight = torch.where(counted, grad.float(), 0.0)
+    weight = torch.where(counted, grad_output.float(), 0.0)
     if scale != 0:
         weight = weight * scale
     for part in row_chunks(rows, vocabulary):
@@ -79,8 +80,8 @@ def cross_entropy_backward(
         dz.scatter_(1, index[part], torch.expm1(-losses[part, None]))
         if tanh is not None:
             dz.mul_(1.0 - tanh.square_())
-        dlogits[part] = dz.mul_(weight[part, None])
-    return dlogits
+        grad_logits[part] = dz.mul_(weight[part, None])
+    return grad_logits
 
 
 def _counted(labels: Tensor) -> tuple[Tensor, Tensor]:

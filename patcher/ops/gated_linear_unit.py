@@ -34,30 +34,34 @@ def gated(e: Tensor, g: Tensor, activation: Activation) -> Tensor:
     return h
 
 
-def gated_backward(dh: Tensor, e: Tensor, g: Tensor, activation: ActivationAndSlope) -> tuple[Tensor, Tensor, Tensor]:
-    """``h``, ``df`` and ``de`` as new tensors.
+def gated_backward(
+    grad_output: Tensor, e: Tensor, g: Tensor, activation: ActivationAndSlope
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``h``, ``grad_g`` and ``grad_e`` as new tensors.
 
-    ``f`` is rounded to ``dh``'s dtype; ``h = f * g``, ``df = dh * f`` (the gradient of ``g``) and ``dg = dh * g`` are
-    products in that dtype; ``de = dg * slope`` in fp32, then rounded.
+    ``f`` is rounded to ``grad_output``'s dtype; ``h = f * g``, ``grad_g = grad_output * f`` and
+    ``grad_f = grad_output * g`` are products in that dtype; ``grad_e = grad_f * slope`` in fp32, then rounded.
     """
     f32, slope = activation(e.float())
-    f = f32.to(dh.dtype)
-    return f * g, dh * f, slope.mul_((dh * g).float()).to(dh.dtype)
+    f = f32.to(grad_output.dtype)
+    return f * g, grad_output * f, slope.mul_((grad_output * g).float()).to(grad_output.dtype)
 
 
-def gated_backward_(dh: Tensor, e: Tensor, g: Tensor, activation: ActivationAndSlope) -> tuple[Tensor, Tensor, Tensor]:
-    """`gated_backward` into its inputs' memory: ``dh`` becomes ``h``, ``e`` becomes ``df``, ``g`` becomes ``de``.
+def gated_backward_(
+    grad_output: Tensor, e: Tensor, g: Tensor, activation: ActivationAndSlope
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`gated_backward` into its inputs' memory.
 
     Args:
-        dh: ``[rows, columns]``, the gradient of ``h``.
-        e: ``[rows, columns]``, the activation's input.
-        g: ``[rows, columns]``, the factor.
+        grad_output: ``[rows, columns]``, the gradient of ``h``; becomes ``h``.
+        e: ``[rows, columns]``, the activation's input; becomes ``grad_g``.
+        g: ``[rows, columns]``, the factor; becomes ``grad_e``.
         activation: ``e`` to ``f`` and its slope.
 
     Returns:
         The three input tensors.
     """
     for part in row_chunks(*e.shape):
-        h, df, de = gated_backward(dh[part], e[part], g[part], activation)
-        dh[part], e[part], g[part] = h, df, de
-    return dh, e, g
+        h, grad_g, grad_e = gated_backward(grad_output[part], e[part], g[part], activation)
+        grad_output[part], e[part], g[part] = h, grad_g, grad_e
+    return grad_output, e, g

@@ -2,9 +2,9 @@
 
 Rows ``M`` are sorted by expert; ``sizes[e]`` of them belong to expert ``e``, whose weight is ``w[e]`` (``[N, K]``)::
 
-    y[rows of e]  = x[rows of e] @ w[e].T           [M, K] -> [M, N]
-    dx[rows of e] = dy[rows of e] @ w[e]            [M, N] -> [M, K]
-    dw[e]         = dy[rows of e].T @ x[rows of e]  [E, N, K]
+    y[rows of e]      = x[rows of e] @ w[e].T               [M, K] -> [M, N]
+    grad_x[rows of e] = grad_output[rows of e] @ w[e]            [M, N] -> [M, K]
+    grad_w[e]         = grad_output[rows of e].T @ x[rows of e]  [E, N, K]
 
 Sums run in fp32 and are rounded once. ``sizes`` is read on the host: one synchronisation per product.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from patcher.ops.logit_tiles import addmm_fp32_, matmul_split
+from patcher.ops.split_sum import addmm_fp32_, matmul_split
 
 
 def _experts(sizes: Tensor) -> Iterator[tuple[int, slice]]:
@@ -36,7 +36,7 @@ def _mm(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 @torch.no_grad()
 def grouped_mm(x: Tensor, w: Tensor, sizes: Tensor, *, transpose: bool = True) -> Tensor:
-    """``y``, or ``dx`` with ``transpose=False``, in ``x``'s dtype; rows beyond the sum of ``sizes`` are zero.
+    """``y``, or ``grad_x`` with ``transpose=False``, in ``x``'s dtype; rows beyond the sum of ``sizes`` are zero.
 
     ``x`` is rounded to the weight's dtype first. Shapes: ``[M, K]`` and ``[E, N, K]``, or ``[M, N]`` and ``[E, N, K]``.
     """
@@ -49,13 +49,13 @@ def grouped_mm(x: Tensor, w: Tensor, sizes: Tensor, *, transpose: bool = True) -
 
 
 @torch.no_grad()
-def grouped_mm_weight_(total: Tensor, x: Tensor, dy: Tensor, sizes: Tensor) -> Tensor:
-    """``total += dw`` in place, ``[E, N, K]``; the sum is added in fp32 and rounded once to ``total``'s dtype.
+def grouped_mm_weight_(total: Tensor, x: Tensor, grad_output: Tensor, sizes: Tensor) -> Tensor:
+    """``total += grad_w`` in place, ``[E, N, K]``; the sum is added in fp32 and rounded once to ``total``'s dtype.
 
-    ``dy`` is rounded to ``x``'s dtype first; experts without rows are left as they are.
+    ``grad_output`` is rounded to ``x``'s dtype first; experts without rows are left as they are.
     """
     for expert, rows in _experts(sizes):
         sum_ = total[expert].to(torch.float32, copy=True)
-        addmm_fp32_(sum_, dy[rows].to(x.dtype).t(), x[rows])
+        addmm_fp32_(sum_, grad_output[rows].to(x.dtype).t(), x[rows])
         total[expert] = sum_
     return total

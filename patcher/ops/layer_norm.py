@@ -35,37 +35,47 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tu
 
 
 def layer_norm_backward(
-    grad: Tensor,
+    grad_output: Tensor,
     x: Tensor,
     weight: Tensor,
     mean: Tensor,
     rstd: Tensor,
-    *,
-    weight_grad: bool = False,
-    bias_grad: bool = False,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    output_mask: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of `layer_norm` in fp32, summed over rows in fp32.
 
-    With ``n = (x - mean) * rstd`` and ``g = grad * w``: ``dx = rstd * (g - mean(g) - n * mean(g * n))``,
-    ``dw = sum_rows(grad * n)``, ``db = sum_rows(grad)``.
+    With ``n = (x - mean) * rstd`` and ``g = grad_output * w``::
+
+        grad_input  = rstd * (g - mean(g) - n * mean(g * n))
+        grad_weight = sum_rows(grad_output * n)
+        grad_bias   = sum_rows(grad_output)
+
+    Args:
+        grad_output: ``[rows, columns]``.
+        x: as in the forward.
+        weight: as in the forward.
+        mean: of the forward.
+        rstd: of the forward.
+        output_mask: which of the three are wanted.
 
     Returns:
-        ``dx`` in ``grad``'s dtype, ``dw`` and ``db`` in fp32 or None where not wanted.
+        ``grad_input`` in ``grad_output``'s dtype, the other two in fp32; None where not wanted.
     """
-    rows, columns = grad.shape
-    dx = torch.empty((rows, columns), dtype=grad.dtype, device=grad.device)
-    factor = weight.float()
-    dw = torch.zeros(columns, dtype=torch.float32, device=grad.device) if weight_grad else None
-    db = torch.zeros(columns, dtype=torch.float32, device=grad.device) if bias_grad else None
+    rows, columns = grad_output.shape
+    device, factor = grad_output.device, weight.float()
+    grad_input = torch.empty((rows, columns), dtype=grad_output.dtype, device=device) if output_mask[0] else None
+    grad_weight = torch.zeros(columns, dtype=torch.float32, device=device) if output_mask[1] else None
+    grad_bias = torch.zeros(columns, dtype=torch.float32, device=device) if output_mask[2] else None
     for part in row_chunks(rows, columns):
-        wide = grad[part].float()
+        wide = grad_output[part].float()
         normed = (x[part].float() - mean[part, None]).mul_(rstd[part, None])
-        if dw is not None:
-            dw += (wide * normed).sum(0)
-        if db is not None:
-            db += wide.sum(0)
-        scaled = wide * factor
-        offset = scaled.mean(-1, keepdim=True)
-        projection = (scaled * normed).mean(-1, keepdim=True)
-        dx[part] = scaled.sub_(offset).sub_(normed.mul_(projection)).mul_(rstd[part, None])
-    return dx, dw, db
+        if grad_weight is not None:
+            grad_weight += (wide * normed).sum(0)
+        if grad_bias is not None:
+            grad_bias += wide.sum(0)
+        if grad_input is not None:
+            scaled = wide * factor
+            offset = scaled.mean(-1, keepdim=True)
+            projection = (scaled * normed).mean(-1, keepdim=True)
+            grad_input[part] = scaled.sub_(offset).sub_(normed.mul_(projection)).mul_(rstd[part, None])
+    return grad_input, grad_weight, grad_bias

@@ -15,6 +15,7 @@ once.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -35,52 +36,30 @@ class LogProbEntropy(NamedTuple):
     expected_logit: Tensor
 
 
-def _blocks(logits: Tensor, *others: Tensor | None) -> Iterator[tuple[Tensor | None, ...]]:
-    """Matching views of ``logits`` as ``[rows, V]`` and of the others as ``[rows]``, without copying the logits."""
-    if logits.ndim > 2:
-        for i in range(logits.shape[0]):
-            yield from _blocks(logits[i], *(None if o is None else o[i] for o in others))
-        return
-    if logits.ndim == 1:
-        logits, others = (
-            logits[None],
-            tuple(None if o is None else o[None] for o in others),
-        )
-    rows = max(1, ELEMENTS // logits.shape[-1])
-    for start, end in spans(len(logits), rows):
-        yield (
-            logits[start:end],
-            *(None if o is None else o[start:end] for o in others),
-        )
-
-
 @torch.no_grad()
 def log_prob_entropy(
-    logits: Tensor,
-    index: Tensor,
-    temperature: float = 1.0,
-    row_mask: Tensor | None = None,
+    logits: Tensor, index: Tensor, temperature: float = 1.0, row_mask: Tensor | None = None
 ) -> LogProbEntropy:
     """The quantities of the module's docstring.
 
     Args:
         logits: ``[..., V]``, any strides.
         index: ``[...]``, an integer dtype.
+        temperature: divides the logits.
         row_mask: ``[...]``; rows holding zero are skipped and give zero.
     """
     results = LogProbEntropy(*(logits.new_empty(index.shape, dtype=torch.float32) for _ in range(4)))
-    for x, i, mask, *outputs in _blocks(logits, index, row_mask, *results):
-        assert x is not None and i is not None
-        z = x.to(torch.float32) / temperature
-        if mask is not None:
-            z.masked_fill_((mask == 0)[:, None], 0.0)
+    for rows in _blocks(logits.shape):
+        z = logits[rows].to(torch.float32) / temperature
+        masked = None if row_mask is None else row_mask[rows] == 0
+        if masked is not None:
+            z.masked_fill_(masked[:, None], 0.0)
         log_z = torch.logsumexp(z, dim=1)
-        target = z.gather(1, i.to(torch.int64)[:, None])[:, 0]
+        target = z.gather(1, index[rows].to(torch.int64)[:, None])[:, 0]
         expected = torch.exp(z - log_z[:, None]).mul_(z).sum(dim=1)
         values = (target - log_z, log_z - expected, log_z, expected)
-        for out, value in zip(outputs, values, strict=True):
-            assert out is not None
-            out.copy_(value if mask is None else value.masked_fill(mask == 0, 0.0))
+        for result, value in zip(results, values, strict=True):
+            result[rows].copy_(value if masked is None else value.masked_fill(masked, 0.0))
     return results
 
 
@@ -95,30 +74,46 @@ def log_prob_entropy_backward(
     temperature: float = 1.0,
     row_mask: Tensor | None = None,
 ) -> Tensor:
-    """Gradient of ``logits``: contiguous, in their dtype. A gradient that is None counts as zero."""
-    result = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    blocks = _blocks(
-        logits,
-        result,
-        index,
-        row_mask,
-        log_z,
-        expected_logit,
-        grad_log_probs,
-        grad_entropy,
-    )
-    for x, out, i, mask, lz, expected, glp, ge in blocks:
-        assert x is not None and out is not None and i is not None and lz is not None and expected is not None
-        z = x.to(torch.float32) / temperature
-        p = torch.exp(z - lz[:, None])
+    """The gradient of ``logits``: contiguous, in their dtype.
+
+    Args:
+        grad_log_probs: ``[...]``; None counts as zero.
+        grad_entropy: ``[...]``; None counts as zero.
+        logits: as in the forward.
+        index: as in the forward.
+        log_z: ``[...]``, of the forward.
+        expected_logit: ``[...]``, of the forward.
+        temperature: as in the forward.
+        row_mask: as in the forward; rows holding zero get a gradient of zero.
+    """
+    grad_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    for rows in _blocks(logits.shape):
+        z = logits[rows].to(torch.float32) / temperature
+        p = torch.exp(z - log_z[rows][:, None])
         grad = torch.zeros_like(z)
-        if glp is not None:
-            glp = glp.to(torch.float32)[:, None]
-            grad.addcmul_(p, glp, value=-1).scatter_add_(1, i.to(torch.int64)[:, None], glp)
-        if ge is not None:
-            grad.addcmul_(p.mul_(ge.to(torch.float32)[:, None]), expected[:, None] - z)
+        if grad_log_probs is not None:
+            of_log_probs = grad_log_probs[rows].to(torch.float32)[:, None]
+            target = index[rows].to(torch.int64)[:, None]
+            grad.addcmul_(p, of_log_probs, value=-1).scatter_add_(1, target, of_log_probs)
+        if grad_entropy is not None:
+            of_entropy = grad_entropy[rows].to(torch.float32)[:, None]
+            grad.addcmul_(p.mul_(of_entropy), expected_logit[rows][:, None] - z)
         grad.div_(temperature)
-        if mask is not None:
-            grad.masked_fill_((mask == 0)[:, None], 0.0)
-        out.copy_(grad)
-    return result
+        if row_mask is not None:
+            grad.masked_fill_((row_mask[rows] == 0)[:, None], 0.0)
+        grad_logits[rows].copy_(grad)
+    return grad_logits
+
+
+def _blocks(shape: torch.Size) -> Iterator[tuple[int | slice | None, ...]]:
+    """Indices of consecutive rows of logits ``[..., V]``, of at most `ELEMENTS` logits or one row.
+
+    Each gives a view of ``[n, V]`` of the logits, and of ``[n]`` of what has one value per row.
+    """
+    if len(shape) == 1:
+        yield (None,)
+        return
+    *batch, count, vocabulary = shape
+    for place in product(*map(range, batch)):
+        for start, end in spans(count, max(1, ELEMENTS // vocabulary)):
+            yield (*place, slice(start, end))

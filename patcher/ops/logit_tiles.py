@@ -1,4 +1,4 @@
-"""Parts that the ops over a vocabulary share: tiles of logits, their transform, and gradients summed in fp32.
+"""Parts that the ops over a vocabulary share: the head, tiles of its logits, and their transform.
 
 A language-model head turns hidden states ``[N, H]`` into logits ``[N, V]``. With V of 32 thousand to 256 thousand
 the logits are the largest tensor of a training step, so these ops only ever hold a tile ``[TOKENS, VOCABULARY]``
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MAX_REDUCTION = 32766
-"""Longest sum that one matmul may run over: from 32767 on, mps reads past its operands
-(pytorch#177116, #193487, #195163)."""
-
 TOKENS = 1024
 """Rows of a tile."""
 
 VOCABULARY = 8192
 """Columns of a tile; a fp32 tile of 1024 x 8192 takes 32 MiB."""
+
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""Of a head's hidden states, weight and bias."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ def spans(length: int, width: int) -> Iterator[tuple[int, int]]:
 def project(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
     """``out = hidden @ weight.T + bias``, computed and rounded in ``out``'s dtype.
 
-    ``out=`` keeps autocast from choosing another dtype. Shapes: ``[n, H]``, ``[w, H]``, ``[w]`` or None, ``[n, w]``.
+    The product is rounded before the bias is added, and the sum once more, as TRL's kernels do (``torch.mm(out=tile)``,
+    then ``tile.add_``); a linear layer would round once. ``out=`` keeps autocast from choosing another dtype. Shapes:
+    ``[n, H]``, ``[w, H]``, ``[w]`` or None, ``[n, w]``.
     """
     torch.mm(hidden.to(out.dtype), weight.to(out.dtype).t(), out=out)
     return out if bias is None else out.add_(bias.to(out.dtype))
@@ -77,23 +79,49 @@ class TileBuffer:
         return self._memory[: rows * columns].view(rows, columns)
 
 
-def addmm_fp32_(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """``total += a @ b`` in place for a fp32 ``total``; the products of bf16 or fp16 inputs are not rounded first.
+@dataclass(frozen=True)
+class Head:
+    """A language-model head and what it is applied to.
 
-    The sum over ``a``'s columns is split into pieces of at most `MAX_REDUCTION`.
+    Attributes:
+        hidden: ``[N, H]``.
+        weight: ``[V, H]``.
+        bias: ``[V]`` or None.
+        transform: scale, softcap and temperature of the logits.
+        compute_dtype: the dtype in which the projection's operands are taken.
     """
-    for start, end in spans(a.shape[1], MAX_REDUCTION):
-        total.addmm_(a[:, start:end].to(torch.float32), b[start:end].to(torch.float32))
-    return total
 
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    transform: LogitTransform
+    compute_dtype: torch.dtype
 
-def matmul_split(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` for matrices or equal batches of them, with the sum split into pieces of at most `MAX_REDUCTION`.
+    def rows(self, first: int, last: int) -> Tensor:
+        """Hidden states in the compute dtype."""
+        return self.hidden[first:last].to(self.compute_dtype)
 
-    The pieces are added in the inputs' dtype, so this is meant for fp32. Shapes: ``[..., m, k]``, ``[..., k, n]``.
-    """
-    k = a.shape[-1]
-    if k <= MAX_REDUCTION:
-        return torch.matmul(a, b)
-    pieces = [torch.matmul(a[..., i:j], b[..., i:j, :]) for i, j in spans(k, MAX_REDUCTION)]
-    return torch.stack(pieces).sum(0)
+    def columns(self, start: int, end: int) -> Tensor:
+        """The weight of a piece of the vocabulary in the compute dtype."""
+        return self.weight[start:end].to(self.compute_dtype)
+
+    def logits(self, rows: Tensor, start: int, end: int, buffer: TileBuffer) -> Tensor:
+        """The projection of one tile before its transform, in the buffer's dtype and memory."""
+        bias = None if self.bias is None else self.bias[start:end]
+        return project(rows, self.columns(start, end), bias, buffer.tile(len(rows), end - start))
+
+    def zero_gradients(self, output_mask: tuple[bool, bool, bool]) -> list[Tensor | None]:
+        """Sums to be of the gradients of hidden, weight and bias: fp32 zeros, None where none is asked for."""
+        tensors = (self.hidden, self.weight, self.bias)
+        return [
+            torch.zeros_like(tensor, dtype=torch.float32) if wanted and tensor is not None else None
+            for tensor, wanted in zip(tensors, output_mask, strict=True)
+        ]
+
+    def in_own_dtypes(self, gradients: list[Tensor | None]) -> Gradients:
+        """The sums of `zero_gradients`, each rounded to the dtype of what it is the gradient of."""
+        hidden, weight, bias = (
+            None if gradient is None or tensor is None else gradient.to(tensor.dtype)
+            for gradient, tensor in zip(gradients, (self.hidden, self.weight, self.bias), strict=True)
+        )
+        return hidden, weight, bias

@@ -34,7 +34,7 @@ def qk_norm_rope(
 
 
 def qk_norm_rope_backward(
-    grad: Tensor,
+    grad_output: Tensor,
     x: Tensor,
     weight: Tensor,
     rstd: Tensor,
@@ -42,16 +42,16 @@ def qk_norm_rope_backward(
     sin: Tensor,
     positions: Tensor | None = None,
 ) -> Tensor:
-    """The gradient of ``x``, contiguous, in ``grad``'s dtype; the weight gets none.
+    """The gradient of ``x``, contiguous, in ``grad_output``'s dtype; the weight gets none.
 
     The gradient is rotated back and rounded to its dtype, then goes through the normalisation in fp32.
     """
     batch, tokens, heads, head = x.shape
-    dx = torch.empty((batch, tokens, heads, head), dtype=grad.dtype, device=grad.device)
-    _rotate(grad, cos, sin, dx, positions, transpose=True)
-    flat = dx.view(-1, head)
-    rms_norm_backward(flat, x.reshape(-1, head), weight, rstd.reshape(-1), out=flat)
-    return dx
+    grad_input = torch.empty((batch, tokens, heads, head), dtype=grad_output.dtype, device=grad_output.device)
+    _rotate(grad_output, cos, sin, grad_input, positions, transpose=True)
+    flat = grad_input.view(-1, head)
+    rms_norm_backward(flat, x.reshape(-1, head), weight, rstd.reshape(-1), grad_input=flat)
+    return grad_input
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor, positions: Tensor | None, *, transpose: bool) -> None:

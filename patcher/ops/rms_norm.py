@@ -42,46 +42,46 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, unit_offset: bool = False
 
 
 def rms_norm_backward(
-    grad: Tensor,
+    grad_output: Tensor,
     saved: Tensor,
     weight: Tensor,
     rstd: Tensor,
     *,
-    out: Tensor,
+    grad_input: Tensor,
     unit_offset: bool = False,
-    weight_grad: bool = False,
+    needs_grad_weight: bool = False,
     saved_is_output: bool = False,
 ) -> Tensor | None:
     """Gradients of `rms_norm`, in fp32 from the saved rows and ``rstd``.
 
-    With ``n = x * rstd`` and ``g = grad * w``: ``dx = rstd * (g - n * mean(g * n))``, ``dw = sum_rows(grad * n)``
-    where ``n`` is rounded as the forward rounded it.
+    With ``n = x * rstd`` and ``g = grad_output * w``: ``grad_input = rstd * (g - n * mean(g * n))`` and
+    ``grad_weight = sum_rows(grad_output * n)`` where ``n`` is rounded as the forward rounded it.
 
     Args:
-        grad: ``[rows, columns]``.
+        grad_output: ``[rows, columns]``.
         saved: ``x``, or ``y`` if ``saved_is_output``; then ``n`` is ``y / w``.
         weight: ``[columns]``.
         rstd: ``[rows]`` fp32 from the forward.
-        out: where ``dx`` goes; it may be ``grad``.
+        grad_input: where the gradient of ``x`` is written; it may be ``grad_output``.
         unit_offset: as in the forward.
-        weight_grad: whether ``dw`` is wanted.
+        needs_grad_weight: whether ``grad_weight`` is wanted.
         saved_is_output: what ``saved`` is.
 
     Returns:
-        ``dw`` in the weight's dtype, summed in fp32, or None.
+        ``grad_weight`` in the weight's dtype, summed in fp32, or None.
     """
-    rows, columns = grad.shape
+    rows, columns = grad_output.shape
     factor = weight.float() + 1.0 if unit_offset else weight.float()
-    total = torch.zeros(columns, dtype=torch.float32, device=grad.device) if weight_grad else None
+    total = torch.zeros(columns, dtype=torch.float32, device=grad_output.device) if needs_grad_weight else None
     for part in row_chunks(rows, columns):
         scale = rstd[part, None]
-        wide = grad[part].float()
+        wide = grad_output[part].float()
         normed = saved[part].float() / factor if saved_is_output else saved[part].float() * scale
         if total is not None:
             total += (wide * (normed if unit_offset else normed.to(weight.dtype).float())).sum(0)
         scaled = wide * factor
         projection = (scaled * normed).mean(-1, keepdim=True)
-        out[part] = scaled.sub_(normed.mul_(projection)).mul_(scale)
+        grad_input[part] = scaled.sub_(normed.mul_(projection)).mul_(scale)
     return None if total is None else total.to(weight.dtype)
 
 

@@ -35,27 +35,29 @@ def rope_(
 
     Returns:
         ``out``. Each product ``x1 * sin`` is rounded to the dtype of the computation, as a 16-bit GPU kernel does;
-        the other product and the sum are one multiply-add.
+        the other product and the sum are one multiply-add. Copies in that dtype, of the heads and of the table's rows,
+        are never larger than `row_chunks.ELEMENTS` or one token.
     """
     batch, heads, tokens, head = x.shape
     half = head // 2
     dtype = sin.dtype if in_table_dtype else torch.promote_types(x.dtype, cos.dtype)
-    c = _rows_of(cos, half, positions, batch, tokens).to(dtype)
-    s = _rows_of(sin, half, positions, batch, tokens).to(dtype)
-    if transpose:
-        s = -s
-    for part in row_chunks(heads, batch * tokens * head):
-        first, second = x[:, part, :, :half].to(dtype), x[:, part, :, half:].to(dtype)
-        out0 = (second * s).neg_().addcmul_(first, c)
-        out1 = (first * s).addcmul_(second, c) if transpose else (second * c).addcmul_(first, s)
-        out[:, part, :, :half] = out0
-        out[:, part, :, half:] = out1
+    for samples in row_chunks(batch, heads * tokens * head):
+        for part in row_chunks(tokens, (samples.stop - samples.start) * heads * head):
+            rows = None if positions is None else positions.reshape(batch, tokens)[samples, part]
+            c, s = (_rows_of(table, half, part, rows).to(dtype) for table in (cos, sin))
+            if transpose:
+                s = -s
+            first, second = x[samples, :, part, :half].to(dtype), x[samples, :, part, half:].to(dtype)
+            out0 = (second * s).neg_().addcmul_(first, c)
+            out1 = (first * s).addcmul_(second, c) if transpose else (second * c).addcmul_(first, s)
+            out[samples, :, part, :half] = out0
+            out[samples, :, part, half:] = out1
     return out
 
 
-def _rows_of(table: Tensor, half: int, positions: Tensor | None, batch: int, tokens: int) -> Tensor:
-    """The table's rows for every token, ``[batch or 1, 1, tokens, half]``."""
+def _rows_of(table: Tensor, half: int, tokens: slice, positions: Tensor | None) -> Tensor:
+    """The table's rows ``[batch or 1, 1, tokens, half]``: these tokens', or those at positions ``[batch, tokens]``."""
     table = table.reshape(-1, table.shape[-1])[:, :half]
     if positions is None:
-        return table[:tokens].view(1, 1, tokens, half)
-    return table.index_select(0, positions.reshape(-1)).view(batch, 1, tokens, half)
+        return table[tokens][None, None]
+    return table.index_select(0, positions.reshape(-1)).view(len(positions), 1, -1, half)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from patcher.ops import swiglu as silu_ops
 from patcher.ops.blocked_attention import Scores, blocked_attention_backward, blocked_attention_forward
-from patcher.ops.chunked_divergence import Head, chunked_divergence_backward
 from patcher.ops.chunked_divergence import chunked_divergence as divergence_op
+from patcher.ops.chunked_divergence import chunked_divergence_backward
 from patcher.ops.chunked_log_prob import chunked_log_prob as chunked_log_prob_op
 from patcher.ops.chunked_log_prob import chunked_log_prob_backward
 from patcher.ops.cross_entropy import cross_entropy as cross_entropy_op
@@ -20,7 +20,7 @@ from patcher.ops.grouped_mm import grouped_mm_weight_
 from patcher.ops.layer_norm import layer_norm, layer_norm_backward
 from patcher.ops.log_prob_entropy import log_prob_entropy as log_prob_entropy_op
 from patcher.ops.log_prob_entropy import log_prob_entropy_backward
-from patcher.ops.logit_tiles import VOCABULARY, LogitTransform
+from patcher.ops.logit_tiles import VOCABULARY, Head, LogitTransform
 from patcher.ops.qk_norm_rope import qk_norm_rope as qk_norm_rope_op
 from patcher.ops.qk_norm_rope import qk_norm_rope_backward
 from patcher.ops.rms_norm import add_rms_norm_, rms_norm, rms_norm_backward
@@ -37,7 +37,9 @@ def _some(*tensors: Tensor | None) -> list[Tensor]:
 def rms(t: Tensors, grads: Tensors, unit_offset: bool = False) -> list[Tensor]:
     y, rstd = rms_norm(t["x"], t["w"], EPS, unit_offset=unit_offset)
     dx = torch.empty_like(t["x"])
-    dw = rms_norm_backward(grads["0"], t["x"], t["w"], rstd, out=dx, unit_offset=unit_offset, weight_grad=True)
+    dw = rms_norm_backward(
+        grads["0"], t["x"], t["w"], rstd, grad_input=dx, unit_offset=unit_offset, needs_grad_weight=True
+    )
     return _some(y, dx, dw)
 
 
@@ -48,7 +50,7 @@ def add_rms(t: Tensors, grads: Tensors) -> list[Tensor]:
 
 def layer(t: Tensors, grads: Tensors) -> list[Tensor]:
     y, mean, rstd = layer_norm(t["x"], t["w"], t["b"], EPS)
-    return _some(y, *layer_norm_backward(grads["0"], t["x"], t["w"], mean, rstd, weight_grad=True, bias_grad=True))
+    return _some(y, *layer_norm_backward(grads["0"], t["x"], t["w"], mean, rstd, (True, True, True)))
 
 
 def rope(t: Tensors, grads: Tensors) -> list[Tensor]:
@@ -101,21 +103,12 @@ def log_prob_entropy(t: Tensors, grads: Tensors) -> list[Tensor]:
 
 
 def chunked_log_prob(t: Tensors, grads: Tensors, chunk: int = VOCABULARY) -> list[Tensor]:
-    transform, inputs = LogitTransform(temperature=TEMPERATURE), (t["hidden"], t["weight"], t["bias"])
-    dtype = t["hidden"].dtype
-    made = chunked_log_prob_op(*inputs, t["index"], transform, dtype, ("entropy",), chunk)
+    transform, dtype = LogitTransform(temperature=TEMPERATURE), t["hidden"].dtype
+    head = Head(t["hidden"], t["weight"], t["bias"], transform, dtype)
+    made = chunked_log_prob_op(head, t["index"], ("entropy",), chunk)
     assert made.entropy is not None
     gradients = chunked_log_prob_backward(
-        grads["0"],
-        grads["1"],
-        *inputs,
-        t["index"],
-        made.log_z,
-        made.entropy,
-        transform,
-        dtype,
-        (True, True, True),
-        chunk,
+        grads["0"], grads["1"], head, t["index"], made.log_z, made.entropy, (True, True, True), chunk
     )
     return _some(made.log_probs, made.entropy, *gradients)
 

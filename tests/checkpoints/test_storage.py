@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +16,7 @@ from patcher.errors import CheckpointNotSaved
 from patcher.replacements.transformers.trainer_checkpoint import save_whole
 from patcher.replacements.transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 from tests.interposer import library
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.process import run_module, run_python
 
 
 def save(parent: Path, name: str, value: str = "x") -> Path:
@@ -32,16 +29,9 @@ def save(parent: Path, name: str, value: str = "x") -> Path:
 def test_a_kill_or_a_full_disk_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
     """First save, next save with a removal, save over an existing one: killed at every operation, torn writes included;
     and a disk that is full from every operation on."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.checkpoints.kill_storage", str(tmp_path / "saves")],
-        cwd=ROOT,
-        env=os.environ | {"LD_PRELOAD": str(library(tmp_path))},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
+    done = run_module(
+        "tests.checkpoints.kill_storage", tmp_path / "saves", timeout=200, LD_PRELOAD=str(library(tmp_path))
     )
-    assert done.returncode == 0, done.stderr[-4000:]
     result = json.loads(done.stdout)
     assert {scenario: found["wrong"] for scenario, found in result.items()} == {
         scenario: [] for scenario in ("first", "next", "again", "full")
@@ -67,9 +57,7 @@ def test_a_save_at_work_is_left_alone(tmp_path: Path) -> None:
         (folder / "checkpoint-2").mkdir()
         (folder / "checkpoint-2" / "file").write_text("x")
         manifest.write(folder / "checkpoint-2")
-        found = subprocess.run(
-            [sys.executable, "-c", look, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        found = run_python("-c", look, tmp_path)
     assert found.stdout.strip() == "[]"
     assert manifest.differences(tmp_path / "checkpoint-2") == []
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from patcher.changes import changes_of
 from patcher.engine.imports import Finder
-
-ROOT = Path(__file__).parents[2]
+from tests.process import answer, run_python
 
 ANSWER_FOR = """
 import json, sys
@@ -61,17 +56,8 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any
     folder = tmp_path_factory.mktemp("ask")
 
     def run(shim: str, code: str, **environment: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", ANSWER_FOR.format(shim=shim) + code],
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
-            timeout=300,
-        )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]
-        assert done.returncode == 0 and lines, f"{done.stdout}\n{done.stderr}"
-        answer: dict[str, Any] = json.loads(lines[-1].removeprefix("ANSWER"))
-        return answer
+        script = ANSWER_FOR.format(shim=shim) + code
+        found: dict[str, Any] = answer(run_python("-W", "ignore", "-c", script, cwd=folder, timeout=300, **environment))
+        return found
 
     return run

@@ -6,11 +6,7 @@ import ast
 import importlib.metadata
 import importlib.util
 import inspect
-import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -26,8 +22,8 @@ from patcher.engine.choice import switched_off
 from patcher.engine.model import EVERYWHERE, AnyChange, EnvDefault, Kernel, Patch, Shim, Substitute
 from patcher.engine.signatures import parse_signature, same_shape
 from patcher.engine.targets import load
+from tests.process import ROOT, answer, run_python
 
-ROOT = Path(__file__).parents[2]
 REPLACEMENTS = ROOT / "patcher" / "replacements"
 LIBRARIES = {"accelerate", "bitsandbytes", "peft", "transformers", "triton", "trl", "unsloth", "unsloth_zoo"}
 
@@ -271,12 +267,7 @@ def answer_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     head = "import json, sys\ndef answer(value): print('ANSWER' + json.dumps(value))\n"
 
     def run(code: str) -> Any:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-W", "ignore", "-c", head + code]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=120)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]
-        assert done.returncode == 0 and lines, f"{done.stdout}\n{done.stderr}"
-        return json.loads(lines[-1].removeprefix("ANSWER"))
+        return answer(run_python("-W", "ignore", "-c", head + code, cwd=folder, timeout=120))
 
     return run
 

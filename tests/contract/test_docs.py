@@ -10,8 +10,7 @@ import pytest
 from patcher.changes import catalogue
 from patcher.engine.model import EnvDefault
 from patcher.simulator.faults import FAULTS
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.process import ROOT
 
 
 @pytest.mark.parametrize("page", ["design.md", "simulated-mac.md"])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.process import ROOT, answer, run_python
+
 ORACLE = Path(sys.prefix) / "oracle"
 
 HEAD = """
@@ -38,23 +37,12 @@ def run(tmp_path: Path) -> Run:
     """Runs Python in a fresh process, in an empty folder; gives what it passed to ``answer(**values)``."""
     folder = tmp_path / "work"
     folder.mkdir()
-    unset = ("UNSLOTH_", "PYTORCH_MPS_", "PYTORCH_ENABLE_MPS", "TOKENIZERS_")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
 
     def fresh(code: str, *, path: Path | None = None, **variables: str) -> dict[str, Any]:
         found_first = os.pathsep.join(str(place) for place in (path, ROOT) if place is not None)
-        settings = {"PYTHONPATH": found_first, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", HEAD + code],
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            env={**clean, **settings, **variables},
-            timeout=400,
-        )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]
-        assert done.returncode == 0 and lines, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        found: dict[str, Any] = json.loads(lines[-1].removeprefix("ANSWER"))
+        settings = {"PYTHONPATH": found_first, **variables}
+        done = run_python("-W", "ignore", "-c", HEAD + code, cwd=folder, timeout=400, **settings)
+        found: dict[str, Any] = answer(done)
         return found | {"stderr": done.stderr}
 
     return fresh

@@ -6,7 +6,6 @@ import fnmatch
 import importlib
 import importlib.metadata
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from patcher.changes.triton.shim import CHANGES
 from patcher.errors import KernelNotReplaced
 from tests.contract.surface import names_read, resolves, unread
+from tests.process import run_python
 
 READERS = ("torch", "trl", "unsloth", "unsloth_zoo", "transformers", "peft", "accelerate", "bitsandbytes")
 SKIP = ("torch/testing/", "torch/_vendor/quack", "/benchmark/", "unsloth_zoo/stubs/")
@@ -181,8 +181,7 @@ def test_arithmetic_is_that_of_real_triton(triton_shim: None) -> None:
     assert oracle.is_dir(), f"real Triton is expected in {oracle}: run make venv"
     sizes = [*range(-2, 70), 2**31 - 1, 2**31, 2**31 + 1]
     code = f"import triton; print([(triton.next_power_of_2(n), triton.cdiv(n, 8), triton.cdiv(n, 3)) for n in {sizes}])"
-    run = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(oracle)}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    run = run_python("-c", code, PYTHONPATH=str(oracle))
     ours = [(triton.next_power_of_2(n), triton.cdiv(n, 8), triton.cdiv(n, 3)) for n in sizes]
     assert str(ours) == run.stdout.strip()
 

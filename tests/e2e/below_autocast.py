@@ -27,11 +27,10 @@ from torch import Tensor
 
 import patcher.ops
 from patcher.ops.blocked_attention import Scores
-from patcher.ops.chunked_divergence import Head
-from patcher.ops.logit_tiles import LogitTransform
+from patcher.ops.logit_tiles import Head, LogitTransform
 
 AUTOCAST = (torch.float16, torch.bfloat16)
-SHOWN_BY_OTHERS = {"spans", "row_chunks", "is_long", "split_sum", "matmul_split"}
+SHOWN_BY_OTHERS = {"spans", "row_chunks", "is_long", "parts_of_sum", "split_sum", "matmul_split"}
 """Functions in patcher/ops that take no tensors, or that only the guards and the other ops call."""
 
 
@@ -49,7 +48,7 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     vocabulary, logits, index = seeded(50, 16, dtype=dtype), seeded(6, 50, dtype=dtype), torch.arange(6, device="mps")
     student, teacher = (Head(z, vocabulary, None, LogitTransform(), dtype) for z in (x, y))
     sizes, experts, scores = torch.tensor([2, 0, 4]), seeded(3, 8, 16, dtype=dtype), Scores(0.25)
-    tall, wide, transform = seeded(6, 300, dtype=dtype), seeded(300, 5, dtype=dtype), LogitTransform()
+    tall, wide = seeded(6, 300, dtype=dtype), seeded(300, 5, dtype=dtype)
     return {
         "blocked_attention": lambda: o.blocked_attention(q, kv, kv, scores),
         "blocked_attention_forward": lambda: o.blocked_attention_forward(q, kv, kv, scores),
@@ -58,9 +57,9 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
         "chunked_divergence_backward": lambda: o.chunked_divergence_backward(
             one, student, teacher, 0.4, one, one, one, (True, True, False)
         ),
-        "chunked_log_prob": lambda: o.chunked_log_prob(x, vocabulary, None, index, transform, dtype),
+        "chunked_log_prob": lambda: o.chunked_log_prob(student, index),
         "chunked_log_prob_backward": lambda: o.chunked_log_prob_backward(
-            one, one, x, vocabulary, None, index, one, one, transform, dtype, (True, True, False)
+            one, one, student, index, one, one, (True, True, False)
         ),
         "cross_entropy": lambda: o.cross_entropy(logits, index),
         "cross_entropy_backward": lambda: o.cross_entropy_backward(one, logits.clone(), index, one, one),
@@ -76,7 +75,7 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
         "grouped_mm": lambda: o.grouped_mm(x, experts, sizes),
         "grouped_mm_weight_": lambda: o.grouped_mm_weight_(experts.clone(), x, x[:, :8], sizes),
         "layer_norm": lambda: o.layer_norm(x, w, w, 1e-6),
-        "layer_norm_backward": lambda: o.layer_norm_backward(x, y, w, zero, one, weight_grad=True, bias_grad=True),
+        "layer_norm_backward": lambda: o.layer_norm_backward(x, y, w, zero, one, (True, True, True)),
         "log_prob_entropy": lambda: o.log_prob_entropy(logits, index),
         "log_prob_entropy_backward": lambda: o.log_prob_entropy_backward(one, one, logits, index, one, one),
         "project": lambda: o.project(x, vocabulary, None, torch.empty(6, 50, device="mps", dtype=torch.float32)),
@@ -86,7 +85,7 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
         "rms_norm": lambda: o.rms_norm(x, w, 1e-6),
         "rms_norm_backward": lambda: (
             (out := torch.empty_like(x)),
-            o.rms_norm_backward(x, y, w, one, out=out, weight_grad=True),
+            o.rms_norm_backward(x, y, w, one, grad_input=out, needs_grad_weight=True),
         ),
         "add_rms_norm_": lambda: o.add_rms_norm_(x.clone(), y.clone(), w, 1e-6),
         "rope_": lambda: o.rope_(heads, table[:, :8], table[:, 8:], out=torch.empty_like(heads)),

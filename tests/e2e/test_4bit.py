@@ -7,8 +7,6 @@ only: 4-bit products in bf16, and LLM.int8 without rounding the inputs.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.e2e.models import save
-from tests.process import clean_environment
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("nf4", "fp4", "int8")
 Tensors = dict[str, torch.Tensor]
 
@@ -39,16 +36,7 @@ HALF_FACTOR = 1.5
 
 def start(folder: Path, module: str, *arguments: str) -> None:
     """Runs a module of this folder in a fresh process; its whole output is shown if it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"tests.e2e.{module}", *arguments],
-        cwd=ROOT,
-        env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, f"{arguments}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    run_module(f"tests.e2e.{module}", *arguments, UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"))
 
 
 # -- codes ---------------------------------------------------------------------------------------------------------
@@ -260,16 +248,7 @@ def test_experts_are_quantized_and_train_or_are_refused_by_name(tmp_path: Path) 
 
 def test_paged_optimizers_train_as_their_unpaged_form() -> None:
     """Made by the script, for parameters that bitsandbytes would page, with a load_state_dict in between."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.paged"],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    run = run_module("tests.e2e.paged", timeout=300)
     found = json.loads(run.stdout.strip().splitlines()[-1])
     assert len(found) == 11 and all(found.values()), found
     assert run.stderr.count("PagedAdamW8bit: its state is not paged") == 1

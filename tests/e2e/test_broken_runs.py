@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.interposer import library
-from tests.process import clean_environment
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tests/e2e/broken_runs.py saw."""
     folder = tmp_path_factory.mktemp("broken")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.broken_runs", str(folder / "runs"), str(folder / "out.json")],
-        cwd=ROOT,
-        env=clean_environment(LD_PRELOAD=str(library(folder))),
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
+    run_module(
+        "tests.e2e.broken_runs", folder / "runs", folder / "out.json", timeout=900, LD_PRELOAD=str(library(folder))
     )
-    assert done.returncode == 0, done.stderr[-6000:]
     found: dict[str, Any] = json.loads((folder / "out.json").read_text())
     return found
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,25 +10,16 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.process import clean_environment
+from tests.process import ROOT, run_python
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(script: str, *arguments: str, folder: Path) -> str:
     """The output of a script of examples/ that was started in ``folder``."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *arguments],
-        cwd=folder,
-        env=clean_environment(UNSLOTH_SIMULATE_MAC="1", OMP_NUM_THREADS="2"),
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
+    done = run_python(
+        ROOT / "examples" / script, *arguments, cwd=folder, timeout=900, UNSLOTH_SIMULATE_MAC="1", OMP_NUM_THREADS="2"
     )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return done.stdout
 
 

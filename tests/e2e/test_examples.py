@@ -9,16 +9,14 @@ import json
 import math
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.models import save
-from tests.process import clean_environment
+from tests.process import ROOT, run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 ONE_LINE = "# The one line more:\nfrom patcher import patch_for_mac\n\npatch_for_mac()\n\n"
 TRAINERS = ("dpo", "orpo", "simpo", "kto", "reward", "pretrain", "qlora", "resume")
@@ -52,16 +50,7 @@ def python(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
         "UNSLOTH_COMPILE_LOCATION": str(folder / "unsloth"),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
     }
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=clean_environment(PYTHONPATH=str(ROOT), **compiled, **environment),
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    done = run_python(*arguments, cwd=folder, timeout=1200, **compiled, **environment)
     return done
 
 

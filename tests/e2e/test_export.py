@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import os
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +31,10 @@ from patcher.gguf.quantize import architecture_of
 from tests.e2e import gguf_files, llama_cpp
 from tests.e2e.models import save
 from tests.e2e.text import SENTENCES
-from tests.process import clean_environment
+from tests.process import ROOT, run_python
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "The capital of France is"
 BANNED = (0, 2)
 """The end tokens: left out of greedy decoding on both sides, for 32 tokens."""
@@ -77,15 +75,7 @@ class Exported:
 
 def start(folder: Path, *command: str, **environment: str) -> None:
     """Runs Python from the root in a fresh process; its output is shown if it fails."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
+    done = run_python(*command, timeout=1200, check=False, **environment)
     (folder / "output.txt").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
 

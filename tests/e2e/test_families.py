@@ -6,8 +6,6 @@ the CPU in that dtype says how far from the CPU's fp32 run a run may be.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,10 @@ import pytest
 import torch
 
 from patcher.bench.families import FAMILIES
-from tests.process import clean_environment
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 HALF = ("float16", "bfloat16")
 
 LOSS = 1e-5
@@ -47,16 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What both devices gave, one file for each family and dtype."""
     out = tmp_path_factory.mktemp("families")
     for device in ("cpu", "mps"):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.families", str(out), device],
-            cwd=ROOT,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-        assert done.returncode == 0, f"{device}: {done.stderr[-6000:]}"
+        run_module("tests.e2e.families", out, device, timeout=900)
     return out
 
 

@@ -7,8 +7,6 @@ differ by far more than fp32 rounds.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.process import clean_environment
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2")
 LAYERS, STEPS = 2, 11
 """Of the models; tokens that are decoded one by one where 12 are generated: the first comes with the prompt."""
@@ -40,16 +37,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(models: Path) -> dict[str, dict[str, Any]]:
     """What `tests.e2e.generation` wrote: on the CPU, through Unsloth, and with transformers alone on mps."""
     for stack in ("cpu", "unsloth", "mps"):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.generation", str(models), str(models / f"{stack}.json"), stack],
-            cwd=ROOT,
-            env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(models / "compiled")),
-            capture_output=True,
-            text=True,
+        run_module(
+            "tests.e2e.generation",
+            models,
+            models / f"{stack}.json",
+            stack,
             timeout=1200,
-            check=False,
+            UNSLOTH_COMPILE_LOCATION=str(models / "compiled"),
         )
-        assert done.returncode == 0, f"{stack}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return {stack: json.loads((models / f"{stack}.json").read_text()) for stack in ("cpu", "unsloth", "mps")}
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.process import clean_environment
+from tests.process import ROOT, run_python
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKING_SET = 22906503168
 """What Metal recommends on a Mac with 32 GB: two thirds, 21.333 GiB; see docs/memory.md."""
 
@@ -22,16 +19,7 @@ WORKING_SET = 22906503168
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tests.e2e.identity found in a fresh process."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "e2e" / "identity.py")],
-        cwd=tmp_path_factory.mktemp("identity"),
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    done = run_python(ROOT / "tests" / "e2e" / "identity.py", cwd=tmp_path_factory.mktemp("identity"), timeout=300)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
@@ -85,14 +73,14 @@ def test_torch_compile_works_on_both_devices(facts: dict[str, Any]) -> None:
 
 def test_without_a_compiler_importing_unsloth_says_so(tmp_path: Path) -> None:
     """Unsloth tries its first import of torch and swallows what it raises: the second import says the same."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from patcher import patch_for_mac; patch_for_mac(simulate='M1 8GB'); import unsloth"],
+    done = run_python(
+        "-c",
+        "from patcher import patch_for_mac; patch_for_mac(simulate='M1 8GB'); import unsloth",
         cwd=tmp_path,
-        env=clean_environment(PATH=str(tmp_path), PATCHER_CACHE=str(tmp_path), PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
         timeout=120,
         check=False,
+        PATH=str(tmp_path),
+        PATCHER_CACHE=str(tmp_path),
     )
     assert done.returncode == 1
     last = done.stderr[done.stderr.rindex("patcher.errors.") :]

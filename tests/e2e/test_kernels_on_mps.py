@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.process import clean_environment
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.process import run_module
 
 
 @pytest.mark.slow
 def test_kernels_give_the_same_on_mps_and_on_the_cpu(tmp_path: Path) -> None:
     """LoRA, 4-bit weights, both attentions, experts and TRL's functions: within one bf16 eps, gradients included."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.kernels_on_mps"],
-        cwd=tmp_path,  # Unsloth writes its compile cache into the working directory
-        env=clean_environment(PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    # Unsloth writes its compile cache into the working directory.
+    run = run_module("tests.e2e.kernels_on_mps", cwd=tmp_path, timeout=300)
     distances = json.loads(run.stdout.strip().splitlines()[-1])
     assert len(distances) == 8
     for case, values in distances.items():

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.interposer import library
-from tests.process import clean_environment
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = {"--operations": 12, "--random": 10}
 """Kills in `make test`. `make kills` has 200: every operation, and the rest at random moments."""
 
@@ -27,16 +24,7 @@ def test_killed_runs_resume_as_if_nothing_had_happened(tmp_path: Path) -> None:
     numbers = {"--kills": wanted} if wanted else SAMPLE
     options = [text for name, number in numbers.items() for text in (name, str(number))]
     out = tmp_path / "result.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.kills", str(tmp_path / "runs"), str(out), *options],
-        cwd=ROOT,
-        env=clean_environment(LD_PRELOAD=str(library(tmp_path))),
-        capture_output=True,
-        text=True,
-        timeout=3600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    run_module("tests.e2e.kills", tmp_path / "runs", out, *options, timeout=3600, LD_PRELOAD=str(library(tmp_path)))
     result = json.loads(out.read_text())
     print({name: value for name, value in result.items() if name != "operations"})
     assert result["wrong"] == []

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.models import save
-from tests.process import clean_environment
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module", params=["trl", "unsloth"])
@@ -27,16 +21,7 @@ def stack_and_result(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
     stack: str = request.param
     folder = tmp_path_factory.mktemp(stack)
     out = folder / "out.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.odd_rows", stack, str(save("llama", folder)), str(out)],
-        cwd=folder,
-        env=clean_environment(PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])),
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    run_module("tests.e2e.odd_rows", stack, save("llama", folder), out, cwd=folder, timeout=900)
     return stack, json.loads(out.read_text())
 
 

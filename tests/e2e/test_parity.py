@@ -8,8 +8,6 @@ from fp32 a run may be.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,10 @@ from safetensors.torch import load_file
 from patcher.changes import catalogue
 from patcher.engine.model import EnvDefault
 from tests.e2e.models import save
-from tests.process import clean_environment
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "mistral")
 HALF = ("bfloat16", "float16")
 
@@ -57,16 +54,7 @@ def train(folder: Path, stack: str, runs: list[dict[str, Any]], without: str = "
     spec = {"sentences": 6, "max_length": 256, "steps": 20, "checkpointing": True, **common}
     file = folder / f"{stack}.json"
     file.write_text(json.dumps({**spec, "stack": stack, "runs": runs}))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.train", str(file)],
-        cwd=ROOT,
-        env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), PATCHER_WITHOUT=without),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, f"{stack}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    run_module("tests.e2e.train", file, UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), PATCHER_WITHOUT=without)
 
 
 def distance(a: Run, b: Run) -> tuple[float, float]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.models import save
-from tests.process import clean_environment
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 STATE = ("weights", "optimizer", "scheduler", "scaler", "generators")
 
 
@@ -29,16 +25,7 @@ def runs(stack: str, model: Path, folder: Path, *kinds: str) -> dict[str, Any]:
     """What both runs of each kind had (see tests/e2e/resume.py)."""
     out = folder / "out.json"
     for _ in range(2 if stack == "unsloth" else 1):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.resume", stack, str(model), str(out), *kinds],
-            cwd=folder,
-            env=clean_environment(PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-6000:]
+        run_module("tests.e2e.resume", stack, model, out, *kinds, cwd=folder)
     result: dict[str, Any] = json.loads(out.read_text())
     assert list(result) == list(kinds)
     return result

@@ -9,7 +9,6 @@ kernels run in Triton's interpreter there. Computed in 16 bit they are as close 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -23,11 +22,10 @@ from tests.e2e.trainers_data import BATCH, RATE, STEPS, chats, pairs
 from tests.e2e.trainers_formulas import texts_of, trained_losses
 from tests.e2e.trainers_policy import advantages, aligned, log_probs, policy_loss
 from tests.e2e.trainers_reference import compute_as_on_a_gpu, dtype_of, loaded, prepare, with_adapter, with_start_values
-from tests.process import clean_environment
+from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 TRITON = Path(sys.prefix) / "oracle"
 STACKS = ("trl", "unsloth")
 TRAINERS = ("sft", "dpo", "kto", "orpo", "cpo", "simpo", "reward", "trainer", "seq2seq")
@@ -88,16 +86,7 @@ class Runs:
         if stack == "cpu":
             assert (TRITON / "triton").is_dir(), f"no Triton in {TRITON}: make {TRITON}"
             switches |= {"PYTHONPATH": str(TRITON), "TRITON_INTERPRET": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.trainers", str(spec)],
-            cwd=ROOT,
-            env=clean_environment(**switches),
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-        assert done.returncode == 0, f"{stack}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+        run_module("tests.e2e.trainers", spec, timeout=900, **switches)
 
     def of(self, stack: str, kind: str, precision: str = "float32") -> dict[str, Any]:
         """The results of one run; its traceback if it failed."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import Gemma3ForConditionalGeneration
 
-from tests.process import clean_environment
+from tests.process import ROOT, run_module, run_python
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 FP32 = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "llava", "llava-next", "gemma3", "mllama")
 NF4 = ("qwen3-vl", "llava", "gemma3", "mllama")
 KEPT: dict[str, tuple[str, ...]] = {
@@ -67,17 +64,13 @@ def run_both(module: str, folder: Path, runs: Iterable[tuple[str, str, str, bool
     for stack in ("unsloth", "cpu"):
         spec = {"stack": stack, "models": str(folder / "models"), "out": str(folder), "runs": todo}
         (folder / f"{stack}.json").write_text(json.dumps(spec))
-        done = subprocess.run(
-            [sys.executable, "-m", f"tests.e2e.{module}", str(folder / f"{stack}.json")],
-            cwd=ROOT,
-            # What torch.compile makes of the generated modules is the business of other tests.
-            env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), TORCHDYNAMO_DISABLE="1"),
-            capture_output=True,
-            text=True,
+        run_module(
+            f"tests.e2e.{module}",
+            folder / f"{stack}.json",
             timeout=900,
-            check=False,
+            UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"),
+            TORCHDYNAMO_DISABLE="1",  # what torch.compile makes of the generated modules is for other tests
         )
-        assert done.returncode == 0, f"{stack}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
         for run in todo:
             name = f"{stack}-{run['name']}"
             found[name] = torch.load(folder / f"{name}.pt", weights_only=False)
@@ -188,16 +181,13 @@ def test_nothing_runs_on_the_cpu_instead(runs: Results, name: str) -> None:
 
 def test_the_example_learns_and_saves(runs: Results, folder: Path, tmp_path: Path) -> None:
     """examples/finetune_vision.py, unmodified, with a folder for its model: the loss falls, PEFT loads the adapter."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "finetune_vision.py"), str(folder / "models" / "gemma3")],
+    done = run_python(
+        ROOT / "examples" / "finetune_vision.py",
+        folder / "models" / "gemma3",
         cwd=tmp_path,
-        env=clean_environment(UNSLOTH_SIMULATE_MAC="1", TORCHDYNAMO_DISABLE="1"),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
+        UNSLOTH_SIMULATE_MAC="1",
+        TORCHDYNAMO_DISABLE="1",
     )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     found = re.search(r"loss: +([\d.]+) over the first five steps, ([\d.]+) over the last", done.stdout)
     assert found is not None, done.stdout[-2000:]
     assert float(found[2]) < 0.9 * float(found[1])

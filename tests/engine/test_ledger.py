@@ -366,8 +366,3 @@ def test_no_lock_is_held_while_a_replacement_is_imported(lib: Any, library: Libr
     other.join(20)
     assert finished_meanwhile and lib.LIMIT == 8 and lib.f(1) == "slow"
     ledger.undo()
-
-
-def test_the_key_of_a_change_names_it() -> None:
-    """Report lines are told apart by target or module."""
-    assert patch("lib:Base.method", "method").key == "lib:Base.method"

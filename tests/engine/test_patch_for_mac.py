@@ -145,24 +145,6 @@ def test_mps_without_a_device_is_an_error_that_says_how_to_simulate_one(
     assert LEDGER.entries() == []
 
 
-def test_detection_reads_the_machine_and_the_simulated_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A simulated Mac has mps on any machine; an Intel Mac, or one with an old macOS, has none."""
-    simulated = machine.detect("M2 Pro 32GB")
-    assert (simulated.chip, simulated.memory_bytes, simulated.mps, simulated.simulated) == (
-        "Apple M2 Pro",
-        32 * 2**30,
-        True,
-        True,
-    )
-    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
-    monkeypatch.setattr(machine, "_sysctl", lambda name: "Apple M1")
-    for processor, release, has_mps in (("arm64", "14.0", True), ("arm64", "13.6.1", False), ("x86_64", "15.1", False)):
-        monkeypatch.setattr(machine.platform, "machine", lambda processor=processor: processor)
-        monkeypatch.setattr(machine.platform, "mac_ver", lambda release=release: (release, ("", "", ""), ""))
-        found = machine.detect()
-        assert (found.mps, found.simulated, found.generation) == (has_mps, False, 1)
-
-
 # -- wrong values --------------------------------------------------------------------------------------------------
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from patcher.errors import InvalidSwitch
-from patcher.macs.figures import SOURCES, WORKING_SET, WORKING_SET_26
 from patcher.macs.mac import CHIPS, GIB, every_mac, max_buffer_bytes, parse, recommended_max_bytes
+from tests.process import run_python
 
 
 @pytest.mark.parametrize(
@@ -68,23 +65,6 @@ def test_every_mac_is_read_back_and_complete() -> None:
     assert {mac.memory_bytes // GIB for mac in macs} >= {8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256, 512}
 
 
-def test_every_figure_names_a_source_that_exists() -> None:
-    """Keys of SOURCES are those that are used; an observed working set says where."""
-    used = {key for chip in CHIPS.values() for key in (chip.source, chip.clock_source)}
-    assert used <= set(SOURCES)
-    for entry in (*WORKING_SET, *WORKING_SET_26):
-        assert entry.observed and all(len(where) > 20 for where in entry.observed.values())
-
-
-@pytest.mark.parametrize(
-    ("text", "published"), [("M1", 2.6), ("M1 Max", 10.4), ("M1 Ultra", 21), ("M2", 3.6), ("M2 Max", 13.6)]
-)
-def test_peak_rates_agree_with_those_that_apple_printed(text: str, published: float) -> None:
-    """Cores x lanes x clock, within 3 percent: Apple rounds to one digit."""
-    full = CHIPS[text].variants[-1]
-    assert parse(f"{text} {full.gpu_cores}-core").tflops_fp32 / 1e12 == pytest.approx(published, rel=0.03)
-
-
 @pytest.mark.parametrize(
     ("gigabytes", "macos", "working_set", "longest_buffer"),
     [
@@ -112,4 +92,4 @@ def test_limits_are_to_the_byte_what_macs_print(
 def test_profiles_need_no_torch() -> None:
     """Reading a profile and importing the simulator's API import no torch."""
     code = "import sys, patcher.simulator, patcher.macs.mac as m; m.parse('1'); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    run_python("-c", code)

@@ -25,7 +25,7 @@ def test_output_and_gradients_are_those_of_float64(
     bias = torch.randn(37, generator=generator) if with_bias else None
 
     y, mean, rstd = layer_norm(x, weight, bias, 1e-5)
-    dx, dw, db = layer_norm_backward(grad, x, weight, mean, rstd, weight_grad=True, bias_grad=with_bias)
+    dx, dw, db = layer_norm_backward(grad, x, weight, mean, rstd, (True, True, with_bias))
     leaves = [x.double().requires_grad_(), weight.double().requires_grad_()]
     if bias is not None:
         leaves.append(bias.double().requires_grad_())

@@ -43,7 +43,7 @@ def test_output_and_gradients_are_those_of_float64(
     x, weight, grad = _inputs(7, 37, dtype, weight_dtype or dtype)
     y, rstd = rms_norm(x, weight, EPS, unit_offset=offset)
     dx = torch.empty(x.shape, dtype=dtype)
-    dw = rms_norm_backward(grad, x, weight, rstd, out=dx, unit_offset=offset, weight_grad=True)
+    dw = rms_norm_backward(grad, x, weight, rstd, grad_input=dx, unit_offset=offset, needs_grad_weight=True)
     assert dw is not None and dw.dtype == weight.dtype and y.dtype == dtype
     exact_y, exact_dx, exact_dw = _float64(x, weight, grad, offset)
     assert_accurate(y, exact_y)
@@ -57,7 +57,7 @@ def test_the_backward_can_start_from_the_output(offset: bool) -> None:
     x, weight, grad = _inputs(5, 33, torch.float32, torch.float32)
     y, rstd = rms_norm(x, weight, EPS, unit_offset=offset)
     dx = torch.empty_like(grad)
-    assert rms_norm_backward(grad, y, weight, rstd, out=dx, unit_offset=offset, saved_is_output=True) is None
+    assert rms_norm_backward(grad, y, weight, rstd, grad_input=dx, unit_offset=offset, saved_is_output=True) is None
     assert_accurate(dx, _float64(x, weight, grad, offset)[1])
 
 
@@ -66,8 +66,8 @@ def test_the_gradient_may_be_written_over_the_one_that_came_in() -> None:
     x, weight, grad = _inputs(9, 40, torch.bfloat16, torch.bfloat16)
     _, rstd = rms_norm(x, weight, EPS)
     separate = torch.empty_like(grad)
-    dw = rms_norm_backward(grad, x, weight, rstd, out=separate, weight_grad=True)
-    dw_in_place = rms_norm_backward(grad, x, weight, rstd, out=grad, weight_grad=True)
+    dw = rms_norm_backward(grad, x, weight, rstd, grad_input=separate, needs_grad_weight=True)
+    dw_in_place = rms_norm_backward(grad, x, weight, rstd, grad_input=grad, needs_grad_weight=True)
     assert torch.equal(grad, separate)
     assert dw is not None and dw_in_place is not None and torch.equal(dw, dw_in_place)
 
@@ -76,7 +76,7 @@ def test_no_rows_give_no_rows_and_a_zero_weight_gradient() -> None:
     """A batch that is empty after masking does not stop training."""
     x, weight, grad = _inputs(0, 8, torch.float32, torch.float32)
     y, rstd = rms_norm(x, weight, EPS)
-    dw = rms_norm_backward(grad, x, weight, rstd, out=torch.empty_like(grad), weight_grad=True)
+    dw = rms_norm_backward(grad, x, weight, rstd, grad_input=torch.empty_like(grad), needs_grad_weight=True)
     assert y.shape == (0, 8) and dw is not None and dw.eq(0).all()
 
 

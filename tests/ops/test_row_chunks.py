@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from patcher.ops import row_chunks
 from patcher.ops.cross_entropy import cross_entropy, cross_entropy_backward
@@ -18,6 +16,7 @@ from patcher.ops.layer_norm import layer_norm, layer_norm_backward
 from patcher.ops.rms_norm import rms_norm, rms_norm_backward
 from patcher.ops.rope import rope_
 from patcher.ops.swiglu import silu, silu_and_slope
+from tests.ops.largest import LargestFloat32
 
 ROWS, COLUMNS = 12, 64
 
@@ -32,12 +31,12 @@ def _x(index: int) -> Tensor:
 def _normed() -> list[Tensor | None]:
     weight, dx = torch.ones(COLUMNS, dtype=torch.bfloat16), torch.empty(ROWS, COLUMNS, dtype=torch.bfloat16)
     y, rstd = rms_norm(_x(1), weight, 1e-6)
-    return [y, rms_norm_backward(_x(2), _x(1), weight, rstd, out=dx, weight_grad=True), dx]
+    return [y, rms_norm_backward(_x(2), _x(1), weight, rstd, grad_input=dx, needs_grad_weight=True), dx]
 
 
 def _layer_normed() -> list[Tensor | None]:
     y, mean, rstd = layer_norm(_x(1), torch.ones(COLUMNS), torch.zeros(COLUMNS), 1e-5)
-    return [y, *layer_norm_backward(_x(2), _x(1), torch.ones(COLUMNS), mean, rstd, weight_grad=True, bias_grad=True)]
+    return [y, *layer_norm_backward(_x(2), _x(1), torch.ones(COLUMNS), mean, rstd, (True, True, True))]
 
 
 def _rotated() -> list[Tensor | None]:
@@ -59,18 +58,6 @@ OPS: dict[str, Callable[[], list[Tensor | None]]] = {
     "geglu": lambda: [gated(_x(1), _x(2), gelu), *gated_backward_(_x(1), _x(2), _x(3), gelu_tanh_and_slope)],
     "cross_entropy": _loss,
 }
-
-
-class LargestFloat32(TorchDispatchMode):
-    """Notes the size of the largest fp32 tensor that any operation returns."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.dtype == torch.float32:
-            self.elements = max(self.elements, result.numel())
-        return result
 
 
 @pytest.mark.parametrize("name", OPS)

@@ -14,7 +14,8 @@ from typing import IO, Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.process import ROOT
+
 TRITON = Path(sys.prefix) / "oracle"
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +13,7 @@ from torch import Tensor
 from patcher.errors import InvalidSwitch
 from patcher.simulator import Device, faults
 from patcher.simulator.faults import FAULTS, inject
+from tests.process import run_python
 
 SWITCHED = [name for name, fault in FAULTS.items() if not fault.inherent]
 LONG = 32767
@@ -244,8 +242,7 @@ def test_the_variable_switches_faults_on_at_the_start() -> None:
         "import torch\nfrom patcher.simulator import start\ndevice = start()\n"
         "s = torch.ones(2)\nc = s.to('mps', non_blocking=True)\ns.fill_(7)\nprint(device.faults, c.tolist())"
     )
-    environment = {**os.environ, faults.VARIABLE: " late-copy ,cuda-autocast"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    done = run_python("-c", code, timeout=120, **{faults.VARIABLE: " late-copy ,cuda-autocast"})
     assert done.stdout.strip() == "('cuda-autocast', 'late-copy') [7.0, 7.0]", done.stderr
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import pickle
-import subprocess
-import sys
 import textwrap
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from tests.process import run_python
 
 MAPS: dict[str, tuple[Any, str]] = {
     "none": (None, "mps"),
@@ -219,13 +218,5 @@ def test_spawned_processes_have_a_device_of_their_own(tmp_path: Path) -> None:
                 print([batch.tolist() for batch in loader])
         """)
     )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python(script, timeout=240)
     assert done.stdout.split("\n")[:2] == ["6.0", "[[0, 1], [4, 9]]"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patcher.simulator import Device
+from tests.process import run_python
 from tests.simulator.mps_allocator import MIB, Allocator, OutOfMemory
 
 GIB = 1024 * MIB
@@ -257,6 +255,4 @@ assert refused == memory.refused > 10
 @pytest.mark.slow
 def test_tensors_are_accounted_as_the_model_says() -> None:
     """The same through torch: 1500 tensors on an 8 GB Mac, in a process of their own, to the byte and to the word."""
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", REAL], cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_python("-c", REAL)

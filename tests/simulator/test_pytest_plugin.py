@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from patcher.simulator.build import cache_folder
-from tests.process import clean_environment
+from tests.process import ROOT, clean_environment, run_python
 
 pytest_plugins = ["pytester"]
-ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = "pytest_simulated_mac"
 CACHE = str(cache_folder())  # where the device has been built: pytester gives its projects another home
 
@@ -58,10 +54,7 @@ def test_without_the_option_nothing_is_loaded_and_tests_for_it_are_skipped(proje
 def test_it_costs_a_few_milliseconds() -> None:
     """Every pytest of the environment imports it: less than 5 ms on top of pytest, best of three, in CPU time."""
     code = "import pytest, time; t = time.process_time(); import pytest_simulated_mac; print(time.process_time() - t)"
-    times = [
-        float(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    ]
+    times = [float(run_python("-c", code).stdout) for _ in range(3)]
     assert min(times) < 0.005, times
 
 

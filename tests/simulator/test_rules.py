@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -15,6 +12,7 @@ import torch.nn.functional as F
 from patcher.errors import SimulatorUnavailable
 from patcher.simulator import Device
 from patcher.simulator.rules import presence, tables
+from tests.process import run_python
 
 MISSING = (
     "The operator 'aten::mode' is not currently implemented for the MPS device. If you want this op to be considered"
@@ -126,13 +124,7 @@ with warnings.catch_warnings(record=True) as caught:
     torch.mode(x), torch.heaviside(x, x)
 print(len(caught), "aten::mode" in str(caught[0].message))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTORCH_ENABLE_MPS_FALLBACK": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", script, check=False, PYTORCH_ENABLE_MPS_FALLBACK="1")
     assert done.stdout.strip() == "1 True", done.stderr
 
 

@@ -26,7 +26,7 @@ from patcher.errors import NotOnMac
 from patcher.macs.machine import Machine
 from patcher.training import optimizer_names
 from patcher.training.arguments import Rewrite, decide, rewrites
-from patcher.training.rules import RULES, Become, Keep, Refuse
+from patcher.training.rules import RULES
 from tests.machines import M3_MAX
 
 OLD_TORCH = dataclasses.replace(M3_MAX, torch="2.12.1")
@@ -56,61 +56,12 @@ def on_m3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 # -- the optimizers ------------------------------------------------------------------------------------------------
 
 
-def test_every_optimizer_name_has_one_verdict() -> None:
-    """A name that transformers adds is noticed: each of its optimizers is kept, replaced or refused, none twice."""
-    tables = [set(optimizer_names.KEPT), set(optimizer_names.REPLACED), set(optimizer_names.REFUSED)]
-    removed_by_transformers_5 = {"adamw_apex_fused"}
-    assert set().union(*tables) - removed_by_transformers_5 == {name.value for name in OptimizerNames}
-    assert sum(len(table) for table in tables) == len(set().union(*tables))
-
-
-def test_what_stands_in_for_an_optimizer_is_kept_itself() -> None:
-    """No replacement leads to an optimizer that mps lacks."""
-    stand_ins = (*optimizer_names.REPLACED.values(), *optimizer_names.REFUSED.values())
-    assert {nearest.name for nearest in stand_ins} <= set(optimizer_names.KEPT)
-
-
-@pytest.mark.parametrize("name", sorted(optimizer_names.REPLACED))
-def test_replacement_is_the_same_algorithm(name: str) -> None:
-    """AdamW stays AdamW and Lion stays Lion: another algorithm would need another learning rate."""
-    family = next(word for word in ("galore", "ademamix", "lion", "rmsprop", "adamw") if word in name)
-    assert family in optimizer_names.REPLACED[name].name
-    assert name.endswith("layerwise") == optimizer_names.REPLACED[name].name.endswith("layerwise")
-
-
 @pytest.mark.parametrize("spelled", ["adamw_8bit", OptimizerNames.ADAMW_8BIT])
 def test_optimizer_name_or_member(spelled: object) -> None:
     """An optimizer is recognised as text and as a member of OptimizerNames."""
     (outcome,) = decide({"optim": spelled}, M3_MAX, "SFTConfig")
     assert (outcome.field, outcome.new) == ("optim", "adamw_torch_fused")
     assert "8-bit" in outcome.reason
-
-
-def _train(optimizer_class: Any, **options: Any) -> Any:
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.nn.Parameter(torch.randn(8, 16, generator=generator))
-    optimizer = optimizer_class([weight], lr=1e-2, **options)
-    for _ in range(5):
-        weight.grad = torch.randn(8, 16, generator=generator)
-        optimizer.step()
-    return weight.detach()
-
-
-@pytest.mark.parametrize(
-    ("theirs", "ours", "options"),
-    [("RMSprop", "RMSprop", {}), ("AdamW", "AdamW", {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01})],
-)
-def test_torch_optimizer_equals_the_bitsandbytes_one(theirs: str, ours: str, options: dict[str, Any]) -> None:
-    """rmsprop_bnb and paged_adamw_32bit train the same weights as the torch optimizers that stand in for them."""
-    import bitsandbytes
-    import torch
-
-    expected = _train(getattr(bitsandbytes.optim, theirs), optim_bits=32, **options)
-    found = _train(getattr(torch.optim, ours), **options)
-    # fp32 rounding of five steps of size 1e-2 on values up to 3: a few times 2**-22
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
 
 
 # -- the other fields ----------------------------------------------------------------------------------------------
@@ -385,32 +336,6 @@ def test_undo_forgets(on_m3: None) -> None:
     LEDGER.undo()
     assert rewrites() == []
     assert TrainingArguments(optim="adamw_8bit").optim == OptimizerNames.ADAMW_8BIT
-
-
-# -- the documentation ---------------------------------------------------------------------------------------------
-
-
-def _table() -> list[str]:
-    """The rows of docs/training-arguments.md, from the rules."""
-    rows = []
-    for rule in RULES:
-        if isinstance(rule.then, Become):
-            outcome = "without `offload`" if callable(rule.then.value) else f"`{rule.then.value!r}`"
-        elif isinstance(rule.then, Keep):
-            outcome = "kept, with a note"
-        else:
-            assert isinstance(rule.then, Refuse)
-            outcome = f"error; instead: {rule.then.instead}"
-        rows.append(f"| `{rule.field}` | {rule.case} | {outcome} | {rule.reason} |")
-    rows += [f"| `{name}` | {whose} |" for name, whose in optimizer_names.KEPT.items()]
-    return rows
-
-
-def test_documentation_lists_every_rule() -> None:
-    """docs/training-arguments.md has a row for each rule and each kept optimizer, and none that is no longer true."""
-    page = Path(__file__).parents[2] / "docs" / "training-arguments.md"
-    rows = [line for line in page.read_text().splitlines() if line.startswith("| `")]
-    assert rows == _table()
 
 
 def test_rewrite_reads_well() -> None:

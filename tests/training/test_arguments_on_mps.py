@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.process import run_python
+
 
 def _on_simulated_mac(script: str, folder: Path) -> Any:
     """What ``script`` leaves in ``result``, run in a fresh process with patch_for_mac() on a simulated M3 Max."""
     before = "from patcher import patch_for_mac\npatch_for_mac(simulate='M3 Max 36GB', strict=False)\n"
     after_it = "\nimport json, pathlib\npathlib.Path('result.json').write_text(json.dumps(result))\n"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     # bitsandbytes compiles its 32-bit optimizers, and there is no Metal compiler on Linux
-    environment["TORCHDYNAMO_DISABLE"] = "1"
-    done = subprocess.run(
-        [sys.executable, "-c", before + textwrap.dedent(script) + after_it],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_python("-c", before + textwrap.dedent(script) + after_it, cwd=folder, TORCHDYNAMO_DISABLE="1")
     return json.loads((folder / "result.json").read_text())
 
 

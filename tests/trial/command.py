@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.process import clean_environment
+from tests.process import run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 FIRST = "patcher: a simulated "
+ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,6 @@ class Done:
     data: dict[str, Any]
 
 
-def environment() -> dict[str, str]:
-    return clean_environment(PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1")
-
-
 def write(folder: Path, body: str, name: str = "script.py") -> Path:
     path = folder / name
     path.write_text(textwrap.dedent(body))
@@ -47,15 +42,8 @@ def write(folder: Path, body: str, name: str = "script.py") -> Path:
 
 def simulate(folder: Path, *arguments: str, stdin: str = "", timeout: int = 300) -> Done:
     """Runs it in ``folder``; the last lines of stderr are the verdict."""
-    done = subprocess.run(
-        [sys.executable, "-m", "patcher", "simulate", "--json", "trial.json", *arguments],
-        cwd=folder,
-        env=environment(),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    command = ("-m", "patcher", "simulate", "--json", "trial.json", *arguments)
+    done = run_python(*command, cwd=folder, stdin=stdin, check=False, timeout=timeout, **ENVIRONMENT)
     return read(folder, done.returncode, done.stdout, done.stderr)
 
 
@@ -67,12 +55,4 @@ def read(folder: Path, code: int, stdout: str, stderr: str) -> Done:
 
 def python(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """The same under plain python."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment(),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_python(*arguments, cwd=folder, stdin=stdin, check=False, timeout=300, **ENVIRONMENT)

@@ -15,7 +15,8 @@ import pytest
 
 from patcher.macs.mac import parse
 from patcher.trial import watch
-from tests.trial.command import environment, python, read, simulate, write
+from tests.process import clean_environment
+from tests.trial.command import ENVIRONMENT, python, read, simulate, write
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_a_signal_to_the_command_reaches_the_script(tmp_path: Path, number: sign
     process = subprocess.Popen(
         [sys.executable, "-m", "patcher", "simulate", "--json", "trial.json", "script.py"],
         cwd=tmp_path,
-        env=environment(),
+        env=clean_environment(**ENVIRONMENT),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

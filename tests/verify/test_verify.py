@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -20,22 +19,15 @@ from patcher.verify import parent
 from patcher.verify.check import Check, Failed, Result, Situation, Skipped, Status
 from patcher.verify.compare import assert_close, tolerance
 from patcher.verify.output import Lines, passed
+from tests.process import ROOT, run_module, run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 REPORT = {"machine", "simulated", "python", "patcher", "platform", "passed", "counts", "seconds", "checks"}
 LINE = {"section", "name", "status", "detail", "do", "seconds"}
 
 
 def verify(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """``python verify_apple.py ARGUMENTS`` in a process of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("UNSLOTH_")}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "verify_apple.py"), *arguments],
-        env={**environment, "OMP_NUM_THREADS": "1", **variables},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    return run_python(ROOT / "verify_apple.py", *arguments, timeout=900, check=False, **variables)
 
 
 @pytest.fixture
@@ -209,15 +201,7 @@ def test_lines_for_people() -> None:
 @pytest.mark.slow
 def test_every_probe_notices_its_fault(tmp_path: Path) -> None:
     """With the fault that it looks for a probe fails; without it, or with our guard against it, it passes."""
-    found = subprocess.run(
-        [sys.executable, "-m", "tests.verify.faults", str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert found.returncode == 0, found.stderr
+    run_module("tests.verify.faults", tmp_path, timeout=300)
     outcomes = json.loads((tmp_path / "outcomes.json").read_text())
 
     def ended(group: str, status: str) -> set[str]:

@@ -35,5 +35,6 @@ def convolution_backward(
         whole: Gradients = call(keys, grad_output, input, weight, *rest)
         return whole
     pieces = zip(torch.split(grad_output, MOST_SAMPLES), torch.split(input, MOST_SAMPLES), strict=True)
-    of_input, of_weight, of_bias = zip(*(call(keys, g, x, weight, *rest) for g, x in pieces), strict=True)
-    return torch.cat(of_input) if output_mask[0] else None, sum(of_weight), sum(of_bias) if output_mask[2] else None
+    grad_input, grad_weight, grad_bias = zip(*(call(keys, g, x, weight, *rest) for g, x in pieces), strict=True)
+    whole_input = torch.cat(grad_input) if output_mask[0] else None
+    return whole_input, sum(grad_weight), sum(grad_bias) if output_mask[2] else None

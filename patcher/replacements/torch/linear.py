@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from patcher.engine.ledger import original
-from patcher.ops.split_sum import LONGEST, is_long, split_sum
+from patcher.ops.split_sum import FIRST_WRONG, is_long, split_sum
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -22,7 +22,7 @@ def linear(keys: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None)
         result = call(input, weight, bias)
         return result
     columns, terms = weight.shape
-    long = terms > LONGEST and is_long(input.numel() // terms, terms, columns)
+    long = terms >= FIRST_WRONG and is_long(input.numel() // terms, terms, columns)
     apart = bias is not None and (input.size(-2) == 1 or bias.dim() > 1)
     if input.dim() == 2 or not (long or apart or input.is_contiguous() or _aborts(weight)):
         rows = input
@@ -65,12 +65,12 @@ def linear_backward(keys: Any, self: Tensor, grad_output: Tensor, weight: Tensor
         call = original("aten::linear_backward on MPS").call_boxed
         gradients: Gradients = call(keys, self, grad_output, weight, output_mask)
         return gradients
-    x, gradient = self.reshape(rows, inputs), grad_output.reshape(rows, features)
+    x, rows_of_grad = self.reshape(rows, inputs), grad_output.reshape(rows, features)
     with torch.autocast("mps", enabled=False):
-        to_input = _product(gradient, weight).view(self.shape) if output_mask[0] else None
-        to_weight = _product(gradient.t(), x) if output_mask[1] else None
-        to_bias = gradient.sum(0) if output_mask[2] else None
-    return to_input, to_weight, to_bias
+        grad_input = _product(rows_of_grad, weight).view(self.shape) if output_mask[0] else None
+        grad_weight = _product(rows_of_grad.t(), x) if output_mask[1] else None
+        grad_bias = rows_of_grad.sum(0) if output_mask[2] else None
+    return grad_input, grad_weight, grad_bias
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

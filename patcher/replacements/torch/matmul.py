@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from patcher.engine.ledger import original
-from patcher.ops.split_sum import LONGEST, is_long, split_sum
+from patcher.ops.split_sum import FIRST_WRONG, is_long, split_sum
 
 MOST_ELEMENTS = 2**32
 """A batched product with more in its result or an operand is computed batch by batch (pytorch issue 197636)."""
@@ -144,7 +144,7 @@ def baddbmm_out(
 
 def _is_long(a: Tensor, b: Tensor, dims: int) -> bool:
     """Whether ``a @ b`` must be split, and is a product that torch takes."""
-    if a.dim() != dims or a.size(-1) <= LONGEST or not _fit(a, b):
+    if a.dim() != dims or a.size(-1) < FIRST_WRONG or not _fit(a, b):
         return False
     return is_long(a.size(-2), a.size(-1), b.size(-1))
 

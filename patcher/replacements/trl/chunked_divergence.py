@@ -6,12 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from patcher.ops.chunked_divergence import (
-    Head,
-    chunked_divergence,
-    chunked_divergence_backward,
-)
-from patcher.ops.logit_tiles import LogitTransform
+from patcher.ops.chunked_divergence import chunked_divergence, chunked_divergence_backward
+from patcher.ops.logit_tiles import Head, LogitTransform
 from patcher.replacements.trl.chunked_logprob import compute_dtype
 
 

@@ -7,12 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patcher.ops.chunked_log_prob import (
-    OPTIONAL_OUTPUTS,
-    chunked_log_prob,
-    chunked_log_prob_backward,
-)
-from patcher.ops.logit_tiles import LogitTransform
+from patcher.ops.chunked_log_prob import OPTIONAL_OUTPUTS, chunked_log_prob, chunked_log_prob_backward
+from patcher.ops.logit_tiles import Head, LogitTransform
 
 
 def compute_dtype(hidden: Tensor) -> torch.dtype:
@@ -38,16 +34,8 @@ def forward(
     ctx.transform = LogitTransform(logit_scale, final_logit_softcapping, temperature)
     ctx.compute_dtype = compute_dtype(hidden)
     ctx.chunk_size = chunk_size
-    found = chunked_log_prob(
-        hidden,
-        weight,
-        bias,
-        targets,
-        ctx.transform,
-        ctx.compute_dtype,
-        outputs,
-        chunk_size,
-    )
+    head = Head(hidden, weight, bias, ctx.transform, ctx.compute_dtype)
+    found = chunked_log_prob(head, targets, outputs, chunk_size)
     # Without entropy no gradient of it can arrive, so log_z only fills its place.
     entropy = found.log_z if found.entropy is None else found.entropy
     ctx.save_for_backward(hidden, weight, bias, targets, found.log_z, entropy)
@@ -59,18 +47,8 @@ def forward(
 def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     """Gradients of ``hidden``, ``weight`` and ``bias``; every tile of logits is computed again."""
     hidden, weight, bias, targets, log_z, entropy = ctx.saved_tensors
+    head, output_mask = Head(hidden, weight, bias, ctx.transform, ctx.compute_dtype), ctx.needs_input_grad[:3]
     gradients = chunked_log_prob_backward(
-        grad_logprobs,
-        grad_entropy,
-        hidden,
-        weight,
-        bias,
-        targets,
-        log_z,
-        entropy,
-        ctx.transform,
-        ctx.compute_dtype,
-        ctx.needs_input_grad[:3],
-        ctx.chunk_size,
+        grad_logprobs, grad_entropy, head, targets, log_z, entropy, output_mask, ctx.chunk_size
     )
     return *gradients, None, None, None, None, None, None

@@ -18,20 +18,13 @@ def forward(ctx: Any, X: Tensor, W: Tensor, b: Tensor | None, eps: float) -> Ten
     return Y.view(X.shape)
 
 
-def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
     """Gradients of ``X``, and of ``W`` and ``b`` where they are trained, each in its tensor's dtype."""
     X, W, mean, rstd = ctx.saved_tensors
-    dX, dW, db = layer_norm_backward(
-        dY.reshape(-1, dY.shape[-1]),
-        X,
-        W,
-        mean,
-        rstd,
-        weight_grad=ctx.needs_input_grad[1],
-        bias_grad=ctx.needs_input_grad[2],
-    )
+    rows = dY.reshape(-1, dY.shape[-1])
+    dX, dW, db = layer_norm_backward(rows, X, W, mean, rstd, ctx.needs_input_grad[:3])
     return (
-        dX.view(dY.shape),
+        None if dX is None else dX.view(dY.shape),
         None if dW is None else dW.to(W.dtype),
         None if db is None else db.to(ctx.bias_dtype),
         None,

@@ -42,4 +42,6 @@ def _rms_backward(
     from_y: bool = False,
 ) -> Tensor | None:
     """Writes ``dX``, which may be ``dY``; returns ``dW`` if ``train_w``. With ``from_y``, ``X`` holds the output."""
-    return rms_norm_backward(dY, X, W, r, out=dX, unit_offset=gemma, weight_grad=train_w, saved_is_output=from_y)
+    return rms_norm_backward(
+        dY, X, W, r, grad_input=dX, unit_offset=gemma, needs_grad_weight=train_w, saved_is_output=from_y
+    )

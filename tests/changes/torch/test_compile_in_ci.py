@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from tests.process import clean_environment
+from tests.process import run_python
 
-ROOT = Path(__file__).parents[3]
 CHAINED = """
 from patcher import patch_for_mac
 patch_for_mac(simulate=True)
@@ -31,14 +26,5 @@ with torch.inference_mode():
 @pytest.mark.parametrize("device", ["mps", "cpu"])
 def test_memory_planning_in_inference_mode(device: str) -> None:
     """Inductor's own pool operator is taken for an aliasing custom one, which torch refuses where CI is set."""
-    done = subprocess.run(
-        [sys.executable, "-c", CHAINED % device],
-        cwd=ROOT,
-        env=clean_environment(CI="true"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_python("-c", CHAINED % device, timeout=300, CI="true")
     assert float(done.stdout.splitlines()[-1]) == 12**6 + 12**7

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.process import run_python
+
 MIB = 2**20
 
 SCRIPT = """
@@ -54,11 +51,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """The answers in a fresh process on a simulated Mac."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = run_python("-c", SCRIPT, timeout=120)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.process import run_python
 
 FORMS = {
     "empty": "torch.empty(3, device='cuda')",
@@ -76,15 +73,7 @@ print(json.dumps({"found": found, "said": [s for s in seen if "cuda" in s], "gra
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """What the script above found in a process of its own."""
     file = tmp_path_factory.mktemp("cuda") / "x.pt"
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(file), json.dumps(FORMS)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = run_python("-c", SCRIPT, file, json.dumps(FORMS), timeout=120)
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return found
 

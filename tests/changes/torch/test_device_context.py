@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.process import run_python
 
 SCRIPT = """
 from patcher import patch_for_mac
@@ -29,5 +28,4 @@ def test_a_model_on_the_meta_device_is_recognised() -> None:
 
     For "cuda" it is mps, also as the default device.
     """
-    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
+    run_python("-c", SCRIPT, timeout=300)

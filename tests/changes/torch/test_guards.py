@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +13,10 @@ import torch
 from patcher.changes import catalogue
 from patcher.engine.model import Kernel
 from patcher.engine.targets import load
-from patcher.ops.split_sum import split_sum
 from patcher.simulator.faults import FAULTS
 from tests.machines import M3_MAX
+from tests.process import run_python
 
-ROOT = Path(__file__).parents[3]
 CHANGES = {change.key: change for change in catalogue()}
 WRAPPED = {key: change for key, change in CHANGES.items() if isinstance(change, Kernel) and change.wraps}
 
@@ -74,15 +70,7 @@ ELSEWHERE = {("compiled-sum-race", "torch._inductor.codegen.mps:MetalKernel.stor
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[bool]]]:
     """What ``guards.py`` found in a process of its own."""
     file = tmp_path_factory.mktemp("guards") / "outcomes.json"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.changes.torch.guards", str(file)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_python("-W", "ignore", "-m", "tests.changes.torch.guards", file, timeout=300)
     found: dict[str, dict[str, list[bool]]] = json.loads(file.read_text())
     return found
 
@@ -154,36 +142,11 @@ def test_only_machines_that_are_hit_pay_for_a_guard(machine: object, groups: set
     assert in_place == {f"{op} on MPS" for group in groups for op in KERNELS[group]} | POOLING
 
 
-@pytest.mark.parametrize("terms", [32767, 65533, 100_000])
-def test_a_sum_is_cut_into_parts_that_are_short_enough(terms: int) -> None:
-    """No part has more than 32766 terms, they are about equal, and together they are the sum."""
-    lengths = []
-
-    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        lengths.append(a.size(-1))
-        return a @ b
-
-    ones = torch.ones(2, terms, dtype=torch.bfloat16)
-    total = split_sum(product, ones, ones.t())
-    assert sum(lengths) == terms and max(lengths) <= 32766 and max(lengths) - min(lengths) <= len(lengths)
-    assert total.dtype == torch.float32
-    # bf16 rounds each of the parts to 8 bits.
-    assert (total - terms).abs().max() <= terms * torch.finfo(torch.bfloat16).eps
-
-
 @pytest.mark.slow
 def test_a_model_trains_as_on_the_cpu_with_every_fault_on(tmp_path: Path) -> None:
     """Loss and gradients of a Llama with 32768 tokens of vocabulary; without the patches both are far off."""
     file = tmp_path / "outcomes.json"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.changes.torch.guarded_training", str(file)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_python("-W", "ignore", "-m", "tests.changes.torch.guarded_training", file, timeout=300)
     found = json.loads(file.read_text())
     # fp32: other orders of summation, through some ten layers of sums.
     assert found["guarded"] == pytest.approx(found["cpu"], rel=1e-4)

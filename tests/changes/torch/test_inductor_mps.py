@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.process import run_python
 
 SCRIPT = """
 import json, sys
@@ -53,15 +50,16 @@ except RuntimeError as error:
 
 def outcome(folder: Path, *, patched: bool, check: bool) -> Any:
     """What the script gives in a process of its own, with nothing in Inductor's cache."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, json.dumps(patched)],
-        cwd=ROOT,
-        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder), "PATCHER_METAL_CHECK": str(int(check))},
-        capture_output=True,
-        text=True,
+    done = run_python(
+        "-W",
+        "ignore",
+        "-c",
+        SCRIPT,
+        json.dumps(patched),
         timeout=200,
+        TORCHINDUCTOR_CACHE_DIR=str(folder),
+        PATCHER_METAL_CHECK=str(int(check)),
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -1,4 +1,4 @@
-"""TRL's log-probabilities and divergences, against its Triton kernels and against float64."""
+"""TRL's log-probabilities and divergences against its Triton kernels; against float64 they are in tests/ops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from patcher.ops import chunked_divergence as divergence_op
 from patcher.ops import chunked_log_prob as log_prob_op
@@ -112,76 +111,6 @@ def test_patches_reach_trls_own_functions() -> None:
     _agree(found[0] + found[1], expected[0] + expected[1], 0)
 
 
-@pytest.mark.usefixtures("small_tiles")
-def test_chunked_log_prob_equals_float64() -> None:
-    """Outputs and gradients of the naive formula in float64; 200 eps cover sums of 61 terms and the exponentials."""
-    leaves, targets = _head(torch.float32, 1), _targets()
-    grads = [_row_grads(2), _row_grads(3), None, None, None]
-    outputs, gradients = _run(trl_chunked_logprob, leaves, [targets, 0.7, 64, 5.0, 0.5, ALL], grads)
-
-    wide = [t.double().requires_grad_() for t in leaves]
-    y = wide[0] @ wide[1].t() + wide[2]
-    z = 5.0 * torch.tanh(y * 0.5 / 5.0) / 0.7
-    log_p = z.log_softmax(-1)
-    log_prob, entropy = log_p.gather(1, targets[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
-    (log_prob @ grads[0].double() + entropy @ grads[1].double()).backward()  # type: ignore[union-attr]
-    naive = [log_prob, entropy, torch.log(log_p.exp().square().sum(-1)), z.mean(-1)]
-    _agree(outputs[:4], [t.detach().float() for t in naive], 200 * EPS[torch.float32])
-    assert torch.equal(outputs[4], z.argmax(-1) == targets)
-    _agree(gradients, [t.grad.float() for t in wide], 200 * EPS[torch.float32])  # type: ignore[union-attr]
-
-
-class _Largest(TorchDispatchMode):
-    """Elements of the largest floating-point tensor that an operator has made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor) and result.is_floating_point():
-            self.numel = max(self.numel, result.numel())
-        return result
-
-
-@pytest.mark.usefixtures("small_tiles")
-@pytest.mark.parametrize("name", ["log_prob", "divergence"])
-def test_no_whole_logits_exist(name: str) -> None:
-    """40 rows x 200 vocabulary entries: nothing larger than the weight's own gradient (200 x 2) is ever made."""
-    hidden, weight, targets = torch.randn(40, 2), torch.randn(200, 2), torch.randint(0, 200, (40,))
-    with _Largest() as largest:
-        if name == "log_prob":
-            others = [targets, 1.0, 64, None, 1.0, ALL]
-            _run(
-                trl_chunked_logprob, [hidden, weight, None], others, [torch.ones(40), torch.ones(40), None, None, None]
-            )
-        else:
-            _run(trl_chunked_divergence, [hidden, weight, None], [hidden, weight, None, 0.5], [torch.ones(40), None])
-    assert largest.numel <= 200 * 2
-
-
-def test_a_tie_with_an_earlier_token_is_not_top1() -> None:
-    """``is_top1`` counts the first maximum, as argmax does."""
-    weight = torch.zeros(4, 1)
-    hidden, targets = torch.ones(2, 1), torch.tensor([0, 1])
-    outputs, _ = _run(trl_chunked_logprob, [hidden, weight, None], [targets, 1.0, 4, None, 1.0, ALL], [None] * 5)
-    assert outputs[4].tolist() == [True, False]
-
-
-def test_no_rows_give_no_rows_and_zero_gradients() -> None:
-    """A microbatch whose labels are all masked trains on nothing instead of failing."""
-    weight = torch.randn(V, H)
-    outputs, gradients = _run(
-        trl_chunked_logprob,
-        [torch.empty(0, H), weight, None],
-        [torch.empty(0, dtype=torch.int64), 1.0, 32, None, 1.0, ALL],
-        [torch.empty(0), None, None, None, None],
-    )
-    assert all(len(o) == 0 for o in outputs)
-    assert torch.equal(gradients[1], torch.zeros_like(weight))
-
-
 def test_autocast_decides_the_projections_dtype() -> None:
     """fp32 inputs under bf16 autocast give what bf16 inputs give, bit for bit."""
     leaves, targets = _head(torch.float32, 1), _targets()
@@ -191,24 +120,6 @@ def test_autocast_decides_the_projections_dtype() -> None:
     rounded, _ = _run(trl_chunked_logprob, [t.bfloat16() for t in leaves], others, [None] * 5)
     outside, _ = _run(trl_chunked_logprob, leaves, others, [None] * 5)
     assert torch.equal(inside[0], rounded[0]) and not torch.equal(inside[0], outside[0])
-
-
-def test_no_matmul_of_the_backward_sums_over_a_long_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``dlogits @ weight`` runs over the vocabulary; from 32767 terms on, mps gives wrong numbers."""
-    longest = 0
-    addmm_ = torch.Tensor.addmm_
-
-    def spy(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        nonlocal longest
-        longest = max(longest, a.shape[1])
-        return addmm_(total, a, b)
-
-    monkeypatch.setattr(torch.Tensor, "addmm_", spy)
-    monkeypatch.setattr(log_prob_op, "VOCABULARY", 40000)
-    leaves = [torch.randn(2, 2), torch.randn(40000, 2), None]
-    others = [torch.tensor([1, 2]), 1.0, 40000, None, 1.0, ()]
-    _run(trl_chunked_logprob, leaves, others, [torch.ones(2), None, None, None, None])
-    assert 0 < longest < 32767
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -222,29 +133,6 @@ def test_chunked_divergence_equals_trls_kernel(dtype: torch.dtype, beta: float) 
     found = _run(trl_chunked_divergence, student, [*teacher, beta, *options], [_row_grads(3), None])
     _agree(found[0], expected[0], 128 * EPS[torch.float32])  # fp32 logits of up to 60, in either dtype
     _agree(found[1], expected[1], (2 if dtype != torch.float32 else 128) * EPS[dtype])
-
-
-@pytest.mark.usefixtures("small_tiles")
-@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-def test_chunked_divergence_equals_float64(beta: float) -> None:
-    """The naive formula in float64; 200 eps cover sums of 61 terms and the exponentials."""
-    student, teacher = _head(torch.float32, 1), _head(torch.float32, 2, bias=False)
-    outputs, gradients = _run(trl_chunked_divergence, student, [*teacher, beta], [_row_grads(3), None])
-    wide = [t.double().requires_grad_() for t in student]
-    log_ps = (wide[0] @ wide[1].t() + wide[2]).log_softmax(-1)
-    log_pt = (teacher[0].double() @ teacher[1].double().t()).log_softmax(-1)
-    ps, pt = log_ps.exp(), log_pt.exp()
-    log_m = torch.log((1 - beta) * ps + beta * pt)
-    if beta == 0.0:
-        value = (pt * (log_pt - log_ps)).sum(-1)
-    elif beta == 1.0:
-        value = (ps * (log_ps - log_pt)).sum(-1)
-    else:
-        value = beta * (pt * (log_pt - log_m)).sum(-1) + (1 - beta) * (ps * (log_ps - log_m)).sum(-1)
-    (value @ _row_grads(3).double()).backward()
-    entropy = -(ps * log_ps).sum(-1)
-    _agree(outputs, [value.detach().float(), entropy.detach().float()], 200 * EPS[torch.float32])
-    _agree(gradients, [t.grad.float() for t in wide], 200 * EPS[torch.float32])  # type: ignore[union-attr]
 
 
 @pytest.mark.usefixtures("small_tiles")

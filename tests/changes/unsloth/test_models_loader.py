@@ -5,9 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +14,8 @@ import pytest
 
 from patcher.errors import NotOnMac
 from patcher.replacements.unsloth import models_loader as loader
+from tests.process import answer, run_python
 
-ROOT = Path(__file__).parents[3]
 READ = (
     "model_name",
     "load_in_4bit",
@@ -211,12 +208,7 @@ print("ANSWER" + json.dumps(result))
 @pytest.mark.parametrize("which", ["with_bitsandbytes", "without_bitsandbytes"])
 def test_loading_through_unsloth_with_and_without_bitsandbytes(which: str, tmp_path: Path) -> None:
     """By default the loaders load 4 bit, or refuse to without bitsandbytes; a 16-bit LoRA gets gradients in both."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, which]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER")]
-    assert done.returncode == 0 and lines, f"{done.stdout}\n{done.stderr}"
-    answers = json.loads(lines[-1].removeprefix("ANSWER"))
+    answers = answer(run_python("-W", "ignore", "-c", SCRIPT, which, cwd=tmp_path, timeout=400))
     with_it = which == "with_bitsandbytes"
     assert answers["layers"] == ["Linear4bit"] * 3 * with_it
     assert answers["errors"] == ["NotOnMac"] * (1 if with_it else 4)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from patcher.errors import SimulatorUnavailable
 from patcher.simulator import Device
 from patcher.simulator.metal import compile_shader, toolchain
+from tests.process import run_python
 
 FULL = "kernel void full(device float* out, constant float& v, uint i [[thread_position_in_grid]]) { out[i] = v; }\n"
 
@@ -161,4 +160,4 @@ def test_the_device_starts_without_looking_for_a_compiler() -> None:
         "assert 'patcher.simulator.metal' in sys.modules\n"
         "assert not [name for name in sys.modules if name.startswith('patcher.simulator.metal.')]\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python("-c", code)
