@@ -9,9 +9,36 @@ import pytest
 
 from tests.process import ROOT
 
-MIRRORED = ("ops", "engine", "macs", "training")
-ELSEWHERE: dict[str, str] = {}
-"""Files without a file of tests of their own, with the place that tests them and the reason."""
+CHANGES = ROOT / "patcher" / "changes"
+
+LIBRARIES = sorted(path.name for path in CHANGES.iterdir() if (path / "__init__.py").exists())
+MIRRORED = ("ops", "engine", "macs", "training", *(f"changes/{name}" for name in LIBRARIES))
+
+ELSEWHERE = {
+    "changes/accelerate/accelerator": "e2e/test_broken_runs.py: a loss that is no number, in a training",
+    "changes/bitsandbytes/autocast": "e2e/test_autocast.py: every operator of bitsandbytes, in one process",
+    "changes/bitsandbytes/optim": "e2e/test_4bit.py: paged optimizers train",
+    "changes/bitsandbytes/shim": "contract/test_bitsandbytes_shim.py: with the other shim",
+    "changes/torch/convolution": "changes/torch/test_guards.py: each guard with its fault, in one process",
+    "changes/torch/linear": "changes/torch/test_guards.py: each guard with its fault, in one process",
+    "changes/torch/matmul": "changes/torch/test_guards.py: each guard with its fault, in one process",
+    "changes/torch/out_of_memory": "e2e/test_out_of_memory.py: a device that runs out of memory",
+    "changes/transformers/trainer": "training/test_arguments.py: arguments that are changed after their creation",
+    "changes/transformers/trainer_batches": "e2e/test_odd_rows.py: rows without tokens, in trainings",
+    "changes/transformers/trainer_checkpoint": "checkpoints/test_storage.py: a kill at every file operation",
+    "changes/transformers/trainer_utils": "checkpoints/test_storage.py: which checkpoint is the last",
+    "changes/transformers/training_args": "training/test_arguments.py: every configuration of TRL",
+    "changes/triton/shim": "contract/test_triton_shim.py: with the other shim",
+    "changes/trl/async_trainers": "e2e/test_distillation.py: the trainers that are refused",
+    "changes/unsloth/device_type": "e2e/test_identity.py: needs the real Unsloth, imported",
+    "changes/unsloth/models_utils": "e2e/test_identity.py: needs the real Unsloth, imported",
+    "changes/unsloth/utils": "changes/unsloth/test_lora.py: the kernels behind Unsloth's LoRA",
+    "changes/unsloth_zoo/device_type": "e2e/test_identity.py: needs the real Unsloth, imported",
+    "changes/unsloth_zoo/fused_losses": "e2e/test_parity.py: a training step of Unsloth's, beside the CPU's",
+    "changes/unsloth_zoo/gradient_checkpointing": "e2e/test_parity.py: a training step of Unsloth's, beside the CPU's",
+    "changes/unsloth_zoo/llama_cpp": "gguf/test_install.py: with the packages that it takes",
+}
+"""What has no file of tests of its own: the file that tests it, and how or why there."""
 
 
 def _modules(folder: str) -> set[str]:
@@ -20,16 +47,23 @@ def _modules(folder: str) -> set[str]:
 
 @pytest.mark.parametrize("folder", MIRRORED)
 def test_each_file_has_its_file_of_tests(folder: str) -> None:
-    """``patcher/ops/rope.py`` is tested by ``tests/ops/test_rope.py``, which imports it."""
+    """``patcher/ops/rope.py`` is tested by ``tests/ops/test_rope.py``; what is tested elsewhere says where."""
     for module in sorted(_modules(folder)):
         tests = ROOT / "tests" / folder / f"test_{module}.py"
-        if f"{folder}/{module}" in ELSEWHERE:
+        if (elsewhere := ELSEWHERE.get(f"{folder}/{module}")) is not None:
             assert not tests.exists(), f"{tests.name} is there: take {folder}/{module} out of ELSEWHERE"
-            continue
+            tests = ROOT / "tests" / elsewhere.partition(":")[0]
         assert tests.exists(), f"patcher/{folder}/{module}.py has no {tests.relative_to(ROOT)}"
         text = tests.read_text()
-        named = (f"patcher.{folder}.{module} ", f"patcher.{folder} import", f"patcher.{folder}.{module},")
-        assert "def test_" in text and any(name in text for name in named), f"{tests.name} does not import {module}"
+        assert "def test_" in text, f"{tests.name} has no test"
+        if not folder.startswith("changes/"):
+            named = (f"patcher.{folder}.{module} ", f"patcher.{folder} import", f"patcher.{folder}.{module},")
+            assert any(name in text for name in named), f"{tests.name} does not import {module}"
+
+
+def test_what_is_tested_elsewhere_exists() -> None:
+    """No line is left of a file that is gone."""
+    assert {name for name in ELSEWHERE if not (ROOT / "patcher" / f"{name}.py").exists()} == set()
 
 
 def _starts_python(path: Path) -> bool:

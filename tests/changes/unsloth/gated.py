@@ -1,17 +1,13 @@
-"""SwiGLU and GEGLU of Unsloth, patched, against its own Triton kernels: values and memory that is written."""
+"""Unsloth's gated units, patched, against its own Triton kernels: values and memory that is written."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 
 from tests.oracle import INTERPRETED, PATCHED
 from tests.parity import assert_parity
-
-KINDS = ["swiglu", "geglu_exact", "geglu_approx"]
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 def _both(case: str, *args: Any) -> tuple[Any, Any]:
@@ -23,18 +19,14 @@ def _randn(*shape: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
     return (2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).to(dtype)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_parity_of_the_forward(kind: str, dtype: torch.dtype) -> None:
+def assert_forward(kind: str, dtype: torch.dtype) -> None:
     """A number of elements that no block size divides; the activation and the product are rounded."""
     e, g = _randn(2, 7, 149, dtype=dtype, seed=1), _randn(2, 7, 149, dtype=dtype, seed=2)
     found, expected = _both("forward", kind, e, g)
     assert_parity(found, expected, steps=2)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_parity_of_the_backward_and_its_memory(kind: str, dtype: torch.dtype) -> None:
+def assert_backward_and_its_memory(kind: str, dtype: torch.dtype) -> None:
     """h, df and de end up in DW, e and g, and those three tensors are returned."""
     DW, e, g = (_randn(14, 149, dtype=dtype, seed=seed) for seed in (1, 2, 3))
     found, expected = _both("backward", kind, DW, e, g)
@@ -43,8 +35,7 @@ def test_parity_of_the_backward_and_its_memory(kind: str, dtype: torch.dtype) ->
         assert_parity(found[name], expected[name], steps=2)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_parity_of_mixed_dtypes(kind: str) -> None:
+def assert_mixed_dtypes(kind: str) -> None:
     """An fp32 gradient with bf16 activations, as autocast hands them over; each memory keeps its dtype."""
     DW, e, g = (_randn(6, 33, dtype=dtype, seed=1) for dtype in (torch.float32, torch.bfloat16, torch.bfloat16))
     found, expected = _both("backward", kind, DW, e, g)
