@@ -71,7 +71,7 @@ def test_a_second_patch_remembers_nothing_of_the_first(run: Run) -> None:
         "handle = patch_for_mac(simulate='M3 Max 36GB')\n"
         "import torch\n"
         "import torch.nn.functional as F\n"
-        "from patcher.replacements.torch.mps import limit\n"
+        "from patcher.replacements.torch.memory_limit import limit\n"
         "def used():\n"
         "    for _ in range(2):\n"
         "        F.adaptive_avg_pool2d(torch.ones(1, 1, 7, 7).to('cuda'), 3)\n"

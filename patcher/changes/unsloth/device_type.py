@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch.mps import UNSLOTH, asked_of
 from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import Patch, Substitute
 
-_MODULE = "unsloth.device_type"
+_MODULE = UNSLOTH
 _UPSTREAM = source("unsloth/device_type.py", "get_device_type")
 _UNTIL = 'get_device_type answers "mps" on a Mac'
 _patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED, upstream=_UPSTREAM, until=_UNTIL, needed_for=None)
@@ -27,11 +28,11 @@ CHANGES = (
     ),
     *(
         _patch(
-            target=f"{_MODULE}:{name}",
-            replacement=f"patcher.replacements.unsloth.device_type:{name}",
-            expects="()",
+            target=f"{_MODULE}:{question.name}",
+            replacement=question.answer,
+            expects=question.expects,
             why="answers for the CUDA device that the body was told of",
         )
-        for name in ("get_device_type", "get_device_count", "get_device_stats")
+        for question in asked_of(_MODULE)
     ),
 )

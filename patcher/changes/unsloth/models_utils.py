@@ -39,7 +39,7 @@ CHANGES = (
         needed_for=None,
         why="the name exists on CUDA only: `from unsloth import is_bf16_supported` in Unsloth's notebooks fails",
         upstream=source("unsloth/_gpu_init.py", "is_bf16_supported"),
-        until="SUPPORTS_BFLOAT16 has a branch for mps",
+        until="unsloth has is_bf16_supported on mps",
     ),
     Patch(
         distribution=DISTRIBUTION,

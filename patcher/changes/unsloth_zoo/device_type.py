@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch.mps import ZOO, asked_of
 from patcher.changes.unsloth_zoo import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import Patch, Substitute
 
-_MODULE = "unsloth_zoo.device_type"
+_MODULE = ZOO
 _UPSTREAM = source("unsloth_zoo/device_type.py", "get_device_type")
 _UNTIL = 'get_device_type answers "mps" on a Mac'
 _patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED, upstream=_UPSTREAM, until=_UNTIL, needed_for=None)
@@ -26,17 +27,11 @@ CHANGES = (
     ),
     *(
         _patch(
-            target=f"{_MODULE}:{name}",
-            replacement=f"patcher.replacements.unsloth.device_type:{name}",
-            expects="()",
+            target=f"{_MODULE}:{question.name}",
+            replacement=question.answer,
+            expects=question.expects,
             why="answers for the CUDA device that the body was told of, or does nothing",
         )
-        for name in (
-            "get_device_type",
-            "get_device_count",
-            "device_synchronize",
-            "device_empty_cache",
-            "device_is_bf16_supported",
-        )
+        for question in asked_of(_MODULE)
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from patcher.engine.ledger import original
-from patcher.replacements.torch.mps import limit
+from patcher.replacements.torch.memory_limit import limit
 from patcher.replacements.transformers.device_map import memory_by_place, on_mps
 
 

@@ -1,16 +1,19 @@
-"""What ``torch.mps`` lacks beside ``torch.xpu``: one device, one stream, and memory figures in bytes."""
+"""What a device's module is asked, answered for mps: one device, one queue, memory in bytes, one generator.
+
+The table of who asks what is `patcher.changes.torch.mps`. Every answer has the parameters that ``torch.cuda`` gives it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from patcher import environment
-from patcher.engine.ledger import LEDGER, current_machine, original
-from patcher.macs.fit import Limit
+from patcher.engine.ledger import current_machine
+from patcher.replacements.torch.cuda_device import say_once
 
 DeviceLike = Any
 
@@ -183,15 +186,15 @@ def max_memory_reserved(device: DeviceLike = None) -> int:
 
 def reset_peak_memory_stats(device: DeviceLike = None) -> None:
     """Starts the peaks again from what is allocated now, where torch keeps them for mps."""
-    if _keeps_statistics():
+    if keeps_statistics():
         torch.accelerator.reset_peak_memory_stats()
 
 
 def _peak(name: str, now: int) -> int:
-    return max(int(torch.accelerator.memory_stats().get(name, 0)), now) if _keeps_statistics() else now
+    return max(int(torch.accelerator.memory_stats().get(name, 0)), now) if keeps_statistics() else now
 
 
-def _keeps_statistics() -> bool:
+def keeps_statistics() -> bool:
     """Whether torch's allocator for mps keeps statistics; torch says so only by raising."""
     try:
         return bool(torch._C._accelerator_isAllocatorInitialized())
@@ -199,33 +202,164 @@ def _keeps_statistics() -> bool:
         return False
 
 
-class MemoryFraction:
-    """The hard limit that the script has set itself while the patches are in place; torch tells nobody what it is."""
-
-    asked: float | None = None
-
-
-def set_per_process_memory_fraction(fraction: float) -> None:
-    """The hard limit as a multiple of what Metal recommends, and a note of it for `patcher.macs.fit`."""
-    original("torch.mps:set_per_process_memory_fraction")(fraction)
-    LEDGER.memory(MemoryFraction).asked = float(fraction)
-
-
-def limit() -> Limit:
-    """The hard limit of torch's allocator, and what counts against it already: live tensors, and what others than the
-    allocator have taken from Metal (safetensors reads into buffers of its own)."""
-    ratio = LEDGER.memory(MemoryFraction).asked
-    if ratio is None:
-        asked = environment.ratio(environment.HIGH)
-        ratio = environment.DEFAULT_HIGH if asked is None else asked
-    others = 0
-    if _keeps_statistics():
-        reserved = int(torch.accelerator.memory_stats().get("reserved_bytes.all.current", 0))
-        others = max(torch.mps.driver_allocated_memory() - reserved, 0) if reserved else 0
-    return Limit(ratio, torch.mps.recommended_max_memory(), torch.mps.current_allocated_memory() + others)
-
-
 def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
     """(free, total) bytes: what Metal recommends as the most to use, and what of that is not yet taken."""
     total = torch.mps.recommended_max_memory()
     return max(total - torch.mps.driver_allocated_memory(), 0), total
+
+
+class Event(torch.mps.Event):
+    """``torch.cuda.Event`` on the queue of mps; ``elapsed_time`` in milliseconds."""
+
+    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+        super().__init__(enable_timing)
+
+    def record(self, stream: Any = None) -> None:
+        """Marks the queue's present end."""
+        super().record()
+
+    def wait(self, stream: Any = None) -> None:
+        """Lets later work wait for the mark: there is one queue, so it does."""
+        super().wait()
+
+
+def empty_cache() -> None:
+    """Gives cached memory back to Metal."""
+    torch.mps.empty_cache()
+
+
+def synchronize(device: Any = None) -> None:
+    """Waits for all work on mps."""
+    torch.mps.synchronize()
+
+
+def get_rng_state(device: Any = "cuda") -> torch.Tensor:
+    """The state of the mps generator."""
+    return torch.mps.get_rng_state()
+
+
+def set_rng_state(new_state: torch.Tensor, device: Any = "cuda") -> None:
+    """Sets the state of the mps generator."""
+    torch.mps.set_rng_state(new_state)
+
+
+def get_rng_state_all() -> list[torch.Tensor]:
+    """The state of the one mps generator, in a list."""
+    return [torch.mps.get_rng_state()]
+
+
+def set_rng_state_all(new_states: Iterable[torch.Tensor]) -> None:
+    """Sets the state of the one mps generator, from a list of one."""
+    for state in new_states:
+        torch.mps.set_rng_state(state)
+
+
+def seed() -> None:
+    """Seeds the mps generator from the system's randomness."""
+    torch.mps.seed()
+
+
+def seed_all() -> None:
+    """Seeds the mps generator from the system's randomness."""
+    torch.mps.seed()
+
+
+def initial_seed() -> int:
+    """The seed of the mps generator."""
+    return int(torch.mps._get_default_mps_generator().initial_seed())
+
+
+def ipc_collect() -> None:
+    """Nothing to do: mps shares no memory between processes."""
+
+
+def memory_stats(device: Any = None) -> dict[str, int]:
+    """Current and peak bytes under the names that CUDA's allocator uses; mps counts nothing else."""
+    figures = {
+        "allocated": (memory_allocated(), max_memory_allocated()),
+        "reserved": (memory_reserved(), max_memory_reserved()),
+    }
+    return {
+        f"{kind}_bytes.all.{when}": value
+        for kind, pair in figures.items()
+        for when, value in zip(("current", "peak"), pair, strict=True)
+    }
+
+
+def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+    """Current and peak MiB as text, one line each."""
+    lines = (f"{name:28} {value / 2**20:12.1f} MiB" for name, value in memory_stats().items())
+    return "\n".join([get_device_name(), *lines])
+
+
+def reset_max_memory_allocated(device: Any = None) -> None:
+    """Starts the peaks again, as `reset_peak_memory_stats`."""
+    reset_peak_memory_stats()
+
+
+def reset_max_memory_cached(device: Any = None) -> None:
+    """Starts the peaks again, as `reset_peak_memory_stats`."""
+    reset_peak_memory_stats()
+
+
+def reset_accumulated_memory_stats(device: Any = None) -> None:
+    """Nothing to do: mps accumulates no counts."""
+
+
+def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
+    """The same limit on mps, whose fraction is of what Metal recommends as the most to use."""
+    torch.mps.set_per_process_memory_fraction(fraction)
+
+
+def manual_seed(seed: int) -> None:
+    """Seeds the mps generator."""
+    torch.mps.manual_seed(seed)
+
+
+def manual_seed_all(seed: int) -> None:
+    """Seeds the mps generator: it is all that there is."""
+    torch.mps.manual_seed(seed)
+
+
+def _lazy_init() -> None:
+    """Lets a request for "cuda" through to `patcher.replacements.torch.cuda_device`, where it lands on mps."""
+    say_once()
+
+
+def _cuda_getCurrentRawStream(device: int) -> int:
+    """0, the address of no stream: nothing native is launched on mps."""
+    return 0
+
+
+def get_device_type() -> str:
+    """``"mps"``."""
+    return "mps"
+
+
+def get_device_count() -> int:
+    """1: a Mac has one GPU."""
+    return 1
+
+
+def get_device_stats() -> tuple[str, str, float]:
+    """(name, system, memory in GiB) for Unsloth's banner."""
+    here = current_machine()
+    system = f"macOS {here.macos[0]}.{here.macos[1]}" if here.macos else here.system
+    kind = "simulated Mac" if here.simulated else "Metal"
+    memory = round(get_device_properties().total_memory / 1024**3, 3)
+    return f"{here.chip}. ", f"{kind}, {system}.", memory
+
+
+def device_synchronize() -> None:
+    """`synchronize`, as unsloth_zoo names it."""
+    synchronize()
+
+
+def device_empty_cache() -> None:
+    """`empty_cache`, as unsloth_zoo names it."""
+    empty_cache()
+
+
+def device_is_bf16_supported() -> bool:
+    """`is_bf16_supported`, as unsloth_zoo names it."""
+    return is_bf16_supported()

@@ -13,7 +13,7 @@ import torch
 from patcher.engine.ledger import current_machine, original
 from patcher.macs import fit
 from patcher.replacements.torch.cuda_device import is_cuda
-from patcher.replacements.torch.mps import limit
+from patcher.replacements.torch.memory_limit import limit
 
 log = logging.getLogger("patcher")
 

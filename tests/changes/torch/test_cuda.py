@@ -23,6 +23,13 @@ found = {
     "summary": cuda.memory_summary(),
     "total": cuda.get_device_properties(0).total_memory,
 }
+changed = [entry.change.key for entry in handle.report().entries if entry.state.value == "applied"]
+names = [key.removeprefix("torch.mps:") for key in changed if key.startswith("torch.mps:")]
+# torch.mps has a setter of its own, and whether CUDA is initialized depends on who asks
+own = ("set_per_process_memory_fraction", "is_initialized")
+both = [name for name in names if f"torch.cuda:{name}" in changed and name not in own]
+found["both"] = len(both)
+found["two answers"] = [name for name in both if getattr(cuda, name) is not getattr(torch.mps, name)]
 del x
 cuda.reset_max_memory_allocated()
 found["peak after reset"] = cuda.max_memory_allocated()
@@ -62,6 +69,11 @@ def test_memory_is_that_of_mps(found: dict[str, Any]) -> None:
     assert "Apple M1" in found["summary"] and "1.0 MiB" in found["summary"]
     assert found["peak after reset"] < MIB
     assert 4 * 2**30 < found["total"] < 8 * 2**30
+
+
+def test_torch_cuda_and_torch_mps_have_one_answer(found: dict[str, Any]) -> None:
+    """What both are asked, as a script and Unsloth do, has the same function or class: the queue, the figures."""
+    assert found["both"] >= 16 and found["two answers"] == []
 
 
 def test_events_and_streams_measure_mps(found: dict[str, Any]) -> None:

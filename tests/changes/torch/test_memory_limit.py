@@ -7,7 +7,7 @@ import torch
 
 from patcher.engine.ledger import Ledger
 from patcher.macs import fit
-from patcher.replacements.torch import mps as torch_mps
+from patcher.replacements.torch import memory_limit
 
 
 @pytest.mark.parametrize(("variable", "asked", "ratio"), [(None, None, 1.7), ("0.8", None, 0.8), ("0.8", 1.5, 1.5)])
@@ -20,11 +20,11 @@ def test_the_limit_is_the_users(
         monkeypatch.setenv("PYTORCH_MPS_HIGH_WATERMARK_RATIO", variable)
     for name in ("recommended_max_memory", "current_allocated_memory"):
         monkeypatch.setattr(torch.mps, name, lambda: 100)
-    monkeypatch.setattr(torch_mps, "_keeps_statistics", lambda: False)
+    monkeypatch.setattr(memory_limit, "keeps_statistics", lambda: False)
     told: list[float] = []
-    monkeypatch.setattr(torch_mps, "original", lambda target: told.append)
-    monkeypatch.setattr(torch_mps, "LEDGER", Ledger())
+    monkeypatch.setattr(memory_limit, "original", lambda target: told.append)
+    monkeypatch.setattr(memory_limit, "LEDGER", Ledger())
     if asked is not None:
-        torch_mps.set_per_process_memory_fraction(asked)
+        memory_limit.set_per_process_memory_fraction(asked)
         assert told == [asked]
-    assert torch_mps.limit() == fit.Limit(ratio, 100, 100)
+    assert memory_limit.limit() == fit.Limit(ratio, 100, 100)
