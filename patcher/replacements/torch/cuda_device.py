@@ -83,7 +83,7 @@ def is_cuda(device: Any) -> bool:
 def _to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
     # With mps for CUDA; returns when the copy has been made. What a subclass or a mode takes over it gets unchanged.
     cuda = is_cuda(args[0]) if args else is_cuda(kwargs.get("device"))
-    if not (cuda or _asks_not_to_wait(args, kwargs)) or has_torch_function((self, *args[:1], kwargs.get("other"))):
+    if not (cuda or _asks_not_to_wait(args, kwargs)) or has_torch_function((self, *args[:1], kwargs.get("tensor"))):
         return _TENSOR_TO(self, *args, **kwargs)
     if cuda:
         say_once()
@@ -137,11 +137,11 @@ _TENSOR_COPY = torch._C.TensorBase.copy_
 _TENSOR, _AS_TENSOR = torch.tensor, torch.as_tensor
 
 
-def _tensor(*args: Any, **kwargs: Any) -> torch.Tensor:
+def _tensor(*args: Any, **kwargs: Any) -> Any:
     return _on_mps(tensor, _TENSOR, args, kwargs)
 
 
-def _as_tensor(*args: Any, **kwargs: Any) -> torch.Tensor:
+def _as_tensor(*args: Any, **kwargs: Any) -> Any:
     return _on_mps(as_tensor, _AS_TENSOR, args, kwargs)
 
 
@@ -162,7 +162,8 @@ tensor = StandIn("torch:tensor", _TENSOR, _tensor)
 as_tensor = StandIn("torch:as_tensor", _AS_TENSOR, _as_tensor)
 
 # torch.jit.script looks up what a script calls by identity, in a table that torch makes at the first use.
-builtin_table = {**_get_builtin_table(), id(tensor): "aten::tensor", id(as_tensor): "aten::as_tensor"}
+_table: dict[int, str] = _get_builtin_table()  # type: ignore[no-untyped-call]
+builtin_table = {**_table, id(tensor): "aten::tensor", id(as_tensor): "aten::as_tensor"}
 
 
 def autocast_init(

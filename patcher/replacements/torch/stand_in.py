@@ -1,8 +1,8 @@
 """A Python function in the place of a C function or method of torch's, which torch and its users take for torch's own.
 
 Tables that hold torch's object (lazy parameters, `torch.overrides`, device contexts, Dynamo) are asked with ours, and
-tables that were made with ours are asked with torch's: the two are equal and have one hash. Name, documentation, type as
-`isinstance` sees it and every other attribute are torch's. Only ``is`` and ``type()`` tell them apart.
+tables that were made with ours are asked with torch's: the two are equal and have one hash. Name, documentation, type
+as `isinstance` sees it and every other attribute are torch's. Only ``is`` and ``type()`` tell them apart.
 
 A call costs one Python function more, and of a method one bound object more (benchmarks/bench_torch_calls.py).
 """
@@ -29,8 +29,8 @@ class StandIn:
         self._target = target
         self._replaced = replaced
         self._function = function
-        function.__doc__ = self.__doc__ = replaced.__doc__
-        function.__qualname__ = replaced.__qualname__
+        self.__doc__ = function.__doc__ = replaced.__doc__
+        function.__name__, function.__qualname__ = replaced.__name__, replaced.__qualname__
         owner = getattr(replaced, "__objclass__", None)
         self.__module__ = replaced.__module__ if owner is None else owner.__module__
 
@@ -42,7 +42,7 @@ class StandIn:
             raise AttributeError(name)
         return getattr(self._replaced, name)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:
         return type(self._replaced)
 
