@@ -83,25 +83,27 @@ def is_cuda(device: Any) -> bool:
 def _to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
     # With mps for CUDA; returns when the copy has been made. What a subclass or a mode takes over it gets unchanged.
     cuda = is_cuda(args[0]) if args else is_cuda(kwargs.get("device"))
-    if not (cuda or _asks_not_to_wait(args, kwargs)) or has_torch_function((self, *args[:1], kwargs.get("tensor"))):
-        return _TENSOR_TO(self, *args, **kwargs)
-    if cuda:
-        say_once()
-        args, kwargs = ((MPS, *args[1:]), kwargs) if args else (args, {**kwargs, "device": MPS})
-    return _TENSOR_TO(self, *_blocking(args), **_blocking_keywords(kwargs))
+    changes = cuda or True in args[1:3] or (kwargs and _asks_not_to_wait(kwargs))
+    if changes and not has_torch_function((self, *args[:1], kwargs.get("tensor"))):
+        args, kwargs = _blocking(args), _blocking_keywords(kwargs)
+        if cuda:
+            say_once()
+            args, kwargs = ((MPS, *args[1:]), kwargs) if args else (args, {**kwargs, "device": MPS})
+    return _TENSOR_TO(self, *args, **kwargs)
 
 
 def _copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
     # Returns when the copy has been made.
-    if not _asks_not_to_wait(args, kwargs) or has_torch_function((self, *args[:1], *kwargs.values())):
-        return _TENSOR_COPY(self, *args, **kwargs)
-    return _TENSOR_COPY(self, *_blocking(args), **_blocking_keywords(kwargs))
+    changes = True in args[1:2] or (kwargs and _asks_not_to_wait(kwargs))
+    if changes and not has_torch_function((self, *args[:1], kwargs.get("other"))):
+        args, kwargs = _blocking(args), _blocking_keywords(kwargs)
+    return _TENSOR_COPY(self, *args, **kwargs)
 
 
 def _cuda(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
     # A copy on mps.
     device = args[0] if args else kwargs.get("device")
-    answers = device is None or isinstance(device, int) or is_cuda(device) or torch.device(device).type == "mps"
+    answers = device is None or isinstance(device, int) or is_cuda(device) or str(device).startswith("mps")
     if not answers or has_torch_function((self,)):
         return _TENSOR_CUDA(self, *args, **kwargs)
     say_once()
@@ -117,8 +119,8 @@ def _on_gpu(
 _WAITING = ("non_blocking", "async")  # the second is torch's deprecated name of the first
 
 
-def _asks_not_to_wait(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    return any(value is True for value in args[1:3]) or any(kwargs.get(name) is True for name in _WAITING)
+def _asks_not_to_wait(kwargs: dict[str, Any]) -> bool:
+    return any(kwargs.get(name) is True for name in _WAITING)
 
 
 def _blocking(args: tuple[Any, ...]) -> tuple[Any, ...]:

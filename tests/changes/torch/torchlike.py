@@ -1,4 +1,4 @@
-"""Torch's replaced functions used in every way in which torch's own can be: `python -m tests.changes.torch.torchlike F`.
+"""Torch's replaced functions used in every way that torch's own can be: `python -m tests.changes.torch.torchlike F`.
 
 Writes to the file F, for each name of `KINDS`, the exception that it raised, or "" where it went through.
 """
