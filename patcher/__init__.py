@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 
 from patcher.engine.ledger import LEDGER
@@ -76,7 +77,12 @@ _HANDLES: list[Handle] = []
 
 
 def patch_for_mac(
-    *, device: str = "auto", simulate: str | bool | None = None, verbose: bool | None = None, strict: bool = True
+    *,
+    device: str = "auto",
+    simulate: str | bool | None = None,
+    verbose: bool | None = None,
+    strict: bool = True,
+    without: Iterable[str] = (),
 ) -> Handle:
     """Makes Unsloth, TRL, PEFT, transformers and bitsandbytes train on this Mac's GPU; call it before importing them.
 
@@ -89,6 +95,9 @@ def patch_for_mac(
             ``UNSLOTH_SIMULATE_MAC``.
         verbose: print every change as it is applied; None follows ``UNSLOTH_VERBOSE``.
         strict: raise when a change that training needs cannot be put in place; False reports it and goes on.
+        without: changes that are left out, by the names that the report prints: a library (``"trl"``), a module
+            (``"transformers.trainer"``), one target (``"torch.cuda:memory_summary"``), or a glob. ``PATCHER_WITHOUT``,
+            with commas between the names, adds to them.
 
     Returns:
         A handle with ``.report()`` and ``.undo()``.
@@ -97,7 +106,8 @@ def patch_for_mac(
         NoMps: mps was asked for and there is no mps device.
         TooLate: unsloth, or a module that has copied what a change replaces, is already imported.
         RefusedChange: a library that is already imported does not have the expected shape.
-        InvalidSwitch: an argument or environment switch has a value that is not accepted.
+        InvalidSwitch: an argument or environment switch has a value that is not accepted, or no change has a name that
+            ``without`` gives.
 
         Nothing is changed then.
     """
@@ -109,7 +119,7 @@ def patch_for_mac(
             _log_to_stderr()
         wanted = asked.simulate if simulate is None else simulate
         mac = "1" if wanted is True else wanted or None
-        session, reason = begin(device=device, simulate=mac, strict=strict, switches=asked)
+        session, reason = begin(device=device, simulate=mac, strict=strict, switches=asked, without=without)
         handle = Handle(session, reason)
         if session is not None:
             _HANDLES.append(handle)

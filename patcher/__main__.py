@@ -35,19 +35,28 @@ Simulate = Annotated[
 ]
 
 
+Without = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B", help="Changes to leave out: libraries, modules, targets or globs, as `report` names them."
+    ),
+]
+
+
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     target: Annotated[str, typer.Argument(metavar="SCRIPT", help="A script, folder or zip file; - is standard input.")],
     arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS", help="Passed to it untouched.")] = None,
     module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
     simulate: Simulate = None,
+    without: Without = None,
     strict: Annotated[bool, typer.Option(help="Stop when a change that training needs cannot be made.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every change as it is applied.")] = False,
 ) -> None:
     """Patches, then runs SCRIPT as python does, and Python that it starts too. Options of ours stand before SCRIPT."""
     from patcher.run import run_module, run_path
 
-    with _simulating(simulate):
+    with _simulating(simulate), _leaving_out(without):
         handle = _patch(strict=strict, verbose=verbose or None)
         sys.excepthook = _EXCEPTHOOK
         with _children(strict=strict, verbose=verbose) if handle.active else contextlib.nullcontext():
@@ -61,6 +70,7 @@ def simulate(
     module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
     mac: Annotated[str | None, typer.Option(metavar="MAC", help="The Mac, such as 'M1 8GB' or 'M3 Max 36GB'.")] = None,
     patch: Annotated[bool, typer.Option(help="Patch as `run` does, or try the script on the bare Mac.")] = True,
+    without: Without = None,
     faults: Annotated[str, typer.Option(metavar="A,B", help="Bugs of PyTorch's mps backend to be simulated.")] = "",
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as an HTML page.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything as JSON.")] = None,
@@ -71,7 +81,8 @@ def simulate(
 
     order = Order(target, tuple(arguments or ()), module, mac, patch, faults, report, json, strict, _EXCEPTHOOK)
     try:
-        code = carry_out(order)
+        with _leaving_out(without):
+            code = carry_out(order)
     except PatcherError as error:
         _wrong_use(error)
     raise typer.Exit(code)
@@ -81,13 +92,14 @@ def simulate(
 def report(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     simulate: Simulate = None,
+    without: Without = None,
     imports: Annotated[
         list[str] | None,
         typer.Option("--import", metavar="MODULE", help="Import this module first, so that its changes are in place."),
     ] = None,
 ) -> None:
     """Tells what is patched on this machine. Exit code 1 if an import fails or a change that training needs does."""
-    with _simulating(simulate):
+    with _simulating(simulate), _leaving_out(without):
         handle = _patch(strict=False)
         failed = _import_all(imports or [])
         found = handle.report()
@@ -132,6 +144,13 @@ def bench(
 def _simulating(mac: str | None) -> contextlib.AbstractContextManager[None]:
     """Asks for a simulated Mac by the variable, so that processes which the program starts simulate it too."""
     return contextlib.nullcontext() if mac is None else environment.temporarily({SIMULATE: mac})
+
+
+def _leaving_out(names: str | None) -> contextlib.AbstractContextManager[None]:
+    """Asks for it by the variable, which processes that the program starts inherit; adds to what the user has set."""
+    given = environment.value_of(environment.WITHOUT)
+    both = ",".join(part for part in (given, names) if part)
+    return contextlib.nullcontext() if names is None else environment.temporarily({environment.WITHOUT: both})
 
 
 def _children(*, strict: bool, verbose: bool) -> contextlib.AbstractContextManager[None]:

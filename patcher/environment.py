@@ -12,6 +12,7 @@ from patcher.errors import InvalidSwitch, compose
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 
+WITHOUT = "PATCHER_WITHOUT"
 HIGH = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
 LOW = "PYTORCH_MPS_LOW_WATERMARK_RATIO"
 DEFAULT_HIGH = 1.7
@@ -30,6 +31,7 @@ class Switches:
         simulate: ``UNSLOTH_SIMULATE_MAC``: the Mac to simulate, or None.
         stop_at_nan: ``PATCHER_STOP_AT_NAN``: stop at a loss that is NaN or infinite, and name its module.
         check_fit: ``PATCHER_CHECK_FIT``: refuse a model whose weights are more than torch may take on the GPU.
+        without: ``PATCHER_WITHOUT``: names of changes that are switched off, with commas between them.
     """
 
     force_mps: bool
@@ -39,6 +41,7 @@ class Switches:
     simulate: str | None
     stop_at_nan: bool = False
     check_fit: bool = True
+    without: tuple[str, ...] = ()
 
 
 def switches() -> Switches:
@@ -52,7 +55,13 @@ def switches() -> Switches:
         simulate=None if simulate.lower() in _FALSE else simulate,
         stop_at_nan=_flag("PATCHER_STOP_AT_NAN") or False,
         check_fit=_flag("PATCHER_CHECK_FIT") is not False,
+        without=names(os.environ.get(WITHOUT, "")),
     )
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The names in a list with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def value_of(name: str) -> str | None:

@@ -40,15 +40,15 @@ class RefusedChange(PatcherError):
 
 
 class GateClosed(PatcherError):
-    """``import unsloth`` has finished, but changes that it needs on mps are not in place."""
+    """A package that trains has been imported, but changes that training needs on mps are not in place."""
 
-    def __init__(self, refused: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, gate: str, refused: Sequence[tuple[str, str]]) -> None:
         lines = [f"{len(refused)} change(s) that training on mps needs could not be put in place:"]
         lines += [f"  {target}: {detail}" for target, detail in refused]
         lines += [
-            "  state:     unsloth is not imported; the other changes stay until .undo()",
+            f"  state:     {gate} is not imported; the other changes stay until .undo()",
             "  do:        install the reviewed versions (python -m patcher report), or go on at your own risk with",
-            "             patch_for_mac(strict=False)",
+            "             patch_for_mac(without=...) these changes, or strict=False",
         ]
         super().__init__("\n".join(lines))
 

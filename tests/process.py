@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_OURS = ("UNSLOTH_", "PYTORCH_", "PATCHER_VERBOSE", "TOKENIZERS_", "TORCHINDUCTOR_ERROR")
+_OURS = ("UNSLOTH_", "PYTORCH_", "PATCHER_", "TOKENIZERS_", "TORCHINDUCTOR_ERROR")
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
@@ -21,19 +21,29 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **extra}
 
 
-def run_module(module: str, *arguments: object, timeout: float = 600, **environment: str) -> None:
-    """``python -m module arguments`` in a clean environment with these variables besides; fails with what it said.
+def run_python(
+    *arguments: object, timeout: float = 600, check: bool = True, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """``python arguments`` in a clean environment with these variables besides; fails with what it said.
 
     Args:
         timeout: in seconds.
+        check: whether an exit code other than 0 fails the test.
+        cwd: the working directory.
     """
     done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
         env=clean_environment(**environment),
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
-    assert done.returncode == 0, f"{module} {arguments}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    assert not check or done.returncode == 0, f"{arguments}: {done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return done
+
+
+def run_module(module: str, *arguments: object, timeout: float = 600, **environment: str) -> None:
+    """``python -m module arguments``, as `run_python`."""
+    run_python("-m", module, *arguments, timeout=timeout, **environment)

@@ -24,6 +24,7 @@ CHANGE = {
     "installed",
     "reviewed",
     "required",
+    "needed_for",
     "why",
     "upstream",
     "until",

@@ -27,8 +27,8 @@ def _on_linux_only(machine: Machine) -> str | None:
 
 
 HIGH_DEFAULT = "1.2"
-_torch = partial(EnvDefault, distribution="torch", reviewed=">=2.11,<2.15")
-_unsloth = partial(EnvDefault, distribution="unsloth", reviewed="==2026.10.9")
+_torch = partial(EnvDefault, distribution="torch", reviewed=">=2.11,<2.15", needed_for=None)
+_unsloth = partial(EnvDefault, distribution="unsloth", reviewed="==2026.10.9", needed_for=None)
 
 CHANGES = (
     _torch(
@@ -70,6 +70,7 @@ CHANGES = (
         reviewed=">=0.21",
         name="TOKENIZERS_PARALLELISM",
         value="false",
+        needed_for=None,
         why="tokenizer threads and a later fork deadlock, and each worker warns about it",
         upstream="tokenizers README: TOKENIZERS_PARALLELISM",
         until="tokenizers no longer warns after a fork",

@@ -16,6 +16,11 @@ def lookup(holder: Any, name: str) -> Any:
     return getattr(holder, name, MISSING) if there is MISSING else there
 
 
+def own(holder: Any, name: str) -> Any:
+    """What ``holder`` itself has under ``name``; `MISSING` if nothing. A module's class can be set, too."""
+    return type(holder) if name == "__class__" else vars(holder).get(name, MISSING)
+
+
 def is_wrapped(value: Any) -> bool:
     """Whether a function stands in a class as static method, class method or property."""
     return isinstance(value, (staticmethod, classmethod, property))

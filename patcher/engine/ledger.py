@@ -23,6 +23,7 @@ from patcher.engine.attributes import (
     in_the_form_of,
     is_wrapped,
     lookup,
+    own,
 )
 from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
 from patcher.engine.targets import check_signature, installed_version, is_reviewed, load_for, mismatch, resolve
@@ -71,7 +72,7 @@ class _Binding:
         return self.current() is self.after or bool(self._cells())
 
     def current(self) -> Any:
-        return vars(self.holder).get(self.name, MISSING)
+        return own(self.holder, self.name)
 
     def restore(self) -> None:
         """Puts back what was there; a wrapper that somebody has put around the value stays, around what was there."""
@@ -236,7 +237,7 @@ class Ledger:
         target = change.target if isinstance(change, Patch) else f"{change.module}:{name}"
         with self._lock:
             self._bindings = [b for b in self._bindings if b.holder is not holder or b.name != name or b.stands()]
-            before = vars(holder).get(name, MISSING)
+            before = own(holder, name)
             try:
                 setattr(holder, name, value)
             except (AttributeError, TypeError) as error:

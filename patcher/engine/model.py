@@ -40,7 +40,8 @@ class Change:
         why: what goes wrong on mps without the change, in one sentence.
         upstream: file and version, or issue, where the reason can be read.
         until: the condition under which the change can be deleted.
-        required: whether ``import unsloth`` fails at the gate when the change was refused.
+        needed_for: what training cannot do without the change, or does wrong without a word; a gate (`session`) is
+            closed then when the change was refused. None where training goes on without it, or says what it lacks.
         skip: given the machine, why the change is not needed on it, or None.
     """
 
@@ -49,13 +50,23 @@ class Change:
     why: str
     upstream: str
     until: str
-    required: bool = True
+    needed_for: str | None
     skip: Callable[[Machine], str | None] | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether training cannot do without the change."""
+        return self.needed_for is not None
 
     @property
     def key(self) -> str:
         """The text that names the change in the report."""
         raise NotImplementedError
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What ``without=`` knows the change by: its key, its library, and each part of its target's path."""
+        return (self.key, self.distribution)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +90,13 @@ class Patch(Change):
     def key(self) -> str:
         """The target."""
         return self.target
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The target, its class, its module, the packages above, and the library."""
+        parts = self.qualname.split(".")
+        classes = (f"{self.module}:{'.'.join(parts[:length])}" for length in range(len(parts) - 1, 0, -1))
+        return (self.key, *classes, *_path(self.module), self.distribution)
 
     @property
     def module(self) -> str:
@@ -113,6 +131,11 @@ class Substitute(Change):
         """``"module package.module"``."""
         return f"module {self.module}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The key, the module, the packages above, and the library."""
+        return (self.key, *_path(self.module), self.distribution)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(Change):
@@ -138,6 +161,11 @@ class Kernel(Change):
         """``"aten::empty_strided on CUDA"``."""
         return f"{self.op} on {self.dispatch_key}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The key, the operator with and without its overload, and the library."""
+        return (self.key, *dict.fromkeys((self.op, self.op.partition(".")[0])), self.distribution)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shim(Change):
@@ -158,6 +186,11 @@ class Shim(Change):
     def key(self) -> str:
         """``"shim triton"``."""
         return f"shim {self.module}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The key and the package."""
+        return (self.key, self.module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +213,17 @@ class EnvDefault(Change):
     def key(self) -> str:
         """``"$PYTORCH_ENABLE_MPS_FALLBACK"``."""
         return f"${self.name}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variable, with and without the dollar sign."""
+        return (self.key, self.name)
+
+
+def _path(module: str) -> tuple[str, ...]:
+    """The module, then the packages above it."""
+    parts = module.split(".")
+    return tuple(".".join(parts[:length]) for length in range(len(parts), 0, -1))
 
 
 AnyChange = Patch | Substitute | Kernel | Shim | EnvDefault

@@ -124,6 +124,7 @@ def _as_data(entry: Entry) -> dict[str, object]:
         "installed": entry.installed,
         "reviewed": change.reviewed,
         "required": change.required,
+        "needed_for": change.needed_for,
         "why": change.why,
         "upstream": change.upstream,
         "until": change.until,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 
 from patcher import environment
 from patcher.changes import catalogue
 from patcher.engine import imports
+from patcher.engine.choice import one_for_each_target, switched_off
 from patcher.engine.ledger import LEDGER, Entry
 from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
-from patcher.engine.targets import holders_of, installed_version, is_reviewed, load, refusal_of
+from patcher.engine.targets import holders_of, load, refusal_of
 from patcher.environment import Switches
 from patcher.errors import GateClosed, InvalidSwitch, NoMps, PatcherError, RefusedChange, TooLate, compose
 from patcher.macs import machine
@@ -23,16 +24,24 @@ log = logging.getLogger("patcher")
 GATE = "unsloth"
 """The package at whose end every required change must be in place."""
 
+TRAINER = "transformers.trainer"
+"""Where training without Unsloth begins: at its end the required changes of torch must be in place."""
+
 _OF_A_MODULE = (Patch, Substitute, Kernel)
 
 
 class Session:
     """One application of all changes to this process."""
 
-    def __init__(self, here: Machine, changes: tuple[AnyChange, ...], *, strict: bool) -> None:
+    def __init__(
+        self, here: Machine, changes: tuple[AnyChange, ...], *, strict: bool, without: Iterable[str] = ()
+    ) -> None:
+        known = one_for_each_target(changes)
+        off = switched_off(known, without)
         self.machine = here
         self.strict = strict
-        self.changes = chosen(changes)
+        self.changes = tuple(change for change in known if change.key not in off)
+        self._off = tuple(change for change in known if change.key in off)
         self._finder = imports.Finder()
         self._torch_is_complete = False
 
@@ -49,6 +58,8 @@ class Session:
         self._refuse_if_too_late(copies)
         LEDGER.machine = self.machine
         LEDGER.register(self.changes)
+        for change in self._off:
+            LEDGER.mark(change, State.SKIPPED, "by the user")
         try:
             self._finder.install()
             LEDGER.on_undo(self._finder.remove)
@@ -115,6 +126,7 @@ class Session:
             if module != "torch":
                 self._finder.after(module, self._module_is_there)
         self._finder.after(GATE, lambda _: self._check_gate())
+        self._finder.after(TRAINER, lambda _: self._check_torch())
 
     def _modules(self) -> list[str]:
         """The modules that some change names, once each, in the order of the changes; without those of a shim."""
@@ -161,24 +173,40 @@ class Session:
                 self._judge(LEDGER.apply(change, module))
 
     def _judge(self, entry: Entry) -> None:
+        """Raises where what was refused is required, in the import that would train wrong.
+
+        Torch is no such import: everybody imports it, also who does not train. The gates ask for its changes.
+        """
         if entry.state is not State.REFUSED or not entry.change.required:
             return
-        if not self.strict:
+        if not self.strict or _is_of_torch(entry.change):
             log.warning("patcher: %s", entry.detail)
         elif not imports.is_running(GATE):
             raise RefusedChange(entry.detail) from entry.error
 
     def _check_gate(self) -> None:
-        missing = [(entry.change.key, why) for entry in LEDGER.entries() if (why := self._why_missing(entry))]
+        absent = [(entry, why) for entry in LEDGER.entries() if (why := self._why_missing(entry))]
+        for entry, why in absent:
+            if entry.state is State.PENDING:
+                LEDGER.mark(entry.change, State.REFUSED, why)
+        self._close(GATE, [(entry.change.key, why) for entry, why in absent if entry.change.required])
+
+    def _check_torch(self) -> None:
+        """Without Unsloth, whose own gate would name the same."""
+        if not imports.is_running(GATE):
+            refused = (e for e in LEDGER.entries() if e.state is State.REFUSED and e.change.required)
+            self._close(TRAINER, [(e.change.key, e.detail) for e in refused if _is_of_torch(e.change)])
+
+    def _close(self, gate: str, missing: list[tuple[str, str]]) -> None:
         if missing and self.strict:
-            raise GateClosed(missing)
+            raise GateClosed(gate, missing)
         for target, why in missing:
             log.warning("patcher: not in place: %s: %s", target, why)
 
     def _why_missing(self, entry: Entry) -> str | None:
-        """Why a required change is not in place; None if it is, or if its module can still be imported."""
+        """Why a change is not in place; None if it is, or if its module can still be imported."""
         change = entry.change
-        if not change.required or not isinstance(change, _OF_A_MODULE):
+        if not isinstance(change, _OF_A_MODULE):
             return None
         if entry.state is State.REFUSED:
             return entry.detail
@@ -261,17 +289,8 @@ class Session:
                 self._apply(module)
 
 
-def chosen(changes: tuple[AnyChange, ...]) -> tuple[AnyChange, ...]:
-    """One change for each target: of several, which are for different upstream forms, that for the installed version.
-
-    Where none of them was reviewed for it, the last one.
-    """
-    kept: dict[str, AnyChange] = {}
-    for change in changes:
-        known = kept.get(change.key)
-        if known is None or not is_reviewed(known, installed_version(known.distribution)):
-            kept[change.key] = change
-    return tuple(kept.values())
+def _is_of_torch(change: AnyChange) -> bool:
+    return isinstance(change, _OF_A_MODULE) and _root(change.module) == "torch"
 
 
 def _root(name: str) -> str:
@@ -308,7 +327,9 @@ def why_not(here: Machine, device: str, switches: Switches) -> str | None:
     return None
 
 
-def begin(*, device: str, simulate: str | None, strict: bool, switches: Switches) -> tuple[Session | None, str]:
+def begin(
+    *, device: str, simulate: str | None, strict: bool, switches: Switches, without: Iterable[str] = ()
+) -> tuple[Session | None, str]:
     """Starts a session for this process, or says why there is nothing to do."""
     here = machine.detect(simulate)
     reason = why_not(here, device, switches)
@@ -316,7 +337,7 @@ def begin(*, device: str, simulate: str | None, strict: bool, switches: Switches
         surprising = here.simulated or here.system == "Darwin"
         log.log(logging.WARNING if surprising else logging.INFO, "patcher: nothing is patched: %s", reason)
         return None, reason
-    session = Session(here, catalogue(), strict=strict)
+    session = Session(here, catalogue(), strict=strict, without=(*without, *switches.without))
     warning = environment.watermark_warning()
     notes = [] if warning is None else [warning]
     if switches.mlx_quant:

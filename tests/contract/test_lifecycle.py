@@ -255,6 +255,7 @@ def look():
     seen = dict()
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] in ROOTS and isinstance(module, ModuleType):
+            seen[name + ":__class__"] = type(module)
             for key, value in list(vars(module).items()):
                 seen[name + ":" + key] = value
                 if isinstance(value, type):

@@ -253,3 +253,23 @@ def test_experts_are_quantized_and_train_or_are_refused_by_name(tmp_path: Path) 
     assert result["trained"][0] == pytest.approx(expected, rel=2**-9)
     assert result["trained"][-1] < 0.8 * result["trained"][0]
     assert "gpt-oss in 4 bit" in result["gpt_oss"] and "load_in_4bit=False" in result["gpt_oss"]
+
+
+# -- optimizers ----------------------------------------------------------------------------------------------------
+
+
+def test_paged_optimizers_train_as_their_unpaged_form() -> None:
+    """Made by the script, for parameters that bitsandbytes would page, with a load_state_dict in between."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.e2e.paged"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    found = json.loads(run.stdout.strip().splitlines()[-1])
+    assert len(found) == 11 and all(found.values()), found
+    assert run.stderr.count("PagedAdamW8bit: its state is not paged") == 1

@@ -18,6 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from patcher.changes import catalogue
+from patcher.engine.model import EnvDefault
 from tests.e2e.models import save
 from tests.process import clean_environment
 
@@ -50,15 +52,15 @@ class Run:
         return cls(result["losses"], load_file(folder / "gradients.safetensors"), result["tokens"], result["paths"])
 
 
-def train(folder: Path, stack: str, runs: list[dict[str, Any]], **common: Any) -> None:
-    """Runs ``tests.e2e.train`` in a fresh process; its whole output is shown if it fails."""
+def train(folder: Path, stack: str, runs: list[dict[str, Any]], without: str = "", **common: Any) -> None:
+    """Runs ``tests.e2e.train`` in a fresh process, without some changes; its whole output is shown if it fails."""
     spec = {"sentences": 6, "max_length": 256, "steps": 20, "checkpointing": True, **common}
     file = folder / f"{stack}.json"
     file.write_text(json.dumps({**spec, "stack": stack, "runs": runs}))
     done = subprocess.run(
         [sys.executable, "-m", "tests.e2e.train", str(file)],
         cwd=ROOT,
-        env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled")),
+        env=clean_environment(UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), PATCHER_WITHOUT=without),
         capture_output=True,
         text=True,
         timeout=600,
@@ -127,6 +129,20 @@ def test_16_bit_training_takes_the_fused_lora_paths(
     taken = fused & set(family[f"unsloth-{dtype}"].paths)
     assert taken == (fused - {"LoRA_QKVBackward"} if request.node.callspec.params["family"] == "qwen2" else fused)
     assert not fused & set(family["unsloth-float32"].paths)
+
+
+def test_what_is_required_is_enough(tmp_path: Path) -> None:
+    """A Llama trains as on the CPU with the required changes and the variables alone."""
+    left_out = [change.key for change in catalogue() if not change.required and not isinstance(change, EnvDefault)]
+    common: dict[str, Any] = {"model": str(save("llama", tmp_path)), "steps": 4, "dtype": "float32"}
+    runs = [{"out": str(tmp_path / "unsloth"), "adapter": None}]
+    train(tmp_path, "unsloth", runs, without=",".join(left_out), **common)
+    start = str(tmp_path / "unsloth" / "initial.safetensors")
+    train(tmp_path, "cpu", [{"out": str(tmp_path / "cpu"), "adapter": start}], **common)
+    ours, reference = Run.read(tmp_path / "unsloth"), Run.read(tmp_path / "cpu")
+    assert ours.losses == pytest.approx(reference.losses, rel=LOSS)
+    for key, expected in reference.gradients.items():
+        assert (ours.gradients[key] - expected).norm() <= GRADIENT * expected.norm(), key
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,10 @@ def start(library: Library) -> Iterator[Callable[..., Session]]:
     """Starts a session with changes of the test's own; what stands at the end is undone."""
     before = list(sys.meta_path)
 
-    def run(*changes: AnyChange, strict: bool = True, machine: Machine = M3_MAX) -> Session:
-        session = Session(machine, changes, strict=strict)
+    def run(
+        *changes: AnyChange, strict: bool = True, machine: Machine = M3_MAX, without: Sequence[str] = ()
+    ) -> Session:
+        session = Session(machine, changes, strict=strict, without=without)
         session.start()
         return session
 
@@ -97,7 +99,7 @@ def start(library: Library) -> Iterator[Callable[..., Session]]:
 
 def patch(target: str, replacement: str, **more: Any) -> Patch:
     """A patch of the distribution ``lib``, reviewed for 1.x."""
-    text = {"why": "a test", "upstream": "lib 1.0", "until": "the test ends"}
+    text = {"why": "a test", "upstream": "lib 1.0", "until": "the test ends", "needed_for": "the test"}
     return Patch(
         target=target,
         replacement=f"{OURS}:{replacement}",

@@ -311,7 +311,8 @@ def test_undo_runs_in_reverse_and_every_step_even_if_one_fails(lib: Any, ledger:
 
 def test_two_values_on_one_name_are_undone_to_the_first(lib: Any, ledger: Ledger) -> None:
     """A substituted constant that is then patched: undo goes through both."""
-    text = {"distribution": "lib", "reviewed": "==1.*", "why": "w", "upstream": "u", "until": "u"}
+    text = dict.fromkeys(("why", "upstream", "until", "needed_for"), "a test")
+    text |= {"distribution": "lib", "reviewed": "==1.*"}
     ledger.apply(Substitute(module="lib", constants={"LIMIT": 100}, **text), lib)  # type: ignore[arg-type]
     ledger.apply(patch("lib:LIMIT", "LIMIT"), lib)
     assert lib.LIMIT == 8
@@ -321,7 +322,8 @@ def test_two_values_on_one_name_are_undone_to_the_first(lib: Any, ledger: Ledger
 
 def test_a_substitute_sets_constants_and_references_and_refuses_missing_names(lib: Any, ledger: Ledger) -> None:
     """Names that the module does not have are named in the refusal, and nothing is set."""
-    text = {"distribution": "lib", "reviewed": "==1.*", "why": "w", "upstream": "u", "until": "u", "module": "lib"}
+    text = dict.fromkeys(("why", "upstream", "until", "needed_for"), "a test")
+    text |= {"distribution": "lib", "reviewed": "==1.*", "module": "lib"}
     refused = ledger.apply(Substitute(constants={"LIMIT": 1, "GONE": 2}, **text), lib)  # type: ignore[arg-type]
     assert refused.state is State.REFUSED and "GONE" in refused.detail and lib.LIMIT == 7
     change = Substitute(constants={"LIMIT": 1}, references={"f": f"{OURS}:f"}, **text)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from patcher.engine import imports
+from patcher.engine import imports, session
 from patcher.engine.ledger import LEDGER
 from patcher.engine.model import AnyChange, EnvDefault, Shim, State, Substitute
 from patcher.engine.session import Session
@@ -19,7 +19,14 @@ from patcher.errors import GateClosed, RefusedChange, TooLate
 from tests.engine.conftest import OURS, Library, patch
 
 Start = Callable[..., Session]
-TEXT: dict[str, Any] = {"distribution": "lib", "reviewed": "==1.*", "why": "w", "upstream": "u", "until": "u"}
+TEXT: dict[str, Any] = {
+    "distribution": "lib",
+    "reviewed": "==1.*",
+    "why": "w",
+    "upstream": "u",
+    "until": "u",
+    "needed_for": "the test",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +108,7 @@ def test_a_late_call_still_patches_class_attributes(start: Start) -> None:
 def test_a_copy_of_a_change_that_is_not_required_does_not_stop_a_late_call(start: Start) -> None:
     """It is reported only."""
     importlib.import_module("user")
-    change = patch("lib.core:f", "f", required=False)
+    change = patch("lib.core:f", "f", needed_for=None)
     start(change)
     assert "user.f had already copied" in LEDGER.entry(change).detail
 
@@ -136,10 +143,27 @@ def test_without_strict_a_refusal_is_reported_only(start: Start, caplog: pytest.
 
 def test_a_change_that_is_not_required_may_be_refused(start: Start) -> None:
     """Neither the import nor the gate fails."""
-    change = patch("lib.core:f", "f", expects="(b)", required=False)
+    change = patch("lib.core:f", "f", expects="(b)", needed_for=None)
     start(change)
     importlib.import_module("user")
     assert _state(change) is State.REFUSED
+
+
+def test_what_torch_lacks_is_refused_where_training_begins(
+    start: Start, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody imports torch: a script that only asks a model goes on. The Trainer is a gate, and so is unsloth."""
+    monkeypatch.setattr(session, "_is_of_torch", lambda change: change.module.startswith("lib."))
+    monkeypatch.setattr(session, "TRAINER", "trainer")
+    library.write("trainer", "import lib.core")
+    library.write("unsloth", "try:\n    import trainer\nexcept Exception:\n    pass")
+    start(patch("lib.core:f", "f", expects="(b)"))
+    assert importlib.import_module("user").f(1) == "original"
+    for _ in range(2):
+        with pytest.raises(GateClosed, match=r"(?s)1 change.*lib\.core:f.*\(b\).*\(a\).*trainer is not imported"):
+            importlib.import_module("trainer")
+    with pytest.raises(GateClosed, match=r"(?s)1 change.*lib\.core:f.*unsloth is not imported"):
+        importlib.import_module("unsloth")
 
 
 # -- the gate ------------------------------------------------------------------------------------------------------
@@ -182,6 +206,16 @@ def test_the_gate_shows_a_module_that_upstream_no_longer_has(start: Start, libra
     start(patch("unsloth.kernels.old_name:f", "f"))
     with pytest.raises(GateClosed, match=r"no module unsloth\.kernels\.old_name"):
         importlib.import_module("unsloth")
+
+
+def test_the_gate_is_open_without_a_module_that_training_does_not_need(start: Start, library: Library) -> None:
+    """The report says that upstream no longer has it."""
+    library.package("unsloth", "")
+    library.package("unsloth.kernels", "")
+    change = patch("unsloth.old_name:f", "f", needed_for=None)
+    start(change)
+    importlib.import_module("unsloth")
+    assert _state(change) is State.REFUSED and "no module unsloth.old_name" in LEDGER.entry(change).detail
 
 
 def test_the_gate_shows_a_module_that_was_imported_past_the_finder(start: Start, library: Library) -> None:

@@ -18,7 +18,8 @@ from unittest import mock
 import torch
 from torch.nn import functional
 
-from patcher import machine, patch_for_mac
+from patcher import patch_for_mac
+from patcher.macs import machine
 from patcher.simulator import start
 from patcher.simulator.faults import FAULTS, inject
 from patcher.verify import device, hazards, training

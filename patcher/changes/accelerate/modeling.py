@@ -11,7 +11,7 @@ CHANGES: tuple[AnyChange, ...] = (
         target="accelerate.utils.modeling:get_max_memory",
         replacement="patcher.replacements.accelerate.modeling:get_max_memory",
         expects="(max_memory=None)",
-        required=False,
+        needed_for=None,
         why="infer_auto_device_map takes what the system has free for the GPU's, and CUDA's device 0 for none",
         upstream="accelerate 1.15.0 utils/modeling.py: get_max_memory",
         until="accelerate asks torch.mps what may be used",

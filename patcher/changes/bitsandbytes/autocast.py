@@ -33,7 +33,7 @@ CHANGES = tuple(
         dispatch_key="AutocastMPS",
         module="bitsandbytes._ops",
         replacement=f"patcher.replacements.bitsandbytes.autocast:{name.replace('.', '_')}",
-        required=False,
+        needed_for=None,
         why="on mps the operators are torch functions, whose products autocast rounds; the kernels for CUDA are out of "
         "its reach. In fp16 the products of 8-bit codes exceed 65504: losses of 0, gradients of NaN",
         upstream="bitsandbytes 0.50.2 backends/default/ops.py: _int8_linear_matmul_impl; backends/mps/ops.py",

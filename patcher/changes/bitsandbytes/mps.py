@@ -11,7 +11,7 @@ CHANGES: tuple[AnyChange, ...] = (
         target="bitsandbytes.backends.mps.ops:_quantize_4bit_fallback",
         replacement="patcher.replacements.bitsandbytes.mps:_quantize_4bit_fallback",
         expects="(A, blocksize, quant_type, quant_storage)",
-        required=False,
+        needed_for=None,
         why="24 bytes for each value of the weight are taken at once where the operator is not compiled, and a copy in "
         "fp32 where it is: 1.4 GB for the largest weight of an 8B model",
         upstream="bitsandbytes 0.50.2 backends/mps/ops.py: _quantize_4bit_fallback, _quantize_4bit_compute",

@@ -24,7 +24,7 @@ CHANGES: tuple[AnyChange, ...] = tuple(
         target=f"{module}:{name}",
         replacement=f"patcher.replacements.bitsandbytes.ops:{name}",
         expects=expects,
-        required=False,
+        needed_for=None,
         skip=_compiles,
         why="torch.compile gives wrong results on mps before torch 2.13; on the simulated Mac it costs seconds "
         "at every call",

@@ -13,6 +13,7 @@ _patch = partial(
     why="custom_fwd and custom_bwd with device_type='cuda' ask for CUDA's autocast, which is never on here: the "
     "backward of Unsloth's LoRA and checkpoint functions would run outside of mps autocast.",
     upstream="unsloth and unsloth_zoo 2026.10.9, kernels/utils.py and gradient_checkpointing.py: torch_amp_custom_*",
+    needed_for="the backward of Unsloth's LoRA and checkpoint functions to run under autocast, as the forward does",
     until="Both build their decorators from DEVICE_TYPE_TORCH for every device.",
 )
 

@@ -11,6 +11,7 @@ CHANGES = (
         op="aten::convolution_backward",
         dispatch_key="MPS",
         wraps=True,
+        needed_for="the gradient of a convolution over more than 65535 samples, which is wrong without a word",
         replacement="patcher.replacements.torch.convolution:convolution_backward",
         why="Metal's weight gradient of conv1d and conv2d counts samples with 16 bits: those beyond 65535 are left out",
         upstream="pytorch issue 96225, pull 193577",

@@ -8,7 +8,14 @@ from patcher.engine.model import Kernel
 from patcher.macs.machine import Machine
 from patcher.training.rules import torch_before
 
-_kernel = partial(Kernel, distribution="torch", reviewed=">=2.13,<2.15", dispatch_key="MPS", wraps=True)
+_kernel = partial(
+    Kernel,
+    distribution="torch",
+    reviewed=">=2.13,<2.15",
+    dispatch_key="MPS",
+    wraps=True,
+    needed_for="linear layers and their gradients, which are wrong without a word",
+)
 
 
 def _forward_is_right(machine: Machine) -> str | None:

@@ -13,7 +13,14 @@ def _sums_right(machine: Machine) -> str | None:
     return f"M{generation} adds long sums up rightly" if generation is not None and generation >= 3 else None
 
 
-_kernel = partial(Kernel, distribution="torch", reviewed=">=2.13,<2.15", dispatch_key="MPS", wraps=True)
+_kernel = partial(
+    Kernel,
+    distribution="torch",
+    reviewed=">=2.13,<2.15",
+    dispatch_key="MPS",
+    wraps=True,
+    needed_for="large matrix products, which are wrong without a word",
+)
 _long_sums = partial(
     _kernel,
     skip=_sums_right,

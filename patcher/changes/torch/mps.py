@@ -26,6 +26,13 @@ _NAMES = (
     "_initialized",
 )
 
+_NEEDED = {
+    "device": "training through Unsloth, which asks for it",
+    "current_device": "training through Unsloth, which asks for it",
+    "get_device_properties": "loading a model through Unsloth, which asks for the device's memory",
+    "_initialized": "dropout under gradient checkpointing: the mask of the recomputation is another one without a word",
+}
+
 CHANGES = (
     *(
         Patch(
@@ -34,6 +41,7 @@ CHANGES = (
             target=f"torch.mps:{name}",
             replacement=f"patcher.replacements.torch.mps:{name}",
             adds=True,
+            needed_for=_NEEDED.get(name),
             why=f"Unsloth asks the device's module for {name}, and torch.mps has none",
             upstream="torch 2.13.0 torch/mps/__init__.py: __all__",
             until=f"torch.mps has {name}",
@@ -46,7 +54,7 @@ CHANGES = (
         target="torch.mps:set_per_process_memory_fraction",
         replacement="patcher.replacements.torch.mps:set_per_process_memory_fraction",
         expects="(fraction)",
-        required=False,
+        needed_for=None,
         why="a model is refused that cannot fit, and torch does not tell which limit the script has set",
         upstream="torch 2.13.0 torch/mps/__init__.py: there is a setter and no getter",
         until="torch.mps tells the limit",

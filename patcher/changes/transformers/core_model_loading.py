@@ -11,6 +11,7 @@ CHANGES: tuple[AnyChange, ...] = (
         target="transformers.core_model_loading:spawn_materialize",
         replacement="patcher.replacements.transformers.core_model_loading:spawn_materialize",
         expects="(thread_pool, tensor, device=None, dtype=None, sharding_op=None, tensor_idx=None)",
+        needed_for=None,
         why="four threads convert tensors on mps at once, which crashes a Mac (a bf16 checkpoint loaded in fp32), and "
         "read ahead of a mixture's experts that are still to be put together",
         upstream="transformers issue 48029; transformers 5.17.0 core_model_loading.py: GLOBAL_WORKERS",

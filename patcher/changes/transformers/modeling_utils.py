@@ -12,7 +12,7 @@ CHANGES: tuple[AnyChange, ...] = (
         replacement="patcher.replacements.transformers.modeling_utils:_flash_attn_import_error",
         expects="(self, flash_attn_version, general_availability_check, pkg_availability_check, supported_devices, "
         "custom_supported_devices=(), cuda_min_major_version=None)",
-        required=False,
+        needed_for=None,
         why="the original tells the user to install a package that cannot be installed on a Mac",
         upstream="transformers 5.17.0 modeling_utils.py: _flash_attn_can_dispatch calls it for flash_attention_2, 3, 4",
         until="FlashAttention has an mps build",

@@ -11,6 +11,7 @@ CHANGES: tuple[AnyChange, ...] = tuple(
         target=f"transformers.quantizers.quantizer_bnb_{bits}bit:Bnb{bits}BitHfQuantizer.update_device_map",
         replacement="patcher.replacements.transformers.quantizers:update_device_map",
         expects="(self, device_map)",
+        needed_for=None,
         why="device_map=None is the GPU for CUDA, XPU, NPU and HPU, and the CPU for mps",
         upstream=f"transformers 5.17.0 quantizers/quantizer_bnb_{bits}bit.py: the else branch of update_device_map",
         until="update_device_map has a branch for mps",

@@ -11,7 +11,7 @@ CHANGES: tuple[AnyChange, ...] = (
         target="transformers.trainer:Trainer.create_accelerator_and_postprocess",
         replacement="patcher.replacements.transformers.trainer:create_accelerator_and_postprocess",
         expects="(self)",
-        required=False,
+        needed_for=None,
         why="set_optimizer, set_dataloader, a hyperparameter search, `args.optim = ...` and torch.load of "
         "training_args.bin change arguments without __post_init__",
         upstream="transformers 5.17.0 trainer.py: Trainer.__init__ and _hp_search_setup call it before they read args",

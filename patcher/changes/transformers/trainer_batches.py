@@ -11,7 +11,7 @@ CHANGES: tuple[AnyChange, ...] = (
         target="transformers.trainer:Trainer._prepare_inputs",
         replacement="patcher.replacements.transformers.trainer_batches:_prepare_inputs",
         expects="(self, inputs)",
-        required=False,
+        needed_for=None,
         why="a collator makes a float tensor of a row without tokens, and the embedding refuses its batch without a "
         "word about the row",
         upstream="trl 1.15.0 trainer/sft_trainer.py: DataCollatorForLanguageModeling.torch_call; transformers 5.17.0 "

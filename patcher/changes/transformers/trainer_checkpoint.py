@@ -14,7 +14,7 @@ def _patch(name: str, expects: str, why: str, until: str) -> Patch:
         target=f"transformers.trainer:Trainer.{name}",
         replacement=f"patcher.replacements.transformers.trainer_checkpoint:{name}",
         expects=expects,
-        required=False,
+        needed_for=None,
         why=why,
         upstream=_SOURCE.format(name=name),
         until=until,

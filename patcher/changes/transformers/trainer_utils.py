@@ -11,7 +11,7 @@ CHANGES: tuple[AnyChange, ...] = (
         target="transformers.trainer_utils:get_last_checkpoint",
         replacement="patcher.replacements.transformers.trainer_utils:get_last_checkpoint",
         expects="(folder)",
-        required=False,
+        needed_for=None,
         why="the folder with the highest number is taken, also where it was written or copied only in part",
         upstream="transformers 5.17.0 trainer_utils.py: get_last_checkpoint",
         until="transformers skips checkpoints that are not complete",
@@ -23,7 +23,7 @@ CHANGES: tuple[AnyChange, ...] = (
         replacement="patcher.replacements.transformers.trainer_utils:rotate_checkpoints",
         expects="(output_dir, save_total_limit=None, best_model_checkpoint=None, use_mtime=False, "
         'checkpoint_prefix="checkpoint")',
-        required=False,
+        needed_for=None,
         why="a kill while an old checkpoint is deleted leaves a part of it under its name",
         upstream="transformers 5.17.0 trainer_utils.py: rotate_checkpoints",
         until="transformers renames a checkpoint before it deletes it",

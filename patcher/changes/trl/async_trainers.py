@@ -10,7 +10,7 @@ _patch = partial(
     Patch,
     distribution="trl",
     reviewed=">=1.15,<1.16",
-    required=False,
+    needed_for=None,
     why="the trainers ask for vLLM's package, and send whole weights to a server over NCCL, which no Mac has",
     upstream="trl 1.15.0 experimental/async_grpo and async_distillation: async_rollout_worker.py, weight_transfer.py",
     until="weights reach a vLLM server without NCCL, and vLLM is not imported for it",

@@ -10,6 +10,7 @@ _patch = partial(
     Patch,
     distribution="trl",
     reviewed="==1.15.0",
+    needed_for=None,
     why="The divergence between student and teacher comes from a Triton kernel.",
     upstream="trl/kernels/chunked_divergence.py and trl/trainer/distillation_trainer.py in 1.15.0",
     until="TRL computes the chunked divergence without Triton on mps.",

@@ -10,6 +10,7 @@ _patch = partial(
     Patch,
     distribution="trl",
     reviewed="==1.15.0",
+    needed_for="the loss of SFT, DPO, GRPO and the other trainers with a fused LM head",
     why="The per-token log-probabilities of every trainer with a fused LM head come from a Triton kernel.",
     upstream="trl/kernels/chunked_logprob.py and trl/trainer/utils.py (add_fused_lm_head) in 1.15.0",
     until="TRL >= 1.16 is the oldest version that Unsloth allows; it has a torch fallback.",

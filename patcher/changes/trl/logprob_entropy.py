@@ -10,6 +10,7 @@ _patch = partial(
     Patch,
     distribution="trl",
     reviewed="==1.15.0",
+    needed_for="log-probabilities of half-precision logits, which have 8 bits without a word",
     upstream="trl/kernels/logprob_entropy.py and trl/trainer/utils.py (selective_log_softmax) in 1.15.0",
     until="TRL's fallback computes in fp32, or its kernel has a torch variant.",
 )
@@ -18,12 +19,14 @@ CHANGES: tuple[AnyChange, ...] = (
     _patch(
         target="trl.kernels.logprob_entropy:_LogProbEntropyFunction.forward",
         replacement="patcher.replacements.trl.logprob_entropy:forward",
+        needed_for=None,
         expects="(ctx, logits, index, temperature, row_mask)",
         why="The selected log-probabilities and the entropy come from a Triton kernel.",
     ),
     _patch(
         target="trl.kernels.logprob_entropy:_LogProbEntropyFunction.backward",
         replacement="patcher.replacements.trl.logprob_entropy:backward",
+        needed_for=None,
         expects="(ctx, grad_logprobs, grad_entropy)",
         why="The gradient of the logits comes from a Triton kernel.",
     ),

@@ -13,6 +13,7 @@ _patch = partial(
     Patch,
     distribution="unsloth",
     reviewed="==2026.10.9",
+    needed_for="the loss of every causal language model",
     why="The loss launches Triton kernels, and there is no Triton for mps.",
     upstream="unsloth/kernels/cross_entropy_loss.py (Fast_CrossEntropyLoss) in 2026.10.9",
     until="Unsloth computes the loss without Triton on mps.",

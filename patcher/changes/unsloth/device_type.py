@@ -9,7 +9,9 @@ from patcher.engine.model import Patch, Substitute
 _MODULE = "unsloth.device_type"
 _UPSTREAM = "unsloth 2026.10.9 unsloth/device_type.py: get_device_type"
 _UNTIL = "Unsloth knows mps as a device type"
-_patch = partial(Patch, distribution="unsloth", reviewed="==2026.10.9", upstream=_UPSTREAM, until=_UNTIL)
+_patch = partial(
+    Patch, distribution="unsloth", reviewed="==2026.10.9", upstream=_UPSTREAM, until=_UNTIL, needed_for=None
+)
 
 CHANGES = (
     Substitute(
@@ -19,6 +21,7 @@ CHANGES = (
         until=_UNTIL,
         module=_MODULE,
         around="patcher.replacements.unsloth.device_type:body_of_device_type",
+        needed_for="Unsloth to see mps at all",
         constants={"DEVICE_TYPE": "mps", "DEVICE_TYPE_TORCH": "mps", "DEVICE_COUNT": 1},
         references={"_DEVICE_MODULE": "torch:mps"},
         why="the body raises, or chooses the CPU, where torch has neither CUDA, XPU nor NPU; others copy its names",

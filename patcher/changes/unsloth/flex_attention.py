@@ -11,6 +11,7 @@ CHANGES: tuple[AnyChange, ...] = (
         target="unsloth.kernels.flex_attention:slow_attention_softcapping",
         replacement="patcher.replacements.unsloth.flex_attention:slow_attention_softcapping",
         expects="(Q, K, V, causal_mask, self, bsz, q_len)",
+        needed_for=None,
         why="The function is compiled with max_autotune, and its fallback keeps L x L matrices for the backward.",
         upstream="unsloth 2026.10.9 unsloth/kernels/flex_attention.py: _compiled_slow_attention_softcapping",
         until="Scaled dot product attention takes a softcap on mps.",

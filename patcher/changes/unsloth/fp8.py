@@ -10,7 +10,7 @@ _patch = partial(
     Patch,
     distribution="unsloth",
     reviewed="==2026.10.9",
-    required=False,
+    needed_for=None,
 )
 
 CHANGES: tuple[AnyChange, ...] = (

@@ -10,6 +10,7 @@ _patch = partial(
     Patch,
     distribution="unsloth",
     reviewed="==2026.10.9",
+    needed_for=None,
     why="The fused add and norm of a decode step is a Triton kernel, offered for CUDA tensors only.",
     upstream="unsloth/kernels/fused_add_rms_layernorm.py in 2026.10.9",
     until="Unsloth computes it without Triton and offers it on mps.",

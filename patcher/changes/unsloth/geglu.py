@@ -10,6 +10,7 @@ _patch = partial(
     Patch,
     distribution="unsloth",
     reviewed="==2026.10.9",
+    needed_for=None,
     why="The LoRA MLPs of Gemma launch Triton kernels, and there is no Triton for mps.",
     upstream="unsloth/kernels/geglu.py in 2026.10.9",
     until="Unsloth computes GEGLU without Triton on mps.",

@@ -16,7 +16,7 @@ _patch = partial(
     why="Forward and backward are Triton kernels, behind assertions that ask for CUDA tensors.",
     upstream="unsloth 2026.10.9 unsloth/kernels/moe/grouped_gemm/interface.py",
     until="Unsloth has a torch variant of it.",
-    required=False,
+    needed_for=None,
 )
 
 CHANGES: tuple[AnyChange, ...] = (

@@ -13,7 +13,7 @@ _patch = partial(
     why="Forward and backward are Triton kernels.",
     upstream="unsloth 2026.10.9 unsloth/kernels/large_head_attention.py",
     until="Unsloth has a torch variant of it.",
-    required=False,
+    needed_for=None,
 )
 
 CHANGES: tuple[AnyChange, ...] = (

@@ -10,6 +10,7 @@ _patch = partial(
     Patch,
     distribution="unsloth",
     reviewed="==2026.10.9",
+    needed_for=None,
     why="fast_layernorm launches Triton kernels, and there is no Triton for mps.",
     upstream="unsloth/kernels/layernorm.py (Fast_Layernorm) in 2026.10.9",
     until="Unsloth computes LayerNorm without Triton on mps.",

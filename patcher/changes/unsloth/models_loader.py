@@ -16,6 +16,7 @@ CHANGES: tuple[AnyChange, ...] = tuple(
         target=f"{_MODULE}:{loader}.from_pretrained",
         replacement=f"patcher.replacements.unsloth.models_loader:{loader}.from_pretrained",
         # No expects: the arguments are passed on as they come, and read by name from the installed signature.
+        needed_for="4-bit weights: without bitsandbytes 16-bit ones are loaded without a word",
         why="without bitsandbytes load_in_4bit=True (the default) loads 16 bit; vLLM and FlashAttention fail late",
         upstream="unsloth 2026.10.9 unsloth/models/loader.py: `if not ALLOW_BITSANDBYTES` in both from_pretrained",
         until="upstream raises where bitsandbytes is missing; the errors for vLLM and FlashAttention stay useful",

@@ -12,7 +12,7 @@ CHANGES: tuple[AnyChange, ...] = (
         references={
             "autotune_batch_and_chunks": "patcher.replacements.unsloth.models_rl:autotune_batch_and_chunks",
         },
-        required=False,
+        needed_for=None,
         why="without CUDA or XPU the generated GRPO trainer assumes 8 GB of free memory, on small and large Macs alike",
         upstream="unsloth_zoo 2026.10.9 rl_replacements.py: autotune_batch_and_chunks; unsloth/models/rl.py takes it "
         "from RL_REPLACEMENTS and writes its source into every generated trainer",

@@ -13,6 +13,7 @@ _patch = partial(
     Patch,
     distribution="unsloth",
     reviewed="==2026.10.9",
+    needed_for=None,
     why="The fused head norm and rotary embedding is a Triton kernel, offered for CUDA tensors only.",
     upstream="unsloth/kernels/qk_norm_rope.py in 2026.10.9",
     until="Unsloth computes it without Triton and offers it on mps.",

@@ -14,6 +14,7 @@ _patch = partial(
     Patch,
     distribution="unsloth",
     reviewed="==2026.10.9",
+    needed_for="every model with RMSNorm",
     why="Every RMSNorm of a patched model launches Triton kernels, and there is no Triton for mps.",
     upstream="unsloth/kernels/rms_layernorm.py (_rms_forward, _rms_backward) in 2026.10.9",
     until="Unsloth computes RMSNorm without Triton on mps.",

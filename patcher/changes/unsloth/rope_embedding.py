@@ -15,6 +15,7 @@ _patch = partial(
     Patch,
     distribution="unsloth",
     reviewed="==2026.10.9",
+    needed_for="every model with rotary embeddings",
     why="Every attention layer rotates queries and keys with a Triton kernel, and there is no Triton for mps.",
     upstream="unsloth/kernels/rope_embedding.py (_rope_launch, decode_rope_inplace) in 2026.10.9",
     until="Unsloth rotates without Triton on mps.",
@@ -29,6 +30,7 @@ CHANGES: tuple[AnyChange, ...] = (
     _patch(
         target="unsloth.kernels.rope_embedding:decode_rope_inplace",
         replacement="patcher.replacements.unsloth.rope_embedding:decode_rope_inplace",
+        needed_for=None,
         expects="(Q, K, cos, sin, position_ids)",
     ),
 )

@@ -10,6 +10,7 @@ _patch = partial(
     Patch,
     distribution="unsloth",
     reviewed="==2026.10.9",
+    needed_for="LoRA on the MLPs of Llama, Mistral and Qwen",
     why="The LoRA MLPs of Llama, Mistral and Qwen launch Triton kernels, and there is no Triton for mps.",
     upstream="unsloth/kernels/swiglu.py in 2026.10.9",
     until="Unsloth computes SwiGLU without Triton on mps.",

@@ -10,6 +10,7 @@ CHANGES: tuple[AnyChange, ...] = (
         reviewed="==2026.10.9",
         module="unsloth_zoo.fused_losses.cross_entropy_loss",
         constants={"_FUSED_CE_COMPILE_SUPPORTED": False},
+        needed_for=None,
         why="Inductor's Metal code for total.add_(chunk.sum()) lets every thread add to the total it reads: a race",
         upstream="torch 2.13.0 torch/_inductor/codegen/mps.py: stores after an in-place reduction",
         until="Inductor stores the result of an in-place reduction from one thread only",

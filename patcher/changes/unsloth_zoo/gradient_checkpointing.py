@@ -11,6 +11,7 @@ _patch = partial(
     distribution="unsloth_zoo",
     reviewed="==2026.10.9",
     expects="(dtype=None)",
+    needed_for="gradient checkpointing, which would copy through CUDA streams and round fp32 activations to bf16",
     why="offloading copies activations from unified memory to unified memory, through CUDA streams, and rounds fp32 "
     "ones to bf16",
     upstream="unsloth_zoo 2026.10.9 gradient_checkpointing.py: UnslothCheckpointFunction",

@@ -17,7 +17,7 @@ CHANGES: tuple[AnyChange, ...] = (
         why="it downloads a build of llama.cpp, or clones and compiles one, where wheels have all that an export needs",
         upstream="unsloth_zoo 2026.10.9 llama_cpp.py: install_llama_cpp",
         until="unsloth_zoo takes the converter and a quantizer from packages",
-        required=False,
+        needed_for=None,
     ),
     Patch(
         distribution="unsloth_zoo",
@@ -28,6 +28,6 @@ CHANGES: tuple[AnyChange, ...] = (
         why="a folder laid out for packages of other versions, or for another interpreter, still looks complete",
         upstream="unsloth_zoo 2026.10.9 llama_cpp.py: check_llama_cpp",
         until="unsloth_zoo takes the converter and a quantizer from packages",
-        required=False,
+        needed_for=None,
     ),
 )

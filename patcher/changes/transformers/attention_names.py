@@ -1,0 +1,31 @@
+"""Attention that cannot run on a Mac is an error that names the alternative."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from patcher.engine.model import AnyChange, Patch
+
+_REPLACEMENTS = "patcher.replacements.transformers.attention_names"
+_patch = partial(Patch, distribution="transformers", reviewed=">=5.17,<5.18", required=False)
+
+CHANGES: tuple[AnyChange, ...] = (
+    _patch(
+        target="transformers.integrations.flex_attention:flex_attention_forward",
+        replacement=f"{_REPLACEMENTS}:flex_attention_forward",
+        expects="(module, query, key, value, attention_mask, scaling=None, softcap=None, "
+        "s_aux=None, position_bias=None, **kwargs)",
+        why="on mps torch has flex attention without a backward and without the sums that transformers asks for; "
+        "its messages name neither the argument nor a cure",
+        upstream="torch 2.13.0 torch/nn/attention/flex_attention.py: _validate_device; _inductor flex_mps.py",
+        until="torch's flex attention has a backward and log-sum-exp on mps",
+    ),
+    _patch(
+        target="transformers.integrations.hub_kernels:load_and_register_attn_kernel",
+        replacement=f"{_REPLACEMENTS}:load_and_register_attn_kernel",
+        expects="(attn_implementation, attention_wrapper=None, allow_all_kernels=False)",
+        why="a FlashAttention kernel of the hub is built for CUDA, and the original asks to install a package for it",
+        upstream="transformers 5.17.0 integrations/hub_kernels.py: load_and_register_attn_kernel",
+        until="FlashAttention has an mps build",
+    ),
+)
