@@ -6,10 +6,11 @@ import json
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
+
+import tomllib
 
 from patcher.simulator.rules.tables import FALLBACK
 from tests.process import ROOT, clean_environment

@@ -61,7 +61,7 @@ def _outcome(results: Iterator[Any], values: bool) -> Iterator[str]:
 
 
 def digest(result: Any, values: bool = True) -> str:
-    """A hash of every tensor in ``result``: its dtype, shape, strides, layout, device and bits; of other values the repr.
+    """A hash of each tensor in ``result``: dtype, shape, strides, layout, device and bits; of other values the repr.
 
     Args:
         values: False leaves the bits out.

@@ -11,7 +11,7 @@ _patch = partial(
     Patch,
     distribution="accelerate",
     reviewed=">=1.15,<1.16",
-    required=False,
+    needed_for=None,
     why="the original asks to install packages that are written for CUDA, or fails in a collective that mps lacks",
     until="they run on a Mac",
 )

@@ -6,7 +6,9 @@ from functools import partial
 
 from patcher.engine.model import Kernel
 
-_kernel = partial(Kernel, distribution="torch", reviewed=">=2.13,<2.15", dispatch_key="MPS", wraps=True, required=False)
+_kernel = partial(
+    Kernel, distribution="torch", reviewed=">=2.13,<2.15", dispatch_key="MPS", wraps=True, needed_for=None
+)
 _average = partial(
     _kernel,
     why="torch's kernel refuses sizes that do not divide each other, where no CPU fallback sees it: segmentation heads "

@@ -12,7 +12,7 @@ CHANGES: tuple[AnyChange, ...] = (
         replacement="patcher.replacements.torch.process_group:init_process_group",
         expects="(backend=None, init_method=None, timeout=None, world_size=-1, rank=-1, store=None, group_name='', "
         "pg_options=None, device_id=None, _ranks=None)",
-        required=False,
+        needed_for=None,
         why="the original says that NCCL is not built in, which no package mends on a Mac",
         upstream="torch 2.13.0 torch/distributed/distributed_c10d.py: init_process_group",
         until="torch has collectives for mps",

@@ -7,7 +7,7 @@ from functools import partial
 from patcher.engine.model import AnyChange, Patch
 
 _REPLACEMENTS = "patcher.replacements.transformers.attention_names"
-_patch = partial(Patch, distribution="transformers", reviewed=">=5.17,<5.18", required=False)
+_patch = partial(Patch, distribution="transformers", reviewed=">=5.17,<5.18", needed_for=None)
 
 CHANGES: tuple[AnyChange, ...] = (
     _patch(

@@ -14,11 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.jit._builtins import _get_builtin_table
 from torch.overrides import handle_torch_function, has_torch_function
 
 from patcher.engine.ledger import original
-from patcher.replacements.torch.stand_in import MethodStandIn, StandIn
 
 log = logging.getLogger("patcher")
 
@@ -80,8 +78,8 @@ def is_cuda(device: Any) -> bool:
     return isinstance(device, torch.device) and device.type == "cuda"
 
 
-def _to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
-    # With mps for CUDA; returns when the copy has been made. What a subclass or a mode takes over it gets unchanged.
+def to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """With mps for CUDA; returns when the copy is made. What a subclass or a mode takes over, it gets unchanged."""
     cuda = is_cuda(args[0]) if args else is_cuda(kwargs.get("device"))
     changes = cuda or True in args[1:3] or (kwargs and _asks_not_to_wait(kwargs))
     if changes and not has_torch_function((self, *args[:1], kwargs.get("tensor"))):
@@ -92,16 +90,16 @@ def _to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
     return _TENSOR_TO(self, *args, **kwargs)
 
 
-def _copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
-    # Returns when the copy has been made.
+def copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """As torch; returns when the copy has been made."""
     changes = True in args[1:2] or (kwargs and _asks_not_to_wait(kwargs))
     if changes and not has_torch_function((self, *args[:1], kwargs.get("other"))):
         args, kwargs = _blocking(args), _blocking_keywords(kwargs)
     return _TENSOR_COPY(self, *args, **kwargs)
 
 
-def _cuda(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
-    # A copy on mps.
+def cuda(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """A copy on mps."""
     device = args[0] if args else kwargs.get("device")
     answers = device is None or isinstance(device, int) or is_cuda(device) or str(device).startswith("mps")
     if not answers or has_torch_function((self,)):
@@ -139,35 +137,29 @@ _TENSOR_COPY = torch._C.TensorBase.copy_
 _TENSOR, _AS_TENSOR = torch.tensor, torch.as_tensor
 
 
-def _tensor(*args: Any, **kwargs: Any) -> Any:
-    return _on_mps(tensor, _TENSOR, args, kwargs)
+def tensor(*args: Any, **kwargs: Any) -> Any:
+    """As torch, with mps for CUDA."""
+    return _on_mps("tensor", _TENSOR, args, kwargs)
 
 
-def _as_tensor(*args: Any, **kwargs: Any) -> Any:
-    return _on_mps(as_tensor, _AS_TENSOR, args, kwargs)
+def as_tensor(*args: Any, **kwargs: Any) -> Any:
+    """As torch, with mps for CUDA."""
+    return _on_mps("as_tensor", _AS_TENSOR, args, kwargs)
 
 
-def _on_mps(public: Any, factory: Callable[..., torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls ``factory`` with mps for CUDA; a mode sees ``public``, the function that the script knows."""
+def _on_mps(name: str, factory: Callable[..., torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls ``factory`` with mps for CUDA; a mode sees the function that the script knows."""
     if torch._C._is_torch_function_mode_enabled():
-        return handle_torch_function(public, (), *args, **kwargs)
+        return handle_torch_function(getattr(torch, name), (), *args, **kwargs)
     if kwargs and is_cuda(kwargs.get("device")):
         say_once()
         kwargs = {**kwargs, "device": MPS}
     return factory(*args, **kwargs)
 
 
-to = MethodStandIn("torch:Tensor.to", _TENSOR_TO, _to)
-cuda = MethodStandIn("torch:Tensor.cuda", _TENSOR_CUDA, _cuda)
-copy_ = MethodStandIn("torch:Tensor.copy_", _TENSOR_COPY, _copy_)
-tensor = StandIn("torch:tensor", _TENSOR, _tensor)
-as_tensor = StandIn("torch:as_tensor", _AS_TENSOR, _as_tensor)
-
-# torch.jit.script looks up what a script calls by identity, in a table that torch makes at the first use.
-_table: dict[int, str] = _get_builtin_table()  # type: ignore[no-untyped-call]
-builtin_table = {**_table, id(tensor): "aten::tensor", id(as_tensor): "aten::as_tensor"}
-
-
+# TorchScript compiles these classes from the source of their methods, which it finds by name and through __wrapped__
+# (torch 2.13.0 torch/jit/frontend.py: get_jit_class_def).
+@functools.wraps(torch.amp.autocast_mode.autocast.__init__)
 def autocast_init(
     self: torch.amp.autocast,
     device_type: str,
@@ -182,6 +174,7 @@ def autocast_init(
     original("torch.amp.autocast_mode:autocast.__init__")(self, device_type, dtype, enabled, cache_enabled)
 
 
+@functools.wraps(torch.amp.grad_scaler.GradScaler.__init__)
 def grad_scaler_init(
     self: torch.amp.GradScaler,
     device: str = "cuda",

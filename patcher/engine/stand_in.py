@@ -1,17 +1,19 @@
-"""A Python function in the place of a C function or method of torch's, which torch and its users take for torch's own.
+"""A Python function in the place of a C function or method, which its library and its users take for the library's own.
 
-Tables that hold torch's object (lazy parameters, `torch.overrides`, device contexts, Dynamo) are asked with ours, and
-tables that were made with ours are asked with torch's: the two are equal and have one hash. Name, documentation, type
-as `isinstance` sees it and every other attribute are torch's. Only ``is`` and ``type()`` tell them apart.
+Tables of torch's that hold the original (lazy parameters, `torch.overrides`, device contexts, Dynamo) are asked with
+ours, and tables that were made with ours are asked with the original: the two are equal and have one hash. Name,
+documentation, type as `isinstance` sees it and every other attribute are the original's. Only ``is`` and ``type()``
+tell them apart.
 
-A call costs one Python function more, and of a method one bound object more (benchmarks/bench_torch_calls.py).
+The ledger makes one of every replacement of a C function, so that a replacement is a plain function. A call costs one
+Python function more, and of a method one bound object more (benchmarks/bench_torch_calls.py).
 """
 
 from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable
-from types import MethodType
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType
 from typing import Any
 
 
@@ -20,12 +22,12 @@ class StandIn:
 
     Args:
         target: where it stands, e.g. ``"torch:tensor"``: what a pickle of it names, so that a process without the patch
-            loads torch's own.
-        replaced: torch's function.
-        function: takes what torch's takes, as ``*args, **kwargs`` where it goes on to torch's parser.
+            loads the library's own.
+        replaced: the library's C function.
+        function: takes what the library's takes, as ``*args, **kwargs`` where it goes on to the library's parser.
     """
 
-    def __init__(self, target: str, replaced: Any, function: Callable[..., Any]) -> None:
+    def __init__(self, target: str, replaced: Any, function: FunctionType) -> None:
         self._target = target
         self._replaced = replaced
         self._function = function
@@ -64,3 +66,17 @@ class MethodStandIn(StandIn):
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self._function, instance)
+
+
+def standing_in(target: str, there: Any, replacement: Any) -> Any:
+    """The replacement as a stand-in where it is a function and takes the place of a C function; else as it is."""
+    if not isinstance(replacement, FunctionType):
+        return replacement
+    if isinstance(there, MethodDescriptorType):
+        return MethodStandIn(target, there, replacement)
+    return StandIn(target, there, replacement) if isinstance(there, BuiltinFunctionType) else replacement
+
+
+def replaced_by(function: Any) -> Any:
+    """What a stand-in stands for; every other value as it is."""
+    return function._replaced if issubclass(type(function), StandIn) else function
