@@ -9,6 +9,7 @@ import copy
 import inspect
 import json
 import pickle
+import pkgutil
 import sys
 import traceback
 import types
@@ -17,40 +18,75 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch.jit import _builtins
 from torch.overrides import TorchFunctionMode
 
 from patcher import patch_for_mac
+from patcher.engine.ledger import LEDGER
+from patcher.engine.model import Patch, State
 
-METHODS, FUNCTIONS = ("to", "cuda", "copy_"), ("tensor", "as_tensor")
-OWN = {name: getattr(torch.Tensor, name) for name in METHODS} | {name: getattr(torch, name) for name in FUNCTIONS}
+OWN: dict[str, Any] = {}
+"""Torch's own of every method of Tensor and C function of torch that the catalogue replaces, by target."""
+
+C_FUNCTIONS = (types.BuiltinFunctionType, types.MethodDescriptorType)
+
+EXAMPLES: dict[str, Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]] = {
+    "torch:Tensor.to": lambda: ((torch.arange(3.0), "cuda"), {"non_blocking": True}),
+    "torch:Tensor.cuda": lambda: ((torch.arange(3.0),), {}),
+    "torch:Tensor.copy_": lambda: ((torch.zeros(3), torch.arange(3.0), True), {}),
+    "torch:Tensor.record_stream": lambda: ((torch.arange(3.0), torch.cuda.current_stream()), {}),
+    "torch:tensor": lambda: (([1.0],), {"device": "cuda"}),
+    "torch:as_tensor": lambda: (([1.0],), {"device": "cuda"}),
+    "torch:is_autocast_enabled": lambda: (("cpu",), {}),
+    "torch:get_autocast_dtype": lambda: (("cpu",), {}),
+    "torch:get_autocast_gpu_dtype": lambda: ((), {}),
+}
+"""A call of each: a target of the catalogue that has none here fails."""
+
+
+def own() -> dict[str, Any]:
+    """What the ledger has replaced of Tensor's methods and torch's C functions."""
+    patches = [e.change for e in LEDGER.entries() if e.state is State.APPLIED and isinstance(e.change, Patch)]
+    originals = {patch.target: LEDGER.original(patch.target) for patch in patches if not patch.adds}
+    return {
+        target: value
+        for target, value in originals.items()
+        if target.startswith("torch:Tensor.") or (target.startswith("torch") and isinstance(value, C_FUNCTIONS))
+    }
 
 
 def replaced() -> dict[str, Any]:
     """The functions as a script finds them now."""
-    return {name: getattr(torch.Tensor if name in METHODS else torch, name) for name in OWN}
+    return {target: pkgutil.resolve_name(target) for target in OWN}
 
 
-class Seen(torch.Tensor):
-    """Keeps what it is asked."""
+def of_tensor(target: str) -> bool:
+    return target.startswith("torch:Tensor.")
 
-    asked: ClassVar[list[tuple[Any, tuple[Any, ...], dict[str, Any]]]] = []
+
+class Asked(torch.Tensor):
+    """A subclass that keeps what it is asked and answers nothing."""
+
+    calls: ClassVar[list[tuple[Any, ...]]] = []
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        cls.asked.append((func, args, kwargs or {}))
-        return super().__torch_function__(func, types, args, kwargs or {})
+        cls.calls.append((func, args, kwargs or {}))
 
 
-class Watch(TorchFunctionMode):
-    """Keeps what was called within it."""
+class TakesOver(TorchFunctionMode):
+    """A mode that keeps what is called within it and calls nothing."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.asked.append((func, args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}))
+
+
+class Kept(torch.Tensor):
+    """A subclass that goes on to torch and stays of its class."""
 
 
 def keywords() -> None:
@@ -69,18 +105,20 @@ def errors() -> None:
     """Torch's own words for arguments that it does not take."""
     x = torch.zeros(3)
     wrong = (
-        ("to", (x, "nowhere"), {}),
-        ("to", (x,), {"src": x}),
-        ("to", (1, "cpu"), {}),
-        ("copy_", (x,), {}),
-        ("copy_", (x,), {"src": x}),
-        ("cuda", (x,), {"device": "cpu"}),
-        ("tensor", ([1.0], torch.float32), {}),
-        ("as_tensor", (), {}),
-        ("tensor", ([1.0],), {"devise": "cpu"}),
+        ("torch:Tensor.to", (x, "nowhere"), {}),
+        ("torch:Tensor.to", (x,), {"src": x}),
+        ("torch:Tensor.to", (1, "cpu"), {}),
+        ("torch:Tensor.copy_", (x,), {}),
+        ("torch:Tensor.copy_", (x,), {"src": x}),
+        ("torch:Tensor.cuda", (x,), {"device": "cpu"}),
+        ("torch:tensor", ([1.0], torch.float32), {}),
+        ("torch:as_tensor", (), {}),
+        ("torch:tensor", ([1.0],), {"devise": "cpu"}),
     )
-    for name, args, kwargs in wrong:
-        assert raised(replaced()[name], args, kwargs) == raised(OWN[name], args, kwargs), (name, args, kwargs)
+    for target, args, kwargs in wrong:
+        assert raised(replaced()[target], args, kwargs) == raised(OWN[target], args, kwargs), (target, args, kwargs)
+    for target, function in replaced().items():
+        assert raised(function, (), {"no_such": 1})[0] is raised(OWN[target], (), {"no_such": 1})[0], target
 
 
 def raised(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[type, str]:
@@ -106,35 +144,45 @@ def lazy_modules() -> None:
 
 
 def subclasses() -> None:
-    """A subclass is asked with the function that a script finds, and with the arguments that were given."""
-    x = torch.zeros(3).as_subclass(Seen)
-    found = replaced()
-    for call, name, args, kwargs in (
-        (lambda: x.to("cuda", non_blocking=True), "to", ("cuda",), {"non_blocking": True}),
-        (lambda: x.cuda(), "cuda", (), {}),
-        (lambda: x.copy_(torch.ones(3), True), "copy_", None, {}),
-        (lambda: torch.zeros(3).copy_(x, True), "copy_", None, {}),
-    ):
-        Seen.asked.clear()
-        result = call()
-        function, given, named = next(each for each in Seen.asked if each[0] == OWN[name])
-        assert function is found[name] and function in {OWN[name]} and OWN[name] in [function]
-        assert (args is None or given[1:] == args) and named == kwargs, (given, named)
-        assert name == "copy_" or (type(result) is Seen and result.device.type == "mps")
+    """A subclass is asked what torch's own asks it: once, with the function that a script finds and what was given."""
+    for target, function in replaced().items():
+        if of_tensor(target):
+            (x, *rest), kwargs = EXAMPLES[target]()
+            given = (x.as_subclass(Asked), *rest)
+            calls = [asked_of_subclass(each, given, kwargs) for each in (OWN[target], function)]
+            assert len(calls[1]) == 1 and calls[0] == calls[1], (target, calls)
+            assert calls[1][0][0] is function, target
+    argument = torch.ones(3).as_subclass(Asked)
+    assert len(asked_of_subclass(torch.Tensor.copy_, (torch.zeros(3), argument, True), {})) == 1
+    x = torch.arange(3.0).as_subclass(Kept)
+    for moved in (x.to("cuda", non_blocking=True), x.cuda()):
+        assert type(moved) is Kept and moved.device.type == "mps" and moved.tolist() == [0, 1, 2]
+    parameter = torch.nn.Parameter(torch.ones(2))
+    assert parameter.to("cuda").requires_grad and not parameter.to("cuda").is_leaf
+
+
+def asked_of_subclass(function: Any, args: Any, kwargs: Any) -> list[tuple[Any, ...]]:
+    Asked.calls.clear()
+    function(*args, **kwargs)
+    return list(map(comparable, Asked.calls))
 
 
 def modes() -> None:
-    x, found = torch.zeros(3), replaced()
-    with Watch() as watch:
-        x.to("cuda")
-        x.cuda()
-        x.copy_(torch.ones(3), True)
-        torch.tensor([1.0], device="cuda")
-        torch.as_tensor([1.0], device="cuda")
-    functions = [function for function, _, _ in watch.asked]
-    for name, function in found.items():
-        assert any(each is function for each in functions), name
-    assert [kwargs for function, _, kwargs in watch.asked if function == OWN["tensor"]] == [{"device": "cuda"}]
+    """A mode sees what it sees of torch's own: the call once, as it was made."""
+    for target, function in replaced().items():
+        args, kwargs = EXAMPLES[target]()
+        calls = []
+        for each in (OWN[target], function):
+            with TakesOver() as mode:
+                each(*args, **kwargs)
+            calls.append(list(map(comparable, mode.calls)))
+        assert calls[0] == calls[1], (target, calls)
+        assert all(call[0] is function for call in calls[1]), target
+
+
+def comparable(call: tuple[Any, ...]) -> tuple[Any, ...]:
+    function, args, kwargs = call
+    return function, *map(id, args), {name: id(value) for name, value in kwargs.items()}
 
 
 def device_contexts() -> None:
@@ -147,11 +195,12 @@ def device_contexts() -> None:
 def tables_of_overrides() -> None:
     from torch import overrides
 
-    assert set(map(overrides.is_tensor_method_or_property, (torch.Tensor.to, OWN["to"]))) == {True}
-    for name, function in replaced().items():
-        table = overrides.get_testing_overrides() if name in METHODS else overrides.get_ignored_functions()
-        assert function in table and OWN[name] in table, name
-        assert overrides.resolve_name(function) == f"torch.{'Tensor.' if name in METHODS else ''}{name}"
+    for target, function in replaced().items():
+        both = function, OWN[target]
+        for table in (overrides.get_testing_overrides(), overrides.get_ignored_functions()):
+            assert len({each in table for each in both}) == 1, target
+        assert len({overrides.is_tensor_method_or_property(each) for each in both}) == 1, target
+        assert overrides.resolve_name(function) == f"torch.{target.partition(':')[2]}"
 
 
 def dispatch_modes_and_fake_tensors() -> None:
@@ -204,14 +253,45 @@ def compiled_and_exported() -> None:
     assert torch.equal(torch.fx.symbolic_trace(Module())(x), _moved(x))
 
 
-def compiled_for_cuda() -> None:
-    x = torch.arange(3.0).to("mps")
+def compiled_calls() -> None:
+    """Each function as a script calls it, within compiled code."""
+    for target, function in replaced().items():
+        args, kwargs = EXAMPLES[target]()
 
-    def added(x: torch.Tensor) -> torch.Tensor:
-        return x + torch.tensor([1.0, 2.0, 3.0]).to("cuda") + torch.tensor(1.0, device="cuda") + x.cpu().cuda()
+        def called(*args: Any, function: Any = function, kwargs: Any = kwargs) -> Any:
+            return function(*args, **kwargs)
+
+        found, right = torch.compile(called, backend="aot_eager", fullgraph=True)(*args), called(*args)
+        same = torch.equal(found, right) if isinstance(right, torch.Tensor) else found == right
+        assert same, (target, found, right)
+
+
+def compiled_for_cuda() -> None:
+    x = torch.eye(3).to("mps")
+
+    def made(x: torch.Tensor) -> torch.Tensor:
+        moved = torch.tensor([1.0, 2.0, 3.0]).to("cuda") + x.cpu().cuda()
+        return moved + torch.ones(3, device="cuda:0") + torch.tensor(1.0, device="cuda")
+
+    def drawn(x: torch.Tensor) -> torch.Tensor:
+        return x @ torch.eye(3, device="cuda") + 0 * torch.rand(3, device="cuda")
 
     for backend in ("eager", "aot_eager"):
-        assert torch.equal(torch.compile(added, backend=backend, fullgraph=True)(x), added(x))
+        assert torch.equal(torch.compile(made, backend=backend, fullgraph=True)(x), made(x))
+    from torch._inductor import config
+
+    with config.patch(force_disable_caches=True):
+        assert torch.equal(torch.compile(drawn, fullgraph=True)(x), x)
+
+
+def with_autocast(x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return torch.mm(x, x)
+
+
+def with_autocast_of_cuda(x: torch.Tensor) -> torch.Tensor:
+    with torch.cuda.amp.autocast():
+        return torch.mm(x, x)
 
 
 def scripted_and_traced() -> None:
@@ -219,6 +299,12 @@ def scripted_and_traced() -> None:
     assert torch.jit.CompilationUnit(source).f(torch.zeros(1), 2).tolist() == [4]
     traced = torch.jit.trace(_moved, (torch.zeros(3),))
     assert torch.equal(traced(torch.ones(3)), _moved(torch.ones(3)))
+    assert torch.jit.script(with_autocast)(torch.eye(2)).dtype is torch.bfloat16
+    assert torch.jit.script(with_autocast_of_cuda)(torch.eye(2)).tolist() == [[1, 0], [0, 1]]
+    for target, function in replaced().items():
+        assert _builtins._find_builtin(function) == _builtins._find_builtin(OWN[target]), target
+    assert _builtins._find_builtin(torch.tensor) == "aten::tensor"
+    _builtins._register_builtin(COPIES, "aten::of_a_library")
 
 
 def pickled_and_copied() -> None:
@@ -233,25 +319,32 @@ def pickled_and_copied() -> None:
 
 
 def names_and_types() -> None:
-    for name, function in replaced().items():
-        own = OWN[name]
-        for attribute in ("__name__", "__qualname__", "__doc__", "__text_signature__"):
-            assert getattr(function, attribute) == getattr(own, attribute), (name, attribute)
-        assert repr(function) == repr(own) and hash(function) == hash(own)
-        assert function == own and own == function and {function: 1}[own] == 1
-        assert isinstance(function, type(own)) and callable(function)
+    for target, function in replaced().items():
+        theirs = OWN[target]
+        for attribute in ("__name__", "__qualname__", "__doc__", "__module__", "__text_signature__"):
+            there = getattr(theirs, attribute, "none")
+            assert attribute == "__module__" or getattr(function, attribute, "none") == there, (target, attribute)
+        assert function is not theirs and repr(function) == repr(theirs) and hash(function) == hash(theirs)
+        assert function == theirs and theirs == function and {function: 1}[theirs] == 1 and function in [theirs]
+        assert isinstance(function, type(theirs)) and callable(function)
         for question in (inspect.ismethoddescriptor, inspect.isroutine, inspect.isbuiltin, inspect.isfunction):
-            assert question(function) == question(own), (name, question)
-        assert raised(inspect.signature, (function,), {})[0] is raised(inspect.signature, (own,), {})[0]
-        if name in METHODS:
-            assert isinstance(function, types.MethodDescriptorType) and function.__objclass__ is own.__objclass__
-            bound, theirs = getattr(torch.zeros(2), name), own.__get__(torch.zeros(2))
-            assert (bound.__name__, bound.__doc__) == (theirs.__name__, theirs.__doc__)
+            assert question(function) == question(theirs), (target, question)
+        assert raised(inspect.signature, (function,), {})[0] is raised(inspect.signature, (theirs,), {})[0]
+        if of_tensor(target):
+            assert isinstance(function, types.MethodDescriptorType) and function.__objclass__ is theirs.__objclass__
+            bound, of_theirs = getattr(torch.zeros(2), function.__name__), theirs.__get__(torch.zeros(2))
+            assert (bound.__name__, bound.__doc__) == (of_theirs.__name__, of_theirs.__doc__)
+
+
+def every_target_has_an_example() -> None:
+    assert {"torch:Tensor.to", "torch:Tensor.cuda", "torch:Tensor.copy_", "torch:tensor", "torch:as_tensor"} <= set(OWN)
+    assert set(OWN) <= set(EXAMPLES)
 
 
 KINDS: dict[str, Callable[[], None]] = {
     kind.__name__.replace("_", " "): kind
     for kind in (
+        every_target_has_an_example,
         keywords,
         errors,
         lazy_modules,
@@ -262,6 +355,7 @@ KINDS: dict[str, Callable[[], None]] = {
         dispatch_modes_and_fake_tensors,
         functional_transforms,
         compiled_and_exported,
+        compiled_calls,
         compiled_for_cuda,
         scripted_and_traced,
         pickled_and_copied,
@@ -280,9 +374,11 @@ def went_through(kind: Callable[[], None]) -> str:
 
 def undone() -> None:
     """Torch's own are back, copies by name included, and tables that were made in between still know them."""
-    for name, function in replaced().items():
-        assert function is OWN[name]
-    assert COPIES.tensor is OWN["tensor"]
+    for target, function in replaced().items():
+        assert function is OWN[target]
+    assert COPIES.tensor is OWN["torch:tensor"]
+    assert _builtins._find_builtin(COPIES) == "aten::of_a_library"
+    assert not set(map(id, STANDING_IN)) & set(_builtins._get_builtin_table())
     source = "def f(n: int):\n    return torch.tensor([n])\n"
     assert torch.jit.CompilationUnit(source).f(2).tolist() == [2]
     with torch.device("meta"):
@@ -291,9 +387,12 @@ def undone() -> None:
 
 
 COPIES = types.ModuleType("copies")
+STANDING_IN: list[Any] = []
 
 if __name__ == "__main__":
     handle = patch_for_mac(simulate="M1 8GB")
+    OWN.update(own())
+    STANDING_IN.extend(replaced().values())
     sys.modules["copies"] = COPIES
     COPIES.tensor = torch.tensor  # type: ignore[attr-defined]
     outcomes = {name: went_through(kind) for name, kind in KINDS.items()}
