@@ -32,6 +32,7 @@ class Switches:
         stop_at_nan: ``PATCHER_STOP_AT_NAN``: stop at a loss that is NaN or infinite, and name its module.
         check_fit: ``PATCHER_CHECK_FIT``: refuse a model whose weights are more than torch may take on the GPU.
         without: ``PATCHER_WITHOUT``: names of changes that are switched off, with commas between them.
+        cuda_answers: ``PATCHER_CUDA_ANSWERS``: tell the script's own code that CUDA is available.
     """
 
     force_mps: bool
@@ -42,6 +43,7 @@ class Switches:
     stop_at_nan: bool = False
     check_fit: bool = True
     without: tuple[str, ...] = ()
+    cuda_answers: bool = True
 
 
 def switches() -> Switches:
@@ -56,12 +58,18 @@ def switches() -> Switches:
         stop_at_nan=_flag("PATCHER_STOP_AT_NAN") or False,
         check_fit=_flag("PATCHER_CHECK_FIT") is not False,
         without=names(os.environ.get(WITHOUT, "")),
+        cuda_answers=_flag("PATCHER_CUDA_ANSWERS") is not False,
     )
 
 
 def names(text: str) -> tuple[str, ...]:
     """The names in a list with commas between them."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def hides_gpus() -> bool:
+    """Whether ``CUDA_VISIBLE_DEVICES`` shows no GPU at all: the user wants the CPU."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
 
 
 def value_of(name: str) -> str | None:

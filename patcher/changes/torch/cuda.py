@@ -1,4 +1,4 @@
-"""The ``torch.cuda`` queries of CUDA scripts are answered for mps; ``torch.cuda.is_available()`` stays False."""
+"""The ``torch.cuda`` queries of CUDA scripts are answered for mps."""
 
 from __future__ import annotations
 
