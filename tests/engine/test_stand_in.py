@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import _bisect
 import importlib
 import pickle
 from types import ModuleType
 
-import _bisect
 import pytest
 
 from patcher.engine.ledger import Ledger
