@@ -2,7 +2,18 @@
 
     python benchmarks/bench_torch_calls.py
 
-Patched and unpatched calls alternate in one process; the least of 15 repetitions of each counts.
+Patched and unpatched calls alternate in one process; the least of 900 short repetitions of each counts, which other
+programs of the host seldom disturb. On one core of a shared AMD EPYC, torch 2.13.0, Python 3.11:
+
+| Call | torch, ns | patched, ns | added, ns |
+|---|---|---|---|
+| `x.to(torch.float32)` | 1225 | 2080 | 855 |
+| `x.to('cpu')` | 547 | 1404 | 857 |
+| `x.to(torch.float64)` | 2997 | 4016 | 1018 |
+| `x.copy_(x)` | 377 | 990 | 613 |
+| `torch.tensor(1.0)` | 3291 | 4031 | 741 |
+
+Of what a method adds, 130 ns are the bound object, which C makes for torch's own.
 """
 
 from __future__ import annotations
@@ -14,7 +25,7 @@ import torch
 from patcher import patch_for_mac
 
 CALLS = ("x.to(torch.float32)", "x.to('cpu')", "x.to(torch.float64)", "x.copy_(x)", "torch.tensor(1.0)")
-NUMBER, REPETITIONS = 20_000, 5
+NUMBER, REPETITIONS = 200, 300
 
 
 def nanoseconds(call: str) -> float:

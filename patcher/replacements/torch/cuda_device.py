@@ -81,7 +81,7 @@ def is_cuda(device: Any) -> bool:
 def to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
     """With mps for CUDA; returns when the copy is made. What a subclass or a mode takes over, it gets unchanged."""
     cuda = is_cuda(args[0]) if args else is_cuda(kwargs.get("device"))
-    changes = cuda or True in args[1:3] or (kwargs and _asks_not_to_wait(kwargs))
+    changes = cuda or (len(args) > 1 and True in args[1:3]) or (kwargs and _asks_not_to_wait(kwargs))
     if changes and not has_torch_function((self, *args[:1], kwargs.get("tensor"))):
         args, kwargs = _blocking(args), _blocking_keywords(kwargs)
         if cuda:
@@ -92,7 +92,7 @@ def to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
 
 def copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
     """As torch; returns when the copy has been made."""
-    changes = True in args[1:2] or (kwargs and _asks_not_to_wait(kwargs))
+    changes = (len(args) > 1 and args[1] is True) or (kwargs and _asks_not_to_wait(kwargs))
     if changes and not has_torch_function((self, *args[:1], kwargs.get("other"))):
         args, kwargs = _blocking(args), _blocking_keywords(kwargs)
     return _TENSOR_COPY(self, *args, **kwargs)
@@ -157,7 +157,7 @@ def _on_mps(name: str, factory: Callable[..., torch.Tensor], args: tuple[Any, ..
     return factory(*args, **kwargs)
 
 
-# TorchScript compiles these classes from the source of their methods, which it finds by name and through __wrapped__
+# TorchScript compiles this class from the source of its methods, which it finds by name and through __wrapped__
 # (torch 2.13.0 torch/jit/frontend.py: get_jit_class_def).
 @functools.wraps(torch.amp.autocast_mode.autocast.__init__)
 def autocast_init(
@@ -174,7 +174,6 @@ def autocast_init(
     original("torch.amp.autocast_mode:autocast.__init__")(self, device_type, dtype, enabled, cache_enabled)
 
 
-@functools.wraps(torch.amp.grad_scaler.GradScaler.__init__)
 def grad_scaler_init(
     self: torch.amp.GradScaler,
     device: str = "cuda",

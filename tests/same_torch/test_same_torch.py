@@ -1,0 +1,65 @@
+"""With the patches in place torch's operators, modules and optimizers give what they give without: a sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.same_torch import comparison
+from tests.same_torch.cases import MODULE, OPERATOR, OPTIMIZER, Case
+from tests.same_torch.worker import digest
+
+EVERY, INPUTS = 150, 3
+CASE = Case(OPERATOR, "add", "mps", "float32")
+
+
+@pytest.mark.slow
+def test_a_sample_of_torchs_databases_is_the_same_with_the_patches() -> None:
+    """Every `EVERY`-th case, `INPUTS` inputs of each, and one optimizer."""
+    everything = comparison.every_case()
+    assert {case.kind for case in everything} == {OPERATOR, MODULE, OPTIMIZER}
+    assert {case.device for case in everything} == {"cpu", "mps"}
+    sample = everything[::EVERY] + [case for case in everything if case.kind == OPTIMIZER and case.name == "AdamW"]
+    found = comparison.differences(sample, INPUTS)
+    assert not [str(each) for each in found if str(each.case) not in comparison.listed()]
+
+
+@pytest.mark.slow
+def test_a_case_gives_a_result_for_each_input_and_ends_with_what_was_raised() -> None:
+    """A case that raises is a result like another; one that is no more in torch's databases is, too."""
+    gone = Case(OPERATOR, "gone", "cpu", "float32")
+    found = comparison.run([CASE, gone], patched=False, limit=3)
+    assert len(found[CASE]) == 3 and len(set(found[CASE])) > 1
+    assert found[gone][-1].startswith("KeyError")
+
+
+def test_only_a_result_that_no_unpatched_run_gives_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes from run to run without the patches is not their result."""
+    steady, changing = CASE, Case(OPERATOR, "rand", "cpu", "float32")
+    runs = {False: iter("abab" * 3), True: iter("xbxa" * 3)}
+
+    def run(cases: list[Case], *, patched: bool, limit: int | None) -> dict[Case, comparison.Outcome]:
+        return {case: ((next(runs[patched]),) if case == changing else (str(patched),)) for case in cases}
+
+    monkeypatch.setattr(comparison, "run", run)
+    found = comparison.differences([steady, changing])
+    assert [each.case for each in found] == [steady]
+    assert str(found[0]) == "operator add mps float32: result 1 is 'True' with the patches and 'False' without"
+
+
+def test_a_listed_case_has_a_reason(tmp_path: Path) -> None:
+    file = tmp_path / "differences.toml"
+    file.write_text('[[difference]]\ncases = ["operator add mps float32"]\nreason = " "\n')
+    with pytest.raises(ValueError, match="a reason is missing"):
+        comparison.listed(file)
+    assert all(comparison.listed().values())
+
+
+def test_results_that_differ_in_one_thing_have_different_digests() -> None:
+    x = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+    others = (x.double(), x.T, x.T.contiguous().T, x + 1e-7, -x, x.view(4), x.to_sparse())
+    results = [digest(x), *(digest(other) for other in others), digest([x, 1]), digest([x, 2])]
+    assert len(set(results)) == len(results)
+    assert digest(x) == digest(x.clone()) and digest(x, values=False) == digest(x + 1, values=False)
