@@ -48,11 +48,13 @@ def main(patched: bool, path: str, limit: int | None) -> None:
                 json.dumps([case.kind, case.name, case.device, case.dtype]) + "\n" for case in databases.cases()
             )
         for case in asked:
-            outcome = [str(case), *_outcome(databases.results(case, limit), UNINITIALISED.fullmatch(case.name) is None)]
-            print(json.dumps(outcome), file=answers, flush=True)
+            values = UNINITIALISED.fullmatch(case.name) is None
+            line = [str(case), *outcome(databases.results(case, limit), values)]
+            print(json.dumps(line), file=answers, flush=True)
 
 
-def _outcome(results: Iterator[Any], values: bool) -> Iterator[str]:
+def outcome(results: Iterator[Any], values: bool) -> Iterator[str]:
+    """A digest of each result, and last the exception that ended them, if one did; addresses in memory left out."""
     try:
         for result in results:
             yield digest(result, values)
