@@ -4,7 +4,7 @@
 # make lint    ruff and mypy
 # make bench   benchmarks, as ratios within one run
 # make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 6 minutes
-# make same-torch  PyTorch's operators, modules and optimizers, patched against unpatched: @@ minutes
+# make same-torch  PyTorch's operators, modules and optimizers, with the patches and without: every case
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv

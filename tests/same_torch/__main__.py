@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 
@@ -14,11 +15,11 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="every Nth case")
     parser.add_argument("--shard", default="1/1", help="part i of n, e.g. 1/4")
     parser.add_argument("--inputs", type=int, help="the most inputs of a case")
-    parser.add_argument("--match", default="", help="only cases whose text has this")
+    parser.add_argument("--match", default="", help="only cases in whose text this expression is found")
     options = parser.parse_args()
     part, parts = map(int, options.shard.split("/"))
     everything = every_case()
-    cases = [case for case in everything if options.match in str(case)][:: options.every][part - 1 :: parts]
+    cases = [case for case in everything if re.search(options.match, str(case))][:: options.every][part - 1 :: parts]
     found, known = differences(cases, options.inputs), listed()
     for difference in found:
         print(f"{'listed' if str(difference.case) in known else 'not listed'}: {difference}")
