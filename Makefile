@@ -4,6 +4,7 @@
 # make lint    ruff and mypy
 # make bench   benchmarks, as ratios within one run
 # make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 6 minutes
+# make same-torch  PyTorch's operators, modules and optimizers, with the patches and without: every case
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +18,7 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity lint bench kills
+.PHONY: venv demo test check fidelity same-torch lint bench kills
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -52,6 +53,9 @@ check: $(VENV)/oracle
 
 fidelity: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fidelity --all
+
+same-torch: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.same_torch
 
 lint: venv
 	$(BIN)/ruff check .

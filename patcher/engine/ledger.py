@@ -26,6 +26,7 @@ from patcher.engine.attributes import (
     own,
 )
 from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
+from patcher.engine.stand_in import standing_in
 from patcher.engine.targets import check_signature, installed_version, is_reviewed, load_for, mismatch, resolve
 from patcher.errors import RefusedChange, UndoConflict, compose
 from patcher.macs.machine import Machine, detect
@@ -215,7 +216,8 @@ class Ledger:
         if patch.expects is not None and not patch.adds:
             check_signature(patch, original)
         replacement = load_for(patch, patch.replacement)
-        self._set(patch, holder, name, in_the_form_of(there, replacement), patch.replacement)
+        value = standing_in(patch.target, there, in_the_form_of(there, replacement))
+        self._set(patch, holder, name, value, patch.replacement)
         with self._lock:
             self._originals[patch.target] = original
 

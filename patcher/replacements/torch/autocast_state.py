@@ -7,7 +7,6 @@ _dynamo/output_graph.py), so that CUDA's, set beside that of mps, would be left 
 from __future__ import annotations
 
 import torch
-from torch.jit._builtins import _register_builtin
 
 _IS_ENABLED, _GET_DTYPE = torch.is_autocast_enabled, torch.get_autocast_dtype
 
@@ -25,11 +24,3 @@ def get_autocast_dtype(device_type: str) -> torch.dtype:
 def get_autocast_gpu_dtype() -> torch.dtype:
     """The dtype of the autocast of mps."""
     return _GET_DTYPE("mps")
-
-
-for _function in (is_autocast_enabled, get_autocast_dtype, get_autocast_gpu_dtype):
-    # What torch.compiler.assume_constant_result does, without the import of torch._dynamo: the compiler asks while it
-    # traces, as it does of the originals, and guards on the state of autocast in any case.
-    vars(_function)["_dynamo_marked_constant"] = True
-
-_register_builtin(is_autocast_enabled, "aten::is_autocast_enabled")  # torch.jit.script looks it up by identity
