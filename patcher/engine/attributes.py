@@ -55,6 +55,9 @@ def _content(cell: CellType) -> Any:
 
 
 def defining_package(value: Any) -> str:
-    """The top-level package that defines a function or class; "" for other values."""
-    module = getattr(function_of(value), "__module__", None)
+    """The top-level package that defines a function, a class, or what stands in for a C function; "" for others."""
+    function = function_of(value)
+    module = getattr(function, "__module__", None)
+    if type(function) is not getattr(function, "__class__", None):  # says that it is torch's: ask what it is
+        module = type(function).__module__
     return module.partition(".")[0] if isinstance(module, str) else ""

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.jit._builtins import _register_builtin
-from torch.utils._device import _device_constructors
+from torch.jit._builtins import _get_builtin_table
+from torch.overrides import handle_torch_function, has_torch_function
 
 from patcher.engine.ledger import original
+from patcher.replacements.torch.stand_in import MethodStandIn, StandIn
 
 log = logging.getLogger("patcher")
 
@@ -79,69 +80,92 @@ def is_cuda(device: Any) -> bool:
     return isinstance(device, torch.device) and device.type == "cuda"
 
 
-def to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """``Tensor.to``, with mps for CUDA; it returns when the copy has been made, ``non_blocking`` or not."""
-    if args and is_cuda(args[0]):
-        say_once()
-        args = (MPS, *args[1:])
-    elif kwargs and is_cuda(kwargs.get("device")):
-        say_once()
-        kwargs["device"] = MPS
-    if kwargs.get("non_blocking"):
-        kwargs["non_blocking"] = False
-    elif True in args[1:3]:
-        args = _blocking(args)
+def _to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
+    # With mps for CUDA; returns when the copy has been made. What a subclass or a mode takes over it gets unchanged.
+    cuda = is_cuda(args[0]) if args else is_cuda(kwargs.get("device"))
+    changes = cuda or True in args[1:3] or (kwargs and _asks_not_to_wait(kwargs))
+    if changes and not has_torch_function((self, *args[:1], kwargs.get("tensor"))):
+        args, kwargs = _blocking(args), _blocking_keywords(kwargs)
+        if cuda:
+            say_once()
+            args, kwargs = ((MPS, *args[1:]), kwargs) if args else (args, {**kwargs, "device": MPS})
     return _TENSOR_TO(self, *args, **kwargs)
 
 
+def _copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
+    # Returns when the copy has been made.
+    changes = True in args[1:2] or (kwargs and _asks_not_to_wait(kwargs))
+    if changes and not has_torch_function((self, *args[:1], kwargs.get("other"))):
+        args, kwargs = _blocking(args), _blocking_keywords(kwargs)
+    return _TENSOR_COPY(self, *args, **kwargs)
+
+
+def _cuda(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
+    # A copy on mps.
+    device = args[0] if args else kwargs.get("device")
+    answers = device is None or isinstance(device, int) or is_cuda(device) or str(device).startswith("mps")
+    if not answers or has_torch_function((self,)):
+        return _TENSOR_CUDA(self, *args, **kwargs)
+    say_once()
+    return _on_gpu(self, *args, **{"non_blocking" if name == "async" else name: kwargs[name] for name in kwargs})
+
+
+def _on_gpu(
+    self: torch.Tensor, device: Any = None, non_blocking: bool = False, *, memory_format: Any = None
+) -> torch.Tensor:
+    return _TENSOR_TO(self, MPS, memory_format=memory_format)
+
+
+_WAITING = ("non_blocking", "async")  # the second is torch's deprecated name of the first
+
+
+def _asks_not_to_wait(kwargs: dict[str, Any]) -> bool:
+    return any(kwargs.get(name) is True for name in _WAITING)
+
+
 def _blocking(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Arguments of ``Tensor.to`` by position: the first truth value is ``non_blocking``, a second is ``copy``."""
+    """Arguments by position: the first truth value is ``non_blocking``; of ``to`` a second is ``copy``."""
     first = next((place for place, value in enumerate(args) if isinstance(value, bool)), len(args))
     return (*args[:first], False, *args[first + 1 :]) if first < len(args) else args
 
 
-def copy_(self: torch.Tensor, src: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
-    """``Tensor.copy_``, which returns when the copy has been made."""
-    return _TENSOR_COPY(self, src)
-
-
-def cuda(self: torch.Tensor, device: Any = None, non_blocking: bool = False, **kwargs: Any) -> torch.Tensor:
-    """``Tensor.cuda``: a copy on mps."""
-    say_once()
-    return _TENSOR_TO(self, MPS, **kwargs)
+def _blocking_keywords(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: False if name in _WAITING else value for name, value in kwargs.items()}
 
 
 _TENSOR_TO = torch._C.TensorBase.to
+_TENSOR_CUDA = torch._C.TensorBase.cuda
 _TENSOR_COPY = torch._C.TensorBase.copy_
 _TENSOR, _AS_TENSOR = torch.tensor, torch.as_tensor
 
-# ``with torch.device(...)`` compares the called function with this set, which torch makes once, from the names as they
-# are then: it must hold the originals, since they are what is called (torch 2.13.0, torch/utils/_device.py).
-_device_constructors()
+
+def _tensor(*args: Any, **kwargs: Any) -> Any:
+    return _on_mps(tensor, _TENSOR, args, kwargs)
 
 
-def tensor(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """``torch.tensor``, with mps for CUDA."""
-    return _on_mps(_TENSOR, data, args, kwargs)
+def _as_tensor(*args: Any, **kwargs: Any) -> Any:
+    return _on_mps(as_tensor, _AS_TENSOR, args, kwargs)
 
 
-def as_tensor(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """``torch.as_tensor``, with mps for CUDA."""
-    return _on_mps(_AS_TENSOR, data, args, kwargs)
-
-
-_register_builtin(tensor, "aten::tensor")  # torch.jit.script looks up what a script calls by identity
-_register_builtin(as_tensor, "aten::as_tensor")
-
-
-def _on_mps(factory: Callable[..., torch.Tensor], data: Any, args: Any, kwargs: Any) -> torch.Tensor:
+def _on_mps(public: Any, factory: Callable[..., torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls ``factory`` with mps for CUDA; a mode sees ``public``, the function that the script knows."""
+    if torch._C._is_torch_function_mode_enabled():
+        return handle_torch_function(public, (), *args, **kwargs)
     if kwargs and is_cuda(kwargs.get("device")):
         say_once()
-        kwargs["device"] = MPS
-    elif len(args) > 1 and is_cuda(args[1]):
-        say_once()
-        args = (args[0], MPS, *args[2:])
-    return factory(data, *args, **kwargs)
+        kwargs = {**kwargs, "device": MPS}
+    return factory(*args, **kwargs)
+
+
+to = MethodStandIn("torch:Tensor.to", _TENSOR_TO, _to)
+cuda = MethodStandIn("torch:Tensor.cuda", _TENSOR_CUDA, _cuda)
+copy_ = MethodStandIn("torch:Tensor.copy_", _TENSOR_COPY, _copy_)
+tensor = StandIn("torch:tensor", _TENSOR, _tensor)
+as_tensor = StandIn("torch:as_tensor", _AS_TENSOR, _as_tensor)
+
+# torch.jit.script looks up what a script calls by identity, in a table that torch makes at the first use.
+_table: dict[int, str] = _get_builtin_table()  # type: ignore[no-untyped-call]
+builtin_table = {**_table, id(tensor): "aten::tensor", id(as_tensor): "aten::as_tensor"}
 
 
 def autocast_init(

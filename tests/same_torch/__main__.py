@@ -1,0 +1,35 @@
+"""Runs torch's databases with the patches and without, and says which results differ."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+
+from tests.same_torch.comparison import differences, every_case, listed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.same_torch", description=__doc__)
+    parser.add_argument("--every", type=int, default=1, help="every Nth case")
+    parser.add_argument("--shard", default="1/1", help="part i of n, e.g. 1/4")
+    parser.add_argument("--inputs", type=int, help="the most inputs of a case")
+    parser.add_argument("--match", default="", help="only cases whose text has this")
+    options = parser.parse_args()
+    part, parts = map(int, options.shard.split("/"))
+    everything = every_case()
+    cases = [case for case in everything if options.match in str(case)][:: options.every][part - 1 :: parts]
+    found, known = differences(cases, options.inputs), listed()
+    for difference in found:
+        print(f"{'listed' if str(difference.case) in known else 'not listed'}: {difference}")
+    stale = {str(case) for case in cases} & known.keys() - {str(difference.case) for difference in found}
+    stale |= known.keys() - {str(case) for case in everything}
+    print("".join(f"listed, but the same: {case}\n" for case in sorted(stale)), end="")
+    for (kind, device), count in sorted(Counter((case.kind, case.device) for case in cases).items()):
+        differing = sum((each.case.kind, each.case.device) == (kind, device) for each in found)
+        print(f"{kind}s on {device}: {count} cases, {differing} differ")
+    return 1 if stale or any(str(difference.case) not in known for difference in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
