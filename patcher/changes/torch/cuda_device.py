@@ -61,7 +61,7 @@ CHANGES = (
     _patch(
         target="torch.jit._builtins:_builtin_table",
         replacement="patcher.replacements.torch.cuda_device:builtin_table",
-        required=False,
+        needed_for=None,
         upstream="torch 2.13.0 torch/jit/_builtins.py: torch.jit.script looks a function up by its identity",
     ),
     _patch(
