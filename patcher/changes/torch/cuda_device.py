@@ -59,12 +59,6 @@ CHANGES = (
         until="both are closed",
     ),
     _patch(
-        target="torch.jit._builtins:_builtin_table",
-        replacement="patcher.replacements.torch.cuda_device:builtin_table",
-        needed_for=None,
-        upstream="torch 2.13.0 torch/jit/_builtins.py: torch.jit.script looks a function up by its identity",
-    ),
-    _patch(
         target="torch.amp.autocast_mode:autocast.__init__",
         needed_for="autocast('cuda') to do anything: it is switched off without a word",
         replacement="patcher.replacements.torch.cuda_device:autocast_init",

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.jit._builtins import _get_builtin_table
 from torch.overrides import handle_torch_function, has_torch_function
 
 from patcher.engine.ledger import original
@@ -140,14 +139,14 @@ _TENSOR, _AS_TENSOR = torch.tensor, torch.as_tensor
 
 
 def _tensor(*args: Any, **kwargs: Any) -> Any:
-    return _on_mps(tensor, _TENSOR, args, kwargs)
+    return on_mps(tensor, _TENSOR, args, kwargs)
 
 
 def _as_tensor(*args: Any, **kwargs: Any) -> Any:
-    return _on_mps(as_tensor, _AS_TENSOR, args, kwargs)
+    return on_mps(as_tensor, _AS_TENSOR, args, kwargs)
 
 
-def _on_mps(public: Any, factory: Callable[..., torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def on_mps(public: Any, factory: Callable[..., torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls ``factory`` with mps for CUDA; a mode sees ``public``, the function that the script knows."""
     if torch._C._is_torch_function_mode_enabled():
         return handle_torch_function(public, (), *args, **kwargs)
@@ -162,10 +161,6 @@ cuda = MethodStandIn("torch:Tensor.cuda", _TENSOR_CUDA, _cuda)
 copy_ = MethodStandIn("torch:Tensor.copy_", _TENSOR_COPY, _copy_)
 tensor = StandIn("torch:tensor", _TENSOR, _tensor)
 as_tensor = StandIn("torch:as_tensor", _AS_TENSOR, _as_tensor)
-
-# torch.jit.script looks up what a script calls by identity, in a table that torch makes at the first use.
-_table: dict[int, str] = _get_builtin_table()  # type: ignore[no-untyped-call]
-builtin_table = {**_table, id(tensor): "aten::tensor", id(as_tensor): "aten::as_tensor"}
 
 
 def autocast_init(
@@ -201,12 +196,17 @@ def grad_scaler_init(
 
 
 def _get_restore_location(map_location: Any) -> Callable[..., Any]:
-    """Files saved on CUDA, and ``map_location="cuda"``, are loaded onto mps."""
+    """Files saved on CUDA, and ``map_location="cuda"``, are loaded onto mps.
+
+    A dictionary that says where what was on CUDA goes says it of what the same script has saved here, too.
+    """
     if is_cuda(map_location):
         say_once()
         map_location = MPS
     elif isinstance(map_location, dict):
         map_location = {key: str(MPS) if is_cuda(value) else value for key, value in map_location.items()}
+        moved = [value for key, value in map_location.items() if is_cuda(key)]
+        map_location = {**dict.fromkeys(("mps", "mps:0"), moved[0]), **map_location} if moved else map_location
     restore = original("torch.serialization:_get_restore_location")(map_location)
 
     def restore_location(storage: Any, location: Any) -> Any:

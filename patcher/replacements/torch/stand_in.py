@@ -27,7 +27,7 @@ class StandIn:
 
     def __init__(self, target: str, replaced: Any, function: Callable[..., Any]) -> None:
         self._target = target
-        self._replaced = replaced
+        self.replaced = replaced
         self._function = function
         self.__doc__ = function.__doc__ = replaced.__doc__
         function.__name__, function.__qualname__ = replaced.__name__, replaced.__qualname__
@@ -38,22 +38,22 @@ class StandIn:
         return self._function(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") and not name.startswith("__"):  # not yet initialised
+        if name == "replaced" or (name.startswith("_") and not name.startswith("__")):  # not yet initialised
             raise AttributeError(name)
-        return getattr(self._replaced, name)
+        return getattr(self.replaced, name)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        return type(self._replaced)
+        return type(self.replaced)
 
     def __eq__(self, other: object) -> bool:
-        return other is self or other is self._replaced
+        return other is self or other is self.replaced
 
     def __hash__(self) -> int:
-        return hash(self._replaced)
+        return hash(self.replaced)
 
     def __repr__(self) -> str:
-        return repr(self._replaced)
+        return repr(self.replaced)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return pkgutil.resolve_name, (self._target,)

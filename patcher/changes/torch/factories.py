@@ -1,0 +1,69 @@
+"""Functions that make a tensor on a device they ask about first, or from a kernel that mps lacks, take ``"cuda"``."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from patcher.engine.model import Patch
+
+_patch = partial(
+    Patch,
+    distribution="torch",
+    reviewed=">=2.13,<2.15",
+    needed_for=None,
+    until="never: scripts written for CUDA are what this project is for",
+)
+_GUARD = (
+    "asarray",
+    "range",
+    "sparse_coo_tensor",
+    "sparse_compressed_tensor",
+    "sparse_csr_tensor",
+    "sparse_csc_tensor",
+    "sparse_bsr_tensor",
+    "sparse_bsc_tensor",
+)
+
+CHANGES = (
+    *(
+        _patch(
+            target=f"torch:{name}",
+            replacement=f"patcher.replacements.torch.factories:{name}",
+            why="it asks for CUDA's device guard, which a build without CUDA lacks",
+            upstream="torch 2.13.0 torch/csrc/utils/tensor_new.cpp and ATen/native/RangeFactories.cpp",
+        )
+        for name in _GUARD
+    ),
+    _patch(
+        target="torch:kaiser_window",
+        replacement="patcher.replacements.torch.factories:kaiser_window",
+        why="torch has a kernel of it for the CPU and CUDA alone, and no fallback reaches it",
+        upstream="torch 2.13.0 ATen/native/TensorFactories.cpp: kaiser_window_stub",
+    ),
+    _patch(
+        target="torch:Tensor.new_tensor",
+        replacement="patcher.replacements.torch.factories:new_tensor",
+        why="new_tensor(device='cuda') asks for CUDA's device guard, which a build without CUDA lacks",
+        upstream="torch 2.13.0 torch/csrc/utils/tensor_new.cpp",
+    ),
+    _patch(
+        target="torch:Tensor.pin_memory",
+        replacement="patcher.replacements.torch.factories:pin_memory",
+        why="pin_memory('cuda') starts CUDA",
+        upstream="torch 2.13.0 ATen/native/Memory.cpp",
+    ),
+    _patch(
+        target="torch.nested:nested_tensor",
+        replacement="patcher.replacements.torch.factories:nested_tensor",
+        expects="(tensor_list, *, dtype=None, layout=None, device=None, requires_grad=False, pin_memory=False)",
+        why="nested tensors of the strided layout exist on the CPU and CUDA alone: torch ends in an internal assertion",
+        upstream="torch 2.13.0 ATen/NestedTensorImpl.cpp",
+    ),
+    _patch(
+        target="torch.nested:as_nested_tensor",
+        replacement="patcher.replacements.torch.factories:as_nested_tensor",
+        expects="(ts, dtype=None, device=None, layout=None)",
+        why="nested tensors of the strided layout exist on the CPU and CUDA alone: torch ends in an internal assertion",
+        upstream="torch 2.13.0 ATen/NestedTensorImpl.cpp",
+    ),
+)
