@@ -24,7 +24,18 @@ _GUARD = (
     "sparse_bsc_tensor",
 )
 
+_OF_NUMBERS = ("full", "arange", "linspace", "logspace", "scalar_tensor")
+
 CHANGES = (
+    *(
+        _patch(
+            target=f"torch:{name}",
+            replacement=f"patcher.replacements.torch.factories:{name}",
+            why="its numbers in float64, which mps refuses, are looked at before they become float32",
+            upstream="torch 2.13.0 ATen/mps/EmptyTensor.cpp",
+        )
+        for name in _OF_NUMBERS
+    ),
     *(
         _patch(
             target=f"torch:{name}",

@@ -17,6 +17,7 @@ import torch
 from torch.overrides import handle_torch_function, has_torch_function
 
 from patcher.engine.ledger import original
+from patcher.replacements.torch import float64
 from patcher.replacements.torch.stand_in import MethodStandIn, StandIn
 
 log = logging.getLogger("patcher")
@@ -41,7 +42,7 @@ def empty(
 ) -> torch.Tensor:
     """An uninitialised tensor of ``size`` on mps."""
     allocated: torch.Tensor = torch.ops.aten.empty.memory_format(
-        size, dtype=dtype, layout=layout, device=MPS, pin_memory=False, memory_format=memory_format
+        size, dtype=float64.narrower(dtype), layout=layout, device=MPS, pin_memory=False, memory_format=memory_format
     )
     return allocated
 
@@ -57,7 +58,7 @@ def empty_strided(
 ) -> torch.Tensor:
     """An uninitialised tensor of ``size`` and ``stride`` on mps."""
     allocated: torch.Tensor = torch.ops.aten.empty_strided.default(
-        size, stride, dtype=dtype, layout=layout, device=MPS, pin_memory=False
+        size, stride, dtype=float64.narrower(dtype), layout=layout, device=MPS, pin_memory=False
     )
     return allocated
 
@@ -88,7 +89,10 @@ def _to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
         if cuda:
             say_once()
             args, kwargs = ((MPS, *args[1:]), kwargs) if args else (args, {**kwargs, "device": MPS})
-    return _TENSOR_TO(self, *args, **kwargs)
+    try:
+        return _TENSOR_TO(self, *args, **kwargs)
+    except TypeError as refusal:
+        return float64.moved(self, args, kwargs, refusal)
 
 
 def _copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -112,7 +116,7 @@ def _cuda(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
 def _on_gpu(
     self: torch.Tensor, device: Any = None, non_blocking: bool = False, *, memory_format: Any = None
 ) -> torch.Tensor:
-    return _TENSOR_TO(self, MPS, memory_format=memory_format)
+    return _to(self, MPS, memory_format=memory_format)
 
 
 _WAITING = ("non_blocking", "async")  # the second is torch's deprecated name of the first
@@ -153,7 +157,10 @@ def on_mps(public: Any, factory: Callable[..., torch.Tensor], args: tuple[Any, .
     if kwargs and is_cuda(kwargs.get("device")):
         say_once()
         kwargs = {**kwargs, "device": MPS}
-    return factory(*args, **kwargs)
+    try:
+        return factory(*args, **kwargs)
+    except TypeError as refusal:
+        return float64.made(factory, args, kwargs, refusal)
 
 
 to = MethodStandIn("torch:Tensor.to", _TENSOR_TO, _to)

@@ -9,6 +9,7 @@ from torch.overrides import has_torch_function
 
 from patcher.engine.ledger import original
 from patcher.errors import NotOnMac, compose
+from patcher.replacements.torch import float64
 from patcher.replacements.torch.cuda_device import MPS, is_cuda, on_mps, say_once
 from patcher.replacements.torch.stand_in import MethodStandIn, StandIn
 
@@ -48,6 +49,11 @@ def _not_on_mac(function: str, what: str, instead: str) -> NotOnMac:
 
 asarray = _on_mps("asarray")
 range = _on_mps("range")
+full = _on_mps("full")
+arange = _on_mps("arange")
+linspace = _on_mps("linspace")
+logspace = _on_mps("logspace")
+scalar_tensor = _on_mps("scalar_tensor")
 sparse_coo_tensor = _on_mps("sparse_coo_tensor")
 sparse_compressed_tensor = _compressed("sparse_compressed_tensor")
 sparse_csr_tensor = _compressed("sparse_csr_tensor")
@@ -76,7 +82,10 @@ def _new_tensor(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> Any:
     if kwargs and is_cuda(kwargs.get("device")) and not has_torch_function((self,)):
         say_once()
         kwargs = {**kwargs, "device": MPS}
-    return _NEW_TENSOR(self, *args, **kwargs)
+    try:
+        return _NEW_TENSOR(self, *args, **kwargs)
+    except TypeError as refusal:
+        return float64.made(_NEW_TENSOR, (self, *args), kwargs, refusal)
 
 
 def _pin_memory(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> Any:

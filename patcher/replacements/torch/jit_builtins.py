@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+import functools
+import operator
+from types import ModuleType, SimpleNamespace
 
 from torch.jit._builtins import _get_builtin_table
 
-from patcher.replacements.torch import cuda_device, factories
+from patcher.replacements.torch import cuda_device, factories, float64
 from patcher.replacements.torch.stand_in import StandIn
 
 _table: dict[int, str] = _get_builtin_table()  # type: ignore[no-untyped-call]
 
 
-def _names(module: ModuleType) -> dict[int, str]:
-    """The name of the operator that each function of ``module`` which stands in for torch's has in TorchScript."""
-    stand_ins = (value for value in vars(module).values() if type(value) is StandIn)
+def _names(holder: ModuleType | SimpleNamespace) -> dict[int, str]:
+    """The name of the operator that each function of ``holder`` which stands in for torch's has in TorchScript."""
+    stand_ins = (value for value in vars(holder).values() if type(value) is StandIn)
     named = ((stand_in, _table.get(id(stand_in.replaced))) for stand_in in stand_ins)
     return {id(stand_in): name for stand_in, name in named if name is not None}
 
 
-_builtin_table = {**_table, **_names(cuda_device), **_names(factories)}
+_HOLDERS: tuple[ModuleType | SimpleNamespace, ...] = (cuda_device, factories, float64.functions, float64.norms)
+_builtin_table = functools.reduce(operator.or_, map(_names, _HOLDERS), _table)

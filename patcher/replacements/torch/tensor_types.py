@@ -8,6 +8,7 @@ import torch
 from torch.overrides import has_torch_function
 
 from patcher.engine.ledger import original
+from patcher.replacements.torch import float64
 from patcher.replacements.torch.cuda_device import MPS, say_once
 from patcher.replacements.torch.stand_in import MethodStandIn
 
@@ -68,7 +69,10 @@ def _tensor_type(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> Any:
     # On mps where a type of CUDA's, or the one that a tensor on mps has, is asked for.
     named = _named(args[0] if args else kwargs.get("dtype"))
     if named is None or has_torch_function((self,)):
-        return _TENSOR_TYPE(self, *args, **kwargs)
+        try:
+            return _TENSOR_TYPE(self, *args, **kwargs)
+        except TypeError as refusal:
+            return float64.moved(self, args[:1], {"dtype": kwargs["dtype"]} if "dtype" in kwargs else {}, refusal)
     say_once()
     return self.to(MPS, named.dtype)
 
@@ -80,7 +84,7 @@ def set_default_tensor_type(t: Any, /) -> None:
     """As torch; a type of CUDA's makes mps the default device, and the next type of the CPU's takes that back."""
     named = _named(t)
     if named is not None:
-        torch.set_default_dtype(named.dtype)
+        torch.set_default_dtype(float64.narrower(named.dtype) or named.dtype)
         torch.set_default_device("cuda")
     else:
         original("torch:set_default_tensor_type")(t)

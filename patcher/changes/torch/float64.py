@@ -1,0 +1,45 @@
+"""float64 becomes float32 on mps, which has none; an error where the numbers would lose their meaning."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from patcher.engine.model import Patch
+
+_patch = partial(
+    Patch,
+    distribution="torch",
+    reviewed=">=2.13,<2.15",
+    needed_for=None,
+    why="numpy and pandas compute in float64, which CUDA takes and mps refuses",
+    upstream="torch 2.13.0 ATen/mps/EmptyTensor.cpp",
+    until="mps has float64",
+)
+REDUCTIONS = ("sum", "nansum", "mean", "prod", "cumsum", "cumprod", "softmax", "log_softmax")
+FACTORIES = ("zeros", "ones", "empty", "eye", "rand", "randn")
+LIKE = ("zeros_like", "ones_like", "empty_like", "rand_like", "randn_like")
+FILLS = ("full_like",)
+NEW = ("new_zeros", "new_ones", "new_empty")
+NEW_FILLS = ("new_full",)
+CONVERSIONS = ("double", "cdouble")
+NORMS = ("vector_norm", "matrix_norm", "norm")
+
+CHANGES = (
+    *(
+        _patch(target=f"torch:{name}", replacement=f"patcher.replacements.torch.float64:functions.{name}")
+        for name in (*FACTORIES, *LIKE, *FILLS, *REDUCTIONS)
+    ),
+    *(
+        _patch(target=f"torch:Tensor.{name}", replacement=f"patcher.replacements.torch.float64:methods.{name}")
+        for name in (*NEW, *NEW_FILLS, *CONVERSIONS, *REDUCTIONS)
+    ),
+    *(
+        _patch(target=f"torch.linalg:{name}", replacement=f"patcher.replacements.torch.float64:norms.{name}")
+        for name in NORMS
+    ),
+    _patch(
+        target="torch._utils:_rebuild_tensor",
+        replacement="patcher.replacements.torch.float64:_rebuild_tensor",
+        expects="(storage, storage_offset, size, stride)",
+    ),
+)
