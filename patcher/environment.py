@@ -33,6 +33,7 @@ class Switches:
         check_fit: ``PATCHER_CHECK_FIT``: refuse a model whose weights are more than torch may take on the GPU.
         float64: ``PATCHER_FLOAT64``: what becomes of float64 on mps, ``"float32"`` or ``"error"``.
         without: ``PATCHER_WITHOUT``: names of changes that are switched off, with commas between them.
+        cuda_answers: ``PATCHER_CUDA_ANSWERS``: tell the script's own code that CUDA is available.
     """
 
     force_mps: bool
@@ -44,6 +45,7 @@ class Switches:
     check_fit: bool = True
     float64: str = "float32"
     without: tuple[str, ...] = ()
+    cuda_answers: bool = True
 
 
 def switches() -> Switches:
@@ -59,6 +61,7 @@ def switches() -> Switches:
         check_fit=_flag("PATCHER_CHECK_FIT") is not False,
         float64=float64(),
         without=names(os.environ.get(WITHOUT, "")),
+        cuda_answers=_flag("PATCHER_CUDA_ANSWERS") is not False,
     )
 
 
@@ -81,6 +84,11 @@ def float64() -> str:
 def names(text: str) -> tuple[str, ...]:
     """The names in a list with commas between them."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def hides_gpus() -> bool:
+    """Whether ``CUDA_VISIBLE_DEVICES`` shows no GPU at all: the user wants the CPU."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
 
 
 def value_of(name: str) -> str | None:

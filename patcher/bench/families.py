@@ -61,6 +61,8 @@ LANGUAGE = (
             "num_layers": 2,
             "num_heads": 4,
             "decoder_start_token_id": 0,
+            # As Flan-T5. A ReLU whose input is rounded to the other side of 0 changes gradients by more than rounding.
+            "feed_forward_proj": "gated-gelu",
         },
         batches.translation,
         ("q", "k", "v", "o"),

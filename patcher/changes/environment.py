@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from patcher.engine.model import EnvDefault
+from patcher.changes import torch, unsloth, unsloth_zoo
+from patcher.engine.model import EnvDefault, Upstream
 from patcher.environment import HIGH, LOW
 from patcher.macs.machine import Machine
 
@@ -27,8 +28,8 @@ def _on_linux_only(machine: Machine) -> str | None:
 
 
 HIGH_DEFAULT = "1.2"
-_torch = partial(EnvDefault, distribution="torch", reviewed=">=2.11,<2.15", needed_for=None)
-_unsloth = partial(EnvDefault, distribution="unsloth", reviewed="==2026.10.9", needed_for=None)
+_torch = partial(EnvDefault, distribution=torch.DISTRIBUTION, reviewed=torch.REVIEWED, needed_for=None)
+_unsloth = partial(EnvDefault, distribution=unsloth.DISTRIBUTION, reviewed=unsloth.REVIEWED, needed_for=None)
 
 CHANGES = (
     _torch(
@@ -36,8 +37,9 @@ CHANGES = (
         value=HIGH_DEFAULT,
         derive=_high_for,
         before="torch",
-        why="torch's default of 1.7 times the working set is more memory than the Mac has; it swaps until it hangs",
-        upstream="torch 2.13.0 ATen/mps/MPSAllocator.h: kDefaultHighWatermarkRatio",
+        why="torch's default of 1.7 times the working set is more memory than the Mac has, so that it swaps until it "
+        "hangs",
+        upstream=torch.source("torch/include/ATen/mps/MPSAllocator.h", "default_high_watermark_ratio"),
         until="torch limits an mps process to the memory of the machine by default",
     ),
     _torch(
@@ -45,16 +47,16 @@ CHANGES = (
         value="1.0",
         derive=_low_for,
         before="torch",
-        why="must not exceed the hard limit, or torch refuses to start the device",
-        upstream="torch 2.13.0 ATen/mps/MPSAllocator.mm: setLowWatermarkRatio",
+        why="a soft limit above the hard limit keeps torch from starting the device",
+        upstream=torch.native("aten/src/ATen/mps/MPSAllocator.mm", "setLowWatermarkRatio"),
         until="PYTORCH_MPS_HIGH_WATERMARK_RATIO needs no default",
     ),
     _torch(
         name="PYTORCH_ENABLE_MPS_FALLBACK",
         value="1",
         before="torch",
-        why="an operator without an mps kernel then runs on the CPU instead of stopping the run",
-        upstream="torch 2.13.0 ATen/mps/MPSFallback.mm; read when the library is loaded",
+        why="an operator without an mps kernel stops the run, where the CPU could compute it",
+        upstream=torch.native("aten/src/ATen/mps/MPSFallback.mm", "PYTORCH_ENABLE_MPS_FALLBACK"),
         until="every operator that the patched libraries call has an mps kernel",
     ),
     _torch(
@@ -62,17 +64,20 @@ CHANGES = (
         value="0",
         before="torch",
         why="where CI is set, torch refuses an operator of Inductor's own that Unsloth's compiled masks use",
-        upstream="torch 2.13.0 _functorch/config.py: error_on_custom_op_aliasing; inductor::_alloc_from_pool",
+        upstream=torch.source("torch/_functorch/config.py", "error_on_custom_op_aliasing"),
         until="torch leaves its own operators out of the check, or Unsloth compiles without memory_planning",
     ),
     EnvDefault(
         distribution="tokenizers",
-        reviewed=">=0.21",
+        reviewed="==0.23.3",
         name="TOKENIZERS_PARALLELISM",
         value="false",
         needed_for=None,
+        everywhere=True,
         why="tokenizer threads and a later fork deadlock, and each worker warns about it",
-        upstream="tokenizers README: TOKENIZERS_PARALLELISM",
+        upstream=Upstream(
+            "huggingface/tokenizers", "tokenizers/src/utils/parallelism.rs", "ENV_VARIABLE", installed=False
+        ),
         until="tokenizers no longer warns after a fork",
     ),
     _unsloth(
@@ -80,7 +85,7 @@ CHANGES = (
         value="1",
         before="unsloth",
         why="with mlx installed Unsloth would take its MLX path, where the model is no torch module",
-        upstream="unsloth 2026.10.9 unsloth/__init__.py: _is_mlx_available",
+        upstream=unsloth.source("unsloth/__init__.py", "_is_mlx_available"),
         until="Unsloth asks before it takes the MLX path",
     ),
     _unsloth(
@@ -88,7 +93,7 @@ CHANGES = (
         value="1",
         before="unsloth",
         why="padding-free batches build dense block masks on mps: more memory and time, not less",
-        upstream="unsloth 2026.10.9 unsloth/trainer.py",
+        upstream=unsloth.source("unsloth/trainer.py", "_AUTO_PADDING_FREE_ENV_DISABLED"),
         until="mps has a variable-length attention kernel",
     ),
     _unsloth(
@@ -96,7 +101,7 @@ CHANGES = (
         value="1",
         before="unsloth",
         why="memory is unified: pinning buys nothing, and mps has no pinned allocator",
-        upstream="unsloth_zoo 2026.10.9 gradient_checkpointing.py",
+        upstream=unsloth_zoo.source("unsloth_zoo/gradient_checkpointing.py", "_pinned_memory_disabled"),
         until="Unsloth asks the device whether it can pin",
     ),
     _unsloth(
@@ -104,7 +109,7 @@ CHANGES = (
         value="unsloth_compiled_cache_mps",
         before="unsloth_zoo",
         why="code that Unsloth generated for another device in the same folder would be reused on mps",
-        upstream="unsloth_zoo 2026.10.9 compiler.py: UNSLOTH_COMPILE_LOCATION",
+        upstream=unsloth_zoo.source("unsloth_zoo/compiler.py", "UNSLOTH_COMPILE_LOCATION"),
         until="Unsloth keeps the caches of different devices apart",
     ),
     _unsloth(
@@ -113,7 +118,7 @@ CHANGES = (
         skip=_on_linux_only,
         before="unsloth",
         why="the Linux wheel of torchvision is a CUDA build that does not load beside CPU torch",
-        upstream="unsloth 2026.10.9 import_fixes.py: torchvision_compatibility_check",
+        upstream=unsloth.source("unsloth/import_fixes.py", "torchvision_compatibility_check"),
         until="a CPU build of torchvision is on PyPI",
     ),
 )

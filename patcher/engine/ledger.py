@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import CellType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from patcher.engine import imports
 from patcher.engine.attributes import (
@@ -31,6 +31,7 @@ from patcher.errors import RefusedChange, UndoConflict, compose
 from patcher.macs.machine import Machine, detect
 
 _LOGGER = logging.getLogger("patcher")
+_T = TypeVar("_T")
 _IN_PLACE = (State.APPLIED, State.UNREVIEWED)
 
 
@@ -107,6 +108,8 @@ class Ledger:
         self._originals: dict[str, Any] = {}
         self._cleanups: list[Callable[[], object]] = []
         self._versions: dict[str, str | None] = {}
+        self._memory: dict[Callable[[], Any], Any] = {}
+        self._told: set[str] = set()
 
     def entries(self) -> list[Entry]:
         """Every registered change with its state, in the order of registration."""
@@ -147,6 +150,21 @@ class Ledger:
         """Calls ``cleanup`` when everything is undone, after the attributes are restored, last in first out."""
         with self._lock:
             self._cleanups.append(cleanup)
+
+    def memory(self, kind: Callable[[], _T]) -> _T:
+        """What replacements remember in one object of ``kind``: made when first asked for, forgotten by `undo`."""
+        with self._lock:
+            if kind not in self._memory:
+                self._memory[kind] = kind()
+            found: _T = self._memory[kind]
+            return found
+
+    def is_news(self, fact: str) -> bool:
+        """Whether nobody has asked so for ``fact`` since the last `undo`: what is to be said once is said then."""
+        if fact in self._told:  # no lock: torch.compile traces through this
+            return False
+        self._told.add(fact)
+        return True
 
     def apply(self, change: Patch | Substitute | Kernel, module: ModuleType) -> Entry:
         """Puts ``change`` in place in ``module``, whose body has run, or records why not.
@@ -269,7 +287,7 @@ class Ledger:
                     stack.callback(binding.restore)
                 self.machine = None
                 self.notes.clear()
-                for held in (self._entries, self._versions, self._bindings, self._cleanups):
+                for held in (self._entries, self._versions, self._bindings, self._cleanups, self._memory, self._told):
                     held.clear()
 
     def _refuse_conflicts(self) -> None:

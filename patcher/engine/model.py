@@ -30,6 +30,32 @@ class State(enum.Enum):
     """Could not be put in place; the detail says why."""
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """Where upstream the reason for a change can be read.
+
+    Attributes:
+        repository: owner and name on GitHub, e.g. ``"pytorch/pytorch"``.
+        path: the file, as it is installed (``"trl/trainer/utils.py"``); as it is in the repository where it is not.
+        symbol: what to read there: a dotted name that a Python file defines or assigns, or a word of another file.
+        issues: addresses of issues and pull requests about it.
+        installed: False for a source that comes compiled only, which no test here can look into.
+    """
+
+    repository: str
+    path: str
+    symbol: str
+    issues: tuple[str, ...] = ()
+    installed: bool = True
+
+    def __str__(self) -> str:
+        return ", ".join((f"{self.repository} {self.path}: {self.symbol}", *self.issues))
+
+
+EVERYWHERE = "everywhere"
+"""What ``without=`` knows all changes by that mend something on every device."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """What every change states about itself.
@@ -37,21 +63,24 @@ class Change:
     Attributes:
         distribution: name on PyPI of the library that is changed, e.g. ``"unsloth_zoo"``.
         reviewed: PEP 440 specifier of the versions that somebody read, e.g. ``"==2026.10.9"``.
-        why: what goes wrong on mps without the change, in one sentence.
-        upstream: file and version, or issue, where the reason can be read.
-        until: the condition under which the change can be deleted.
+        why: what goes wrong on mps without the change: one sentence, which begins like the words of the report, in
+            lower case, and has no full stop.
+        upstream: where the reason can be read.
+        until: the condition under which the change can be deleted, which somebody can check; in the same form.
         needed_for: what training cannot do without the change, or does wrong without a word; a gate (`session`) is
             closed then when the change was refused. None where training goes on without it, or says what it lacks.
         skip: given the machine, why the change is not needed on it, or None.
+        everywhere: True where it mends what is wrong on every device, not what a Mac lacks.
     """
 
     distribution: str
     reviewed: str
     why: str
-    upstream: str
+    upstream: Upstream
     until: str
     needed_for: str | None
     skip: Callable[[Machine], str | None] | None = None
+    everywhere: bool = False
 
     @property
     def required(self) -> bool:
@@ -65,7 +94,10 @@ class Change:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What ``without=`` knows the change by: its key, its library, and each part of its target's path."""
+        """What ``without=`` knows the change by: its target, each part of its path, its library, and its kind."""
+        return (*self._names(), *((EVERYWHERE,) if self.everywhere else ()))
+
+    def _names(self) -> tuple[str, ...]:
         return (self.key, self.distribution)
 
 
@@ -91,9 +123,7 @@ class Patch(Change):
         """The target."""
         return self.target
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The target, its class, its module, the packages above, and the library."""
+    def _names(self) -> tuple[str, ...]:
         parts = self.qualname.split(".")
         classes = (f"{self.module}:{'.'.join(parts[:length])}" for length in range(len(parts) - 1, 0, -1))
         return (self.key, *classes, *_path(self.module), self.distribution)
@@ -131,9 +161,7 @@ class Substitute(Change):
         """``"module package.module"``."""
         return f"module {self.module}"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The key, the module, the packages above, and the library."""
+    def _names(self) -> tuple[str, ...]:
         return (self.key, *_path(self.module), self.distribution)
 
 
@@ -161,9 +189,7 @@ class Kernel(Change):
         """``"aten::empty_strided on CUDA"``."""
         return f"{self.op} on {self.dispatch_key}"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The key, the operator with and without its overload, and the library."""
+    def _names(self) -> tuple[str, ...]:
         return (self.key, *dict.fromkeys((self.op, self.op.partition(".")[0])), self.distribution)
 
 
@@ -187,9 +213,7 @@ class Shim(Change):
         """``"shim triton"``."""
         return f"shim {self.module}"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The key and the package."""
+    def _names(self) -> tuple[str, ...]:
         return (self.key, self.module)
 
 
@@ -214,9 +238,7 @@ class EnvDefault(Change):
         """``"$PYTORCH_ENABLE_MPS_FALLBACK"``."""
         return f"${self.name}"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The variable, with and without the dollar sign."""
+    def _names(self) -> tuple[str, ...]:
         return (self.key, self.name)
 
 

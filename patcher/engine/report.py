@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from patcher.engine.ledger import Entry, Ledger
-from patcher.engine.model import State
+from patcher.engine.model import EVERYWHERE, State
 from patcher.macs.machine import Machine
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class Report:
 
 
 def _detail(entry: Entry) -> str:
-    return entry.detail or entry.change.why
+    detail = entry.detail or entry.change.why
+    return f"{detail} (on every device; without={EVERYWHERE!r} leaves it out)" if entry.change.everywhere else detail
 
 
 def _as_data(entry: Entry) -> dict[str, object]:
@@ -118,6 +119,7 @@ def _as_data(entry: Entry) -> dict[str, object]:
     return {
         "target": change.key,
         "kind": type(change).__name__,
+        EVERYWHERE: change.everywhere,
         "state": entry.state.value,
         "detail": entry.detail,
         "distribution": change.distribution,
@@ -126,7 +128,7 @@ def _as_data(entry: Entry) -> dict[str, object]:
         "required": change.required,
         "needed_for": change.needed_for,
         "why": change.why,
-        "upstream": change.upstream,
+        "upstream": asdict(change.upstream),
         "until": change.until,
     }
 

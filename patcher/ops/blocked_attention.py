@@ -1,4 +1,4 @@
-"""Attention with soft-capped scores or interval masks, forward and backward, without an ``L x S`` matrix.
+"""Attention with soft-capped scores and a mask that is added, forward and backward, without an ``L x S`` matrix.
 
 For queries ``i`` and keys ``j``, with ``G`` query heads to every key head::
 
@@ -36,13 +36,11 @@ class Scores:
         scale: factor of the dot products.
         softcap: bound of the scores, or None.
         bias: added to the scores, ``[L, S]`` or ``[B or 1, 1, L, S]``, or None; it gets no gradient.
-        interval: ``(lo, hi)``, each ``[B, L]``: query ``i`` sees the keys ``lo[i]`` to ``hi[i]``; None for all.
     """
 
     scale: float
     softcap: float | None = None
     bias: Tensor | None = None
-    interval: tuple[Tensor, Tensor] | None = None
 
     def of(self, q: Tensor, k: Tensor, rows: slice, groups: int) -> tuple[Tensor, Tensor | float]:
         """``z`` and ``dz / d(q . k)`` of one block; ``q`` ``[B, Hkv, G n, D]``, ``k`` ``[B, Hkv, S, D]``."""
@@ -52,14 +50,9 @@ class Scores:
             s = s.div_(self.softcap).tanh_()
             slope = s.square().neg_().add_(1).mul_(self.scale)
             s.mul_(self.softcap)
-        blocks = _split(s, 2, groups)
         if self.bias is not None:
             bias = self.bias if self.bias.ndim == 2 else self.bias[:, :, None]
-            blocks += bias[..., rows, :]
-        if self.interval is not None:
-            column = torch.arange(k.shape[2], device=k.device)
-            lo, hi = (end[:, None, None, rows, None] for end in self.interval)
-            blocks.masked_fill_((column < lo) | (column > hi), float("-inf"))
+            _split(s, 2, groups).add_(bias[..., rows, :])
         return s, slope
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
 import threading
 from collections import Counter
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from patcher.provenance import ROOTS, is_library
+
 _OURS = f"{Path(__file__).resolve().parent.parent}/"
-_GENERATED = "unsloth_compiled_cache"
 MOST = 50
 """Places that are kept for each kind and name; calls from further ones are counted together."""
 ELSEWHERE = "elsewhere"
@@ -89,27 +89,13 @@ def place_of(frame: FrameType | None) -> tuple[str, str]:
     return place or BACKWARD, through
 
 
-def is_library(file: str) -> bool:
-    """Whether a code's file belongs to an installed package, to Python, to us, or to nothing on disk."""
-    return file.startswith((*_ROOTS, _OURS, "<")) or _GENERATED in file
-
-
-def _roots() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    named = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib") if key in paths}
-    return tuple(f"{path}/" for path in sorted(named | {str(Path(path).resolve()) for path in named}))
-
-
-_ROOTS = _roots()
-
-
 def _is_torch(file: str) -> bool:
-    return file.startswith((_OURS, "<")) or any(file.startswith(f"{root}torch/") for root in _ROOTS)
+    return file.startswith((_OURS, "<")) or any(file.startswith(f"{root}torch/") for root in ROOTS)
 
 
 def short(file: str) -> str:
     """Relative to the current folder or to the packages' folder, where the file is below one."""
-    for root in (f"{Path.cwd()}/", *sorted(_ROOTS, key=len, reverse=True)):
+    for root in (f"{Path.cwd()}/", *sorted(ROOTS, key=len, reverse=True)):
         if file.startswith(root):
             return file[len(root) :]
     return file

@@ -47,18 +47,16 @@ class Rewrite:
 
 
 class Record:
-    """The rewrites of this process, each field, old and new value once."""
+    """The rewrites since the patches are in place, each field, old and new value once."""
 
     def __init__(self) -> None:
         self._rewrites: dict[tuple[str, str, str], Rewrite] = {}
 
     def add(self, rewrite: Rewrite) -> bool:
-        """Records ``rewrite``; returns whether it is the first of its kind. Undoing the patches empties the record."""
+        """Records ``rewrite``; returns whether it is the first of its kind."""
         key = (rewrite.field, repr(rewrite.old), repr(rewrite.new))
         if key in self._rewrites:
             return False
-        if not self._rewrites and LEDGER.machine is not None:
-            LEDGER.on_undo(self.clear)
         self._rewrites[key] = rewrite
         return True
 
@@ -66,17 +64,10 @@ class Record:
         """The rewrites in the order in which they were made."""
         return list(self._rewrites.values())
 
-    def clear(self) -> None:
-        """Forgets every rewrite."""
-        self._rewrites.clear()
-
-
-RECORD = Record()
-
 
 def rewrites() -> list[Rewrite]:
-    """The training arguments that were changed in this process, for the report."""
-    return RECORD.all()
+    """The training arguments that were changed since the patches are in place, for the report."""
+    return LEDGER.memory(Record).all()
 
 
 def decide(values: Values, machine: Machine, config: str = "TrainingArguments") -> list[Rewrite]:
@@ -169,7 +160,7 @@ def _report(outcomes: Iterable[Rewrite], config: type) -> None:
     """One line for each new outcome: a warning, or only information where the value is the class's own default."""
     defaults: Mapping[str, Any] = {field.name: field.default for field in dataclasses.fields(config)}
     for outcome in outcomes:
-        if RECORD.add(outcome):
+        if LEDGER.memory(Record).add(outcome):
             chosen = outcome.old != defaults.get(outcome.field, dataclasses.MISSING)
             _LOGGER.log(logging.WARNING if chosen else logging.INFO, "patcher: %s", outcome)
 

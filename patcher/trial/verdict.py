@@ -127,7 +127,8 @@ def _signal(number: int) -> str:
 
 def _where(crash: str) -> str:
     """The innermost place in the user's files of a crash, from what Python's fault handler wrote."""
-    from patcher.simulator.places import is_library, short
+    from patcher.provenance import is_library
+    from patcher.simulator.places import short
 
     frames = re.findall(r'File "([^"]*)", line (\d+)', crash)
     place = next(((file, line) for file, line in frames if not is_library(file)), None)

@@ -1,4 +1,4 @@
-"""torch and its mps device: present, of a reviewed version, and right in the basics."""
+"""torch and its mps device: present, of a supported version, and right in the basics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def version(here: Situation) -> str:
     """A torch that the changes were written for."""
     found = Version(torch.__version__)
     if not OLDEST <= found < TOO_NEW:
-        raise Failed(f"torch {found}: reviewed are 2.13 and 2.14")
+        raise Failed(f"torch {found}: supported are 2.13 and 2.14")
     return f"torch {found}"
 
 
@@ -94,7 +94,7 @@ def memory_queries(here: Situation) -> str:
 _check = partial(Check, "torch and mps")
 
 CHECKS = (
-    _check("version", version, f"{INSTALL}, which brings a reviewed torch"),
+    _check("version", version, f"{INSTALL}, which brings a supported torch"),
     _check("available", available, "an arm64 torch on macOS 14 or later has it: pip install --force-reinstall torch"),
     _check("matmul", matmul, needs=(MPS,)),
     _check("float64 refused", float64_refused, needs=(MPS,)),

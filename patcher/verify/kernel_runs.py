@@ -140,8 +140,8 @@ def chunked_divergence(t: Tensors, grads: Tensors) -> list[Tensor]:
 
 def attention(t: Tensors, grads: Tensors) -> list[Tensor]:
     q, k, v = t["q"], t["k"], t["v"]
-    last = torch.arange(q.shape[2], device=q.device)[None]
-    scores = Scores(q.shape[-1] ** -0.5, softcap=SOFTCAP, interval=(torch.zeros_like(last), last))
+    causal = torch.full((q.shape[2], k.shape[2]), torch.finfo(torch.float32).min, device=q.device).triu(1)
+    scores = Scores(q.shape[-1] ** -0.5, softcap=SOFTCAP, bias=causal)
     out = blocked_attention_forward(q, k, v, scores)
     return [out, *blocked_attention_backward(grads["0"], q, k, v, out, scores)]
 

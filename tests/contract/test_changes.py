@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -21,7 +22,8 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from patcher.changes import catalogue, changes_of, files
-from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, Substitute
+from patcher.engine.choice import switched_off
+from patcher.engine.model import EVERYWHERE, AnyChange, EnvDefault, Kernel, Patch, Shim, Substitute
 from patcher.engine.signatures import parse_signature, same_shape
 from patcher.engine.targets import load
 
@@ -36,6 +38,12 @@ OF_OTHERS = [change for change in PATCHES if change.distribution != "torch"]
 
 KEY = attrgetter("key")
 every_change = pytest.mark.parametrize("change", CATALOGUE, ids=KEY)
+PROPER = {"Apple", "Inductor", "Metal", "Triton", "Unsloth"}
+"""Words that begin a sentence with a capital letter because they are names."""
+ISSUE = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+")
+COMPILED = {".cpp", ".h", ".mm", ".rs"}
+SITE_PACKAGES = Path(pytest.__file__).parents[1]
+
 every_file = pytest.mark.parametrize("file", files())
 
 
@@ -50,25 +58,61 @@ def test_the_catalogue_is_the_files() -> None:
 
 
 @every_change
-def test_a_change_says_why_where_and_until_when(change: AnyChange) -> None:
-    """Each field is there for the reader of the report: a sentence, a source with its version, an end."""
-    for field in ("distribution", "why", "upstream", "until"):
-        text = getattr(change, field)
-        assert text.strip() == text and len(text) > 2, field
-    assert " " in change.why and " " in change.until
-    assert "\n" not in change.why
+def test_a_change_says_why_and_until_when(change: AnyChange) -> None:
+    """One sentence each, in one form, so that the report reads as one text; no date and no "never" is a condition."""
+    for text in (change.why, change.until):
+        assert " " in text.strip() == text and "\n" not in text
+        assert not text.endswith((".", "!", ";", ",")) and not re.search(r"[.!?;] ", text), text
+        first = re.split(r"[ ,'(=]", text)[0]
+        assert first in PROPER or not re.fullmatch("[A-Z][a-z]*", first), f"{first}: lower case, or a name"
+    assert not change.until.startswith("never")
 
 
 @every_change
-def test_the_installed_version_has_been_reviewed(change: AnyChange) -> None:
-    """The specifier parses and bounds the versions, and for each target one includes what the tests run with."""
-    reviewed = SpecifierSet(change.reviewed)
-    if isinstance(change, Shim):
-        assert change.version in reviewed
+def test_upstream_is_where_the_change_says(change: AnyChange) -> None:
+    """The installed library has the file, and the file the symbol; an issue is an address that a browser opens."""
+    upstream = change.upstream
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+", upstream.repository) and all(map(ISSUE.fullmatch, upstream.issues))
+    path = SITE_PACKAGES / upstream.path
+    if not upstream.installed:
+        assert path.suffix in COMPILED and not path.exists(), f"{upstream.path} is installed and can be looked into"
+        return
+    assert path.is_file(), upstream.path
+    text = path.read_text()
+    if path.suffix == ".py":
+        assert _defines(ast.parse(text).body, upstream.symbol.split(".")), f"{upstream.path}: {upstream.symbol}"
     else:
-        assert any(_is_for_installed(other) for other in CATALOGUE if other.key == change.key)
-    if isinstance(change, (Patch, Substitute, Kernel)):
-        assert any(part.operator in ("==", "<", "<=", "~=") for part in reviewed)
+        assert re.search(rf"\b{re.escape(upstream.symbol)}\b", text), f"{upstream.path}: {upstream.symbol}"
+
+
+@every_change
+def test_the_installed_version_is_the_one_that_was_read(change: AnyChange) -> None:
+    """``reviewed`` is one version for each library, and names no unreleased one; a shim's is its own."""
+    operators = {part.operator for part in SpecifierSet(change.reviewed)}
+    assert operators == {"=="} and "*" not in change.reviewed
+    if isinstance(change, Shim):
+        assert change.version in SpecifierSet(change.reviewed)
+        return
+    assert any(_is_for_installed(other) for other in CATALOGUE if other.key == change.key)
+    if change.distribution != "tokenizers":  # of which nothing else is changed
+        assert change.reviewed == importlib.import_module(f"patcher.changes.{change.distribution}").REVIEWED
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "transformers.trainer:Trainer._save_checkpoint",  # whole or absent
+        "transformers.trainer_utils:rotate_checkpoints",
+        "transformers.trainer:Trainer._run_epoch",  # the order after a resume
+        "transformers.trainer:Trainer._prepare_inputs",  # rows without tokens
+        "accelerate.accelerator:Accelerator.backward",  # a loss that is no number
+    ],
+)
+def test_what_is_mended_on_every_device_has_one_switch(target: str) -> None:
+    """``without=("everywhere",)`` leaves it out, and nothing that training on a Mac needs."""
+    off = switched_off(CATALOGUE, (EVERYWHERE,))
+    assert target in off
+    assert [change.key for change in CATALOGUE if change.key in off and change.required] == []
 
 
 @every_file
@@ -330,6 +374,26 @@ def _without_reprs(text: str) -> Iterator[str]:
         depth += character == "<"
         yield "" if depth else character
         depth -= character == ">"
+
+
+def _defines(body: list[ast.stmt], path: list[str]) -> bool:
+    """Whether a body defines, assigns or imports a dotted name, also within its branches."""
+    for node in body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            if node.name == path[0] and (not path[1:] or _defines(node.body, path[1:])):
+                return True
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            if path in [[alias.asname or alias.name] for alias in node.names]:
+                return True
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if path in [[ast.unparse(target)] for target in targets]:
+                return True
+        else:
+            inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, (ast.stmt, ast.ExceptHandler))]
+            if _defines(inner, path):
+                return True
+    return False
 
 
 @cache

@@ -44,7 +44,15 @@ def test_the_table_of_faults_is_that_of_the_simulator() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Relative links of README and docs/."""
+    """Relative links of README and docs/, and the headings within a page that they name."""
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for target, heading in re.findall(r"\]\((?![a-z]+:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+            there = page.parent / target if target else page
+            assert there.exists(), f"{page.name}: {target}"
+            assert not heading or heading in anchors(there), f"{page.name}: {target}#{heading}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which a browser finds a page's headings: lower case, without punctuation, spaces as hyphens."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -9,6 +9,7 @@ A spec is an object with the fields ``stack`` ("cpu" without patches, "trl" or "
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import sys
@@ -118,6 +119,7 @@ def answers() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     for one in SPEC["kinds"]:
         run(one)
     Path(SPEC["out"], "answers.json").write_text(json.dumps(answers()))

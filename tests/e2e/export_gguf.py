@@ -9,6 +9,7 @@ below it, and result.json last.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -130,4 +131,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     main(Path(sys.argv[1]).resolve())

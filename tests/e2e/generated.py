@@ -133,6 +133,7 @@ def other_families() -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     _, MODELS, OUT = sys.argv
     results = {
         "sft": trained("sft_completion", MODELS),

@@ -8,6 +8,7 @@ transformers alone on it. All run the same cases, with fp32 weights.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import threading
@@ -341,4 +342,5 @@ def main(models: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -20,7 +20,7 @@ import trl.trainer.utils as trl_utils
 import unsloth  # noqa: F401
 from bitsandbytes.functional import quantize_4bit
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
-from unsloth.kernels import fast_lora, flex_attention, large_head_attention
+from unsloth.kernels import fast_lora, flex_attention
 from unsloth.kernels import utils as kernel_utils
 from unsloth.kernels.moe.grouped_gemm.interface import grouped_gemm
 
@@ -77,14 +77,6 @@ def softcapped(device: str) -> Tensors:
     return [out, q.grad]
 
 
-def large_head(device: str) -> Tensors:
-    q, k = seeded(1, 4, 9, 512).to(device, DTYPE).requires_grad_(), seeded(1, 2, 9, 512).to(device, DTYPE)
-    lo, hi = large_head_attention._dense_intervals(1, 9, True, torch.device(device))
-    out = large_head_attention.large_head_attention(q, k, k, lo, hi)
-    out.sum().backward()
-    return [out, q.grad]
-
-
 def experts(device: str) -> Tensors:
     X, W = (seeded(*shape).to(device).requires_grad_() for shape in ((3, 8), (3, 16, 8)))
     sizes, slots = torch.tensor([2, 0, 4]).to(device), torch.tensor([0, 3, 1, 2, 4, 5]).to(device)
@@ -127,7 +119,7 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 if __name__ == "__main__":
     CASES = (
-        lora_mlp, lora_attention, four_bit, softcapped, large_head, experts, trl_log_prob, trl_divergence,
+        lora_mlp, lora_attention, four_bit, softcapped, experts, trl_log_prob, trl_divergence,
     )  # fmt: skip
     print(
         json.dumps(

@@ -7,6 +7,7 @@ Writes FOLDER/dequantized (a dense checkpoint), codes.safetensors and result.jso
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -94,4 +95,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     main()

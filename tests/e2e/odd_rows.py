@@ -5,6 +5,7 @@ python -m tests.e2e.odd_rows (trl|unsloth) MODEL OUT.json
 OUT: for each data set the rows' lengths in tokens and the losses, or the error.
 """
 
+import gc
 import sys
 
 from patcher import patch_for_mac
@@ -127,4 +128,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     main()

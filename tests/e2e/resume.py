@@ -7,6 +7,7 @@ TRL the runs are fresh copies of this process. Importing Unsloth starts threads 
 twice there: the second time goes on from a checkpoint of the first.
 """
 
+import gc
 import sys
 
 from patcher import patch_for_mac
@@ -220,6 +221,7 @@ def without_generator(out: str, report: Any) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     OUT = Path(sys.argv[3])
     RESULTS = (with_copies if STACK == "trl" else in_two_processes)(OUT, sys.argv[4:])
     OUT.write_text(json.dumps(RESULTS))

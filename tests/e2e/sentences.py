@@ -10,6 +10,7 @@ A spec is an object with the fields ``stack`` ("cpu" without patches, "mps" or "
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -194,5 +195,6 @@ def stored(kind: str, model: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     for one in SPEC["kinds"]:
         run(one)

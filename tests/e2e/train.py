@@ -9,6 +9,7 @@ one), ``out``, ``sentences`` (longest row), ``max_length``, ``steps``, ``checkpo
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -209,5 +210,6 @@ def load_adapter(model: Any, tensors: dict[str, torch.Tensor]) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     for one in SPEC["runs"]:
         run({**SPEC, **one})

@@ -8,6 +8,7 @@ Further fields of a run: ``quantization`` (a name of `QUANTIZATIONS`, or "stored
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -140,5 +141,6 @@ def run(spec: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     for one in plain.SPEC["runs"]:
         run({**plain.SPEC, **one})

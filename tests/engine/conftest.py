@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from patcher.engine.ledger import LEDGER, Ledger
-from patcher.engine.model import AnyChange, Patch
+from patcher.engine.model import AnyChange, Patch, Upstream
 from patcher.engine.session import Session
 from patcher.macs.machine import Machine
 from tests.machines import M3_MAX
 
 OURS = "enginefixes"
 """The package that holds the replacements of these tests."""
+
+UPSTREAM = Upstream("maker/lib", "lib.py", "f")
 
 
 class Library:
@@ -99,7 +101,7 @@ def start(library: Library) -> Iterator[Callable[..., Session]]:
 
 def patch(target: str, replacement: str, **more: Any) -> Patch:
     """A patch of the distribution ``lib``, reviewed for 1.x."""
-    text = {"why": "a test", "upstream": "lib 1.0", "until": "the test ends", "needed_for": "the test"}
+    text = {"why": "a test", "upstream": UPSTREAM, "until": "the test ends", "needed_for": "the test"}
     return Patch(
         target=target,
         replacement=f"{OURS}:{replacement}",

@@ -14,6 +14,7 @@ from patcher.changes import catalogue
 from patcher.engine.choice import one_for_each_target, switched_off
 from patcher.engine.ledger import LEDGER
 from patcher.engine.model import State
+from patcher.engine.report import Report
 from patcher.engine.session import Session
 from patcher.errors import InvalidSwitch
 from tests.engine.conftest import OURS, Library, patch
@@ -69,6 +70,25 @@ def test_what_is_switched_off_is_left_alone_and_reported(library: Library, start
     assert (LEDGER.entry(off).state, LEDGER.entry(off).detail) == (State.SKIPPED, "by the user")
     LEDGER.undo()
     assert lib.g(1) == "original"
+
+
+def test_what_is_mended_everywhere_has_one_switch(library: Library, start: Callable[..., Session]) -> None:
+    """``everywhere`` switches those off that say so; the report and its JSON show which these are, and the place."""
+    library.write("lib", "def f(a): return 'original'\ndef g(a): return 'original'")
+    library.write(OURS, "def f(a): return 'replaced'\ndef g(a): return 'replaced'")
+    everywhere, here = patch("lib:f", "f", everywhere=True), patch("lib:g", "g")
+    start(everywhere, here)
+    importlib.import_module("lib")
+    report = Report.of(LEDGER, None)
+    shown = {row["target"]: row for row in json.loads(report.to_json())["changes"]}
+    assert (shown["lib:f"]["everywhere"], shown["lib:g"]["everywhere"]) == (True, False)
+    place = {"repository": "maker/lib", "path": "lib.py", "symbol": "f", "issues": [], "installed": True}
+    assert shown["lib:f"]["upstream"] == place
+    marked = [line for line in str(report).splitlines() if "without='everywhere'" in line]
+    assert len(marked) == 1 and "lib:f" in marked[0]
+    LEDGER.undo()
+    start(everywhere, here, without=("everywhere",))
+    assert (sys.modules["lib"].f(1), sys.modules["lib"].g(1)) == ("original", "replaced")
 
 
 def test_by_argument_variable_and_option() -> None:

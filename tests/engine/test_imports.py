@@ -23,7 +23,7 @@ from patcher import environment
 from patcher.engine import imports
 from patcher.engine.imports import Finder
 from patcher.engine.model import Shim
-from tests.engine.conftest import Library
+from tests.engine.conftest import UPSTREAM, Library
 
 FirstFinder = Callable[[Callable[[str], object]], None]
 
@@ -253,7 +253,7 @@ def shim(library: Library, monkeypatch: pytest.MonkeyPatch) -> Shim:
     (shims / "fakelib" / "__init__.py").write_text("origin = 'shim'")
     (shims / "fakelib" / "part.py").write_text("origin = 'part of the shim'")
     monkeypatch.setattr(imports, "SHIMS", shims)
-    text = {"reviewed": "==1.0", "needed_for": "the test", "why": "w", "upstream": "u", "until": "u"}
+    text = {"reviewed": "==1.0", "needed_for": "the test", "why": "w", "upstream": UPSTREAM, "until": "u"}
     return Shim(module="fakelib", distribution="Fake_Lib", version="1.0+patcher", **text)  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ from patcher.engine.ledger import Ledger
 from patcher.engine.model import State, Substitute
 from patcher.engine.targets import load
 from patcher.errors import UndoConflict
-from tests.engine.conftest import OURS, Library, patch
+from tests.engine.conftest import OURS, UPSTREAM, Library, patch
 from tests.machines import M3_MAX
 
 LIB = """
@@ -309,11 +309,21 @@ def test_undo_runs_in_reverse_and_every_step_even_if_one_fails(lib: Any, ledger:
     assert order == ["last", "failing", "first original f"] and ledger.entries() == []
 
 
+def test_undo_forgets_what_replacements_remember(ledger: Ledger) -> None:
+    """What was noted and what was said once start anew; before, there is one memory of a kind."""
+    ledger.memory(list).append(1)
+    assert ledger.memory(list) == [1] and (ledger.is_news("a"), ledger.is_news("a"), ledger.is_news("b")) == (
+        True, False, True
+    )  # fmt: skip
+    ledger.undo()
+    assert ledger.memory(list) == [] and ledger.is_news("a")
+
+
 def test_two_values_on_one_name_are_undone_to_the_first(lib: Any, ledger: Ledger) -> None:
     """A substituted constant that is then patched: undo goes through both."""
-    text = dict.fromkeys(("why", "upstream", "until", "needed_for"), "a test")
-    text |= {"distribution": "lib", "reviewed": "==1.*"}
-    ledger.apply(Substitute(module="lib", constants={"LIMIT": 100}, **text), lib)  # type: ignore[arg-type]
+    text: dict[str, Any] = dict.fromkeys(("why", "until", "needed_for"), "a test")
+    text |= {"upstream": UPSTREAM, "distribution": "lib", "reviewed": "==1.*"}
+    ledger.apply(Substitute(module="lib", constants={"LIMIT": 100}, **text), lib)
     ledger.apply(patch("lib:LIMIT", "LIMIT"), lib)
     assert lib.LIMIT == 8
     ledger.undo()
@@ -322,11 +332,11 @@ def test_two_values_on_one_name_are_undone_to_the_first(lib: Any, ledger: Ledger
 
 def test_a_substitute_sets_constants_and_references_and_refuses_missing_names(lib: Any, ledger: Ledger) -> None:
     """Names that the module does not have are named in the refusal, and nothing is set."""
-    text = dict.fromkeys(("why", "upstream", "until", "needed_for"), "a test")
-    text |= {"distribution": "lib", "reviewed": "==1.*", "module": "lib"}
-    refused = ledger.apply(Substitute(constants={"LIMIT": 1, "GONE": 2}, **text), lib)  # type: ignore[arg-type]
+    text: dict[str, Any] = dict.fromkeys(("why", "until", "needed_for"), "a test")
+    text |= {"upstream": UPSTREAM, "distribution": "lib", "reviewed": "==1.*", "module": "lib"}
+    refused = ledger.apply(Substitute(constants={"LIMIT": 1, "GONE": 2}, **text), lib)
     assert refused.state is State.REFUSED and "GONE" in refused.detail and lib.LIMIT == 7
-    change = Substitute(constants={"LIMIT": 1}, references={"f": f"{OURS}:f"}, **text)  # type: ignore[arg-type]
+    change = Substitute(constants={"LIMIT": 1}, references={"f": f"{OURS}:f"}, **text)
     assert ledger.apply(change, lib).state is State.UNREVIEWED
     assert lib.LIMIT == 1 and lib.f(1) == "replaced f"
     ledger.undo()

@@ -16,14 +16,14 @@ from patcher.engine.ledger import LEDGER
 from patcher.engine.model import AnyChange, EnvDefault, Shim, State, Substitute
 from patcher.engine.session import Session
 from patcher.errors import GateClosed, RefusedChange, TooLate
-from tests.engine.conftest import OURS, Library, patch
+from tests.engine.conftest import OURS, UPSTREAM, Library, patch
 
 Start = Callable[..., Session]
 TEXT: dict[str, Any] = {
     "distribution": "lib",
     "reviewed": "==1.*",
     "why": "w",
-    "upstream": "u",
+    "upstream": UPSTREAM,
     "until": "u",
     "needed_for": "the test",
 }

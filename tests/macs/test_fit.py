@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from patcher.engine.ledger import Ledger
 from patcher.errors import CheckpointDamaged, InvalidSwitch, ModelDoesNotFit
 from patcher.macs import fit
 from patcher.replacements.accelerate import modeling as accelerate_modeling
@@ -114,7 +115,7 @@ def test_the_limit_is_the_users(
     monkeypatch.setattr(torch_mps, "_keeps_statistics", lambda: False)
     told: list[float] = []
     monkeypatch.setattr(torch_mps, "original", lambda target: told.append)
-    monkeypatch.setattr(torch_mps.MemoryFraction, "asked", None)
+    monkeypatch.setattr(torch_mps, "LEDGER", Ledger())
     if asked is not None:
         torch_mps.set_per_process_memory_fraction(asked)
         assert told == [asked]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from patcher.provenance import is_library
 from patcher.simulator import Device
-from patcher.simulator.places import BACKWARD, ELSEWHERE, MOST, Places, is_library, place_of
+from patcher.simulator.places import BACKWARD, ELSEWHERE, MOST, Places, place_of
 
 HERE = "tests/simulator/test_places.py"
 

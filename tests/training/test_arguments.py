@@ -25,7 +25,7 @@ from patcher.engine.model import State
 from patcher.errors import NotOnMac
 from patcher.macs.machine import Machine
 from patcher.training import optimizer_names
-from patcher.training.arguments import RECORD, Rewrite, decide, rewrites
+from patcher.training.arguments import Rewrite, decide, rewrites
 from patcher.training.rules import RULES, Become, Keep, Refuse
 from tests.machines import M3_MAX
 
@@ -51,7 +51,6 @@ def on_m3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         assert entry.state in (State.APPLIED, State.UNREVIEWED), entry
     yield
     LEDGER.undo()
-    RECORD.clear()
 
 
 # -- the optimizers ------------------------------------------------------------------------------------------------

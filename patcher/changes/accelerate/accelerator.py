@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from patcher.changes.accelerate import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 CHANGES: tuple[AnyChange, ...] = (
     Patch(
-        distribution="accelerate",
-        reviewed=">=1.10,<2",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="accelerate.accelerator:Accelerator.backward",
         replacement="patcher.replacements.transformers.trainer_loss:backward",
         expects="(self, loss, **kwargs)",
         needed_for=None,
+        everywhere=True,
         why="every trainer passes its loss here, and a NaN in it must be seen before it reaches the weights",
-        upstream="accelerate 1.x accelerator.py: Accelerator.backward",
-        until="transformers can stop at a loss that is no number",
+        upstream=source("accelerate/accelerator.py", "Accelerator.backward"),
+        until="transformers has an argument that stops at a loss that is no number",
     ),
 )

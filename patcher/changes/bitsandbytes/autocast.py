@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from patcher.changes.bitsandbytes import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import Kernel
 
 OPERATORS = (
@@ -27,16 +28,16 @@ OPERATORS = (
 
 CHANGES = tuple(
     Kernel(
-        distribution="bitsandbytes",
-        reviewed="==0.50.2",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         op=f"bitsandbytes::{name}",
         dispatch_key="AutocastMPS",
         module="bitsandbytes._ops",
         replacement=f"patcher.replacements.bitsandbytes.autocast:{name.replace('.', '_')}",
         needed_for=None,
-        why="on mps the operators are torch functions, whose products autocast rounds; the kernels for CUDA are out of "
-        "its reach. In fp16 the products of 8-bit codes exceed 65504: losses of 0, gradients of NaN",
-        upstream="bitsandbytes 0.50.2 backends/default/ops.py: _int8_linear_matmul_impl; backends/mps/ops.py",
+        why="on mps the operators are torch functions, whose products autocast rounds, and in fp16 the products of "
+        "8-bit codes exceed 65504: losses of 0, gradients of NaN",
+        upstream=source("bitsandbytes/backends/default/ops.py", "_int8_linear_matmul_impl"),
         until="bitsandbytes registers kernels for AutocastMPS, or has native ones for mps",
     )
     for name in OPERATORS

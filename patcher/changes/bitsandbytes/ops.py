@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from patcher.changes.bitsandbytes import DISTRIBUTION, REVIEWED, source
+from patcher.changes.torch import issues
 from patcher.engine.model import AnyChange, Patch
 from patcher.macs.machine import Machine
 from patcher.training.rules import torch_before
@@ -19,17 +21,17 @@ def _compiles(machine: Machine) -> str | None:
 
 CHANGES: tuple[AnyChange, ...] = tuple(
     Patch(
-        distribution="bitsandbytes",
-        reviewed="==0.50.2",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target=f"{module}:{name}",
         replacement=f"patcher.replacements.bitsandbytes.ops:{name}",
         expects=expects,
         needed_for=None,
         skip=_compiles,
-        why="torch.compile gives wrong results on mps before torch 2.13; on the simulated Mac it costs seconds "
-        "at every call",
-        upstream="bitsandbytes 0.50.2 backends/default/ops.py: _try_torch_compile; pytorch#170360, #191976",
-        until="torch 2.13 is the oldest that is supported, and the simulated Mac runs what Inductor generates",
+        why="torch.compile gives wrong results on mps before torch 2.13, and on the simulated Mac it costs "
+        "seconds at every call",
+        upstream=source("bitsandbytes/backends/default/ops.py", "_try_torch_compile", issues(170360, 191976)),
+        until="the oldest torch that is supported is 2.13, and the simulated Mac runs what Inductor generates",
     )
     for module, name, expects in (
         (_DEFAULT, "_dequantize_blockwise_compute", "(A_flat, absmax, code, blocksize, dtype)"),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from patcher.changes.bitsandbytes import DISTRIBUTION
+from patcher.changes.unsloth_zoo import source
 from patcher.engine.model import Shim
+
+_VERSION = "0.50.2+patcher"
+"""Of the shim, not of the library: the release whose names it has, marked as ours."""
 
 CHANGES: tuple[Shim, ...] = (
     Shim(
-        distribution="bitsandbytes",
-        reviewed="==0.50.2+patcher",
+        distribution=DISTRIBUTION,
+        reviewed=f"=={_VERSION}",
         module="bitsandbytes",
-        version="0.50.2+patcher",
+        version=_VERSION,
         needed_for=None,
         why="scripts and libraries import it for 8-bit optimizers and 4-bit layers that a 16-bit run does not use",
-        upstream="unsloth_zoo 2026.10.9 and scripts written for CUDA: `import bitsandbytes as bnb`",
-        until="every library guards its import of bitsandbytes",
+        upstream=source("unsloth_zoo/saving_utils.py", "bnb"),
+        until="every library that the examples import guards its import of bitsandbytes",
     ),
 )

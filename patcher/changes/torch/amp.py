@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED
+from patcher.changes.unsloth import source as unsloth
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="torch",
-    reviewed=">=2.11,<2.15",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     why="custom_fwd and custom_bwd with device_type='cuda' ask for CUDA's autocast, which is never on here: the "
-    "backward of Unsloth's LoRA and checkpoint functions would run outside of mps autocast.",
-    upstream="unsloth and unsloth_zoo 2026.10.9, kernels/utils.py and gradient_checkpointing.py: torch_amp_custom_*",
+    "backward of Unsloth's LoRA and checkpoint functions would run outside of mps autocast",
+    upstream=unsloth("unsloth/kernels/utils.py", "torch_amp_custom_fwd"),
     needed_for="the backward of Unsloth's LoRA and checkpoint functions to run under autocast, as the forward does",
-    until="Both build their decorators from DEVICE_TYPE_TORCH for every device.",
+    until="Unsloth makes torch_amp_custom_fwd and torch_amp_custom_bwd from DEVICE_TYPE_TORCH on every device",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

@@ -1,7 +1,9 @@
-"""The ``torch.cuda`` queries of CUDA scripts are answered for mps; ``torch.cuda.is_available()`` stays False."""
+"""The ``torch.cuda`` queries of CUDA scripts are answered for mps."""
 
 from __future__ import annotations
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
+from patcher.changes.unsloth import source as unsloth
 from patcher.engine.model import Patch
 
 _ANSWERED = {
@@ -47,27 +49,27 @@ _ANSWERED = {
 CHANGES = (
     *(
         Patch(
-            distribution="torch",
-            reviewed=">=2.13,<2.15",
+            distribution=DISTRIBUTION,
+            reviewed=REVIEWED,
             target=f"torch.cuda:{name}",
             replacement=f"patcher.replacements.torch.cuda:{name}",
             expects=parameters,
             needed_for=None,
             why="a CUDA script asks torch.cuda, which raises or answers zero where there is no CUDA",
-            upstream="torch 2.13.0 torch/cuda/__init__.py, memory.py, random.py; unsloth 2026.10.9 else-branches",
-            until="scripts ask torch.accelerator",
+            upstream=source("torch/cuda/__init__.py", "_lazy_init"),
+            until="torch.cuda answers for mps where there is no CUDA",
         )
         for name, parameters in _ANSWERED.items()
     ),
     Patch(
-        distribution="torch",
-        reviewed=">=2.13,<2.15",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="torch:_C._cuda_getCurrentRawStream",
         replacement="patcher.replacements.torch.cuda:_cuda_getCurrentRawStream",
         adds=True,
         needed_for="the import of Unsloth",
-        why="unsloth/kernels/utils.py asks for the stream of each device while it is imported",
-        upstream="unsloth 2026.10.9 unsloth/kernels/utils.py: _CUDA_STREAMS",
+        why="a CUDA script asks torch.cuda, which raises or answers zero where there is no CUDA",
+        upstream=unsloth("unsloth/kernels/utils.py", "_CUDA_STREAMS"),
         until="Unsloth asks for streams only where it launches native kernels",
     ),
 )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, native
 from patcher.engine.model import Patch
 
 CHANGES = tuple(
     Patch(
-        distribution="torch",
-        reviewed=">=2.13,<2.15",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target=f"torch:{name}",
         replacement=f"patcher.replacements.torch.device_types:{name}",
         needed_for=None,
         why=f"torch.{name}('cuda') needs torch's CUDA library",
-        upstream=f"torch 2.13.0 torch/csrc/{name}.cpp",
-        until="never: scripts written for CUDA are what this project is for",
+        upstream=native(f"torch/csrc/{name}.cpp", f"THP{name}_pynew"),
+        until="torch itself takes 'cuda' for mps where there is no CUDA",
     )
     for name in ("Generator", "Stream", "Event")
 )

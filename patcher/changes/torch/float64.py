@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, native
 from patcher.engine.model import Patch
 
 _patch = partial(
     Patch,
-    distribution="torch",
-    reviewed=">=2.13,<2.15",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for=None,
     why="numpy and pandas compute in float64, which CUDA takes and mps refuses",
-    upstream="torch 2.13.0 ATen/mps/EmptyTensor.cpp",
-    until="mps has float64",
+    upstream=native("aten/src/ATen/mps/EmptyTensor.cpp", "empty_mps"),
+    until="mps has kernels for float64",
 )
 REDUCTIONS = ("sum", "nansum", "mean", "prod", "cumsum", "cumprod", "softmax", "log_softmax")
 FACTORIES = ("zeros", "ones", "empty", "eye", "rand", "randn")

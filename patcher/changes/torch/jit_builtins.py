@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import Patch
 
 CHANGES = (
     Patch(
-        distribution="torch",
-        reviewed=">=2.13,<2.15",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="torch.jit._builtins:_builtin_table",
         replacement="patcher.replacements.torch.jit_builtins:_builtin_table",
         needed_for=None,
         why="torch.jit.script looks a function up by its identity, and refuses one that stands in for torch's",
-        upstream="torch 2.13.0 torch/jit/_builtins.py",
-        until="never: scripts written for CUDA are what this project is for",
+        upstream=source("torch/jit/_builtins.py", "_find_builtin"),
+        until="torch itself takes 'cuda' for mps where there is no CUDA",
     ),
 )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, issues, native
 from patcher.engine.model import Kernel
 from patcher.macs.machine import Machine
 from patcher.training.rules import torch_before
 
 _kernel = partial(
     Kernel,
-    distribution="torch",
-    reviewed=">=2.13,<2.15",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     dispatch_key="MPS",
     wraps=True,
     needed_for="linear layers and their gradients, which are wrong without a word",
@@ -47,8 +48,12 @@ CHANGES = (
         skip=_forward_is_right,
         why="torch's kernel writes row 65536 of a batch to row 0, forgets the bias of single rows (M1), aborts for a "
         "transposed bf16 weight (macOS 27), and adds long sums up wrongly (M1, M2)",
-        upstream="pytorch issues 189495, 188438, 197796, 180776, 177116; ATen/native/mps/operations/Linear.mm",
-        until="torch 2.14 is the oldest that is supported, and 197796 is mended in it",
+        upstream=native(
+            "aten/src/ATen/native/mps/operations/Linear.mm",
+            "_mps_linear",
+            issues(189495, 188438, 197796, 180776, 177116),
+        ),
+        until="the oldest torch that is supported is 2.14, and issue 197796 is closed",
     ),
     _kernel(
         op="aten::linear_backward",
@@ -56,7 +61,9 @@ CHANGES = (
         skip=_backward_is_right,
         why="on M1 and M2 the gradients of a layer with 32767 or more outputs (a vocabulary) or tokens add what lies "
         "in memory behind the operands",
-        upstream="pytorch issue 177116; mended in torch 2.14 (pull 183535), which computes it by mm",
-        until="torch 2.14 is the oldest that is supported",
+        upstream=native(
+            "aten/src/ATen/native/mps/operations/Linear.mm", "_mps_linear_backward_weights", issues(177116, 183535)
+        ),
+        until="the oldest torch that is supported is 2.14",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import Patch
 
 _NAMES = (
@@ -36,27 +37,27 @@ _NEEDED = {
 CHANGES = (
     *(
         Patch(
-            distribution="torch",
-            reviewed=">=2.11,<2.15",
+            distribution=DISTRIBUTION,
+            reviewed=REVIEWED,
             target=f"torch.mps:{name}",
             replacement=f"patcher.replacements.torch.mps:{name}",
             adds=True,
             needed_for=_NEEDED.get(name),
             why=f"Unsloth asks the device's module for {name}, and torch.mps has none",
-            upstream="torch 2.13.0 torch/mps/__init__.py: __all__",
-            until=f"torch.mps has {name}",
+            upstream=source("torch/mps/__init__.py", "__all__"),
+            until=f"the oldest torch that is supported has torch.mps.{name}",
         )
         for name in _NAMES
     ),
     Patch(
-        distribution="torch",
-        reviewed=">=2.11,<2.15",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="torch.mps:set_per_process_memory_fraction",
         replacement="patcher.replacements.torch.mps:set_per_process_memory_fraction",
         expects="(fraction)",
         needed_for=None,
         why="a model is refused that cannot fit, and torch does not tell which limit the script has set",
-        upstream="torch 2.13.0 torch/mps/__init__.py: there is a setter and no getter",
-        until="torch.mps tells the limit",
+        upstream=source("torch/mps/__init__.py", "set_per_process_memory_fraction"),
+        until="torch.mps has a getter of the limit",
     ),
 )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, native, source
 from patcher.engine.model import Patch
 
 _patch = partial(
     Patch,
-    distribution="torch",
-    reviewed=">=2.13,<2.15",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for=None,
-    until="never: scripts written for CUDA are what this project is for",
+    until="torch itself takes 'cuda' for mps where there is no CUDA",
 )
 
 CHANGES = (
@@ -21,7 +22,7 @@ CHANGES = (
             replacement=f"patcher.replacements.torch.storage:{name}",
             expects=expects,
             why="torch.load(file, map_location=lambda storage, location: storage.cuda(0)) asks for a storage on CUDA",
-            upstream="torch 2.13.0 torch/storage.py",
+            upstream=source("torch/storage.py", "_StorageBase.cuda"),
         )
         for name, expects in (
             ("cuda", "(self, device=None, non_blocking=False)"),
@@ -32,13 +33,13 @@ CHANGES = (
         target="torch.storage:UntypedStorage.__new__",
         replacement="patcher.replacements.torch.storage:__new__",
         why="a storage made on CUDA needs CUDA's allocator",
-        upstream="torch 2.13.0 torch/csrc/Storage.cpp",
+        upstream=native("torch/csrc/Storage.cpp", "THPStorage_pynew"),
     ),
     _patch(
         target="torch.jit._serialization:validate_map_location",
         replacement="patcher.replacements.torch.storage:validate_map_location",
         expects="(map_location=None)",
         why="torch.jit.load(file, map_location='cuda') is refused without CUDA",
-        upstream="torch 2.13.0 torch/jit/_serialization.py",
+        upstream=source("torch/jit/_serialization.py", "validate_map_location"),
     ),
 )

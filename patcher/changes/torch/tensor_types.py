@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, native
 from patcher.engine.model import Patch
 
 _patch = partial(
     Patch,
-    distribution="torch",
-    reviewed=">=2.13,<2.15",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for=None,
-    upstream="torch 2.13.0 torch/csrc/tensor/python_tensor.cpp",
-    until="never: scripts written for CUDA are what this project is for",
+    upstream=native("torch/csrc/tensor/python_tensor.cpp", "Tensor_new"),
+    until="torch itself takes 'cuda' for mps where there is no CUDA",
 )
 TYPES = ("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short")
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from patcher.changes.transformers import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 CHANGES: tuple[AnyChange, ...] = (
     Patch(
-        distribution="transformers",
-        reviewed=">=5.17,<5.18",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="transformers.modeling_utils:_get_resolved_checkpoint_files",
         replacement="patcher.replacements.transformers.checkpoint_files:_get_resolved_checkpoint_files",
         needed_for=None,
+        everywhere=True,
         why="a truncated shard is reported as `incomplete metadata, file not fully covered`, without its name",
-        upstream="transformers 5.17.0 modeling_utils.py: _load_pretrained_model opens all shards; safetensors 0.8.0",
-        until="safetensors names the file",
+        upstream=source("transformers/modeling_utils.py", "PreTrainedModel._load_pretrained_model"),
+        until="the error of safetensors names the file",
     ),
 )

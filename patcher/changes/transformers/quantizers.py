@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from patcher.changes.transformers import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 CHANGES: tuple[AnyChange, ...] = tuple(
     Patch(
-        distribution="transformers",
-        reviewed=">=5.17,<5.18",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target=f"transformers.quantizers.quantizer_bnb_{bits}bit:Bnb{bits}BitHfQuantizer.update_device_map",
         replacement="patcher.replacements.transformers.quantizers:update_device_map",
         expects="(self, device_map)",
         needed_for=None,
         why="device_map=None is the GPU for CUDA, XPU, NPU and HPU, and the CPU for mps",
-        upstream=f"transformers 5.17.0 quantizers/quantizer_bnb_{bits}bit.py: the else branch of update_device_map",
+        upstream=source(
+            f"transformers/quantizers/quantizer_bnb_{bits}bit.py", f"Bnb{bits}BitHfQuantizer.update_device_map"
+        ),
         until="update_device_map has a branch for mps",
     )
     for bits in (4, 8)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from patcher.changes.transformers import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
-_SOURCE = "transformers 5.17.0 trainer.py: Trainer.{name}"
 
-
-def _patch(name: str, expects: str, why: str, until: str) -> Patch:
+def _patch(name: str, expects: str, why: str, until: str, everywhere: bool = True) -> Patch:
     return Patch(
-        distribution="transformers",
-        reviewed=">=5.17,<5.18",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target=f"transformers.trainer:Trainer.{name}",
         replacement=f"patcher.replacements.transformers.trainer_checkpoint:{name}",
         expects=expects,
         needed_for=None,
         why=why,
-        upstream=_SOURCE.format(name=name),
+        upstream=source("transformers/trainer.py", f"Trainer.{name}"),
         until=until,
+        everywhere=everywhere,
     )
 
 
@@ -43,8 +43,8 @@ CHANGES: tuple[AnyChange, ...] = (
     _patch(
         "_load_from_checkpoint",
         "(self, resume_from_checkpoint, model=None)",
-        "a truncated or altered checkpoint is loaded in parts, with an error that names no file, or with none; and of "
-        "an adapter with a reference beside it (DPO) the reference alone is loaded, so the training is lost",
+        "a truncated or altered checkpoint is loaded in parts, with an error that names no file, or with none, and "
+        "of an adapter with a reference beside it (DPO) the reference alone is loaded, so the training is lost",
         "transformers checks a checkpoint before it loads one, and loads the adapter beside the subfolders too",
     ),
     _patch(
@@ -52,12 +52,14 @@ CHANGES: tuple[AnyChange, ...] = (
         "(self, output_dir)",
         "the random state of mps is not saved, so dropout after a resume differs from an uninterrupted run",
         "transformers saves the random state of mps",
+        everywhere=False,
     ),
     _patch(
         "_load_rng_state",
         "(self, checkpoint)",
         "the random state of mps is not restored",
         "transformers restores the random state of mps",
+        everywhere=False,
     ),
     _patch(
         "_run_epoch",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from patcher.changes.transformers import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 CHANGES: tuple[AnyChange, ...] = (
     Patch(
-        distribution="transformers",
-        reviewed=">=5.17,<5.18",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="transformers.trainer:Trainer.compute_loss_context_manager",
         replacement="patcher.replacements.transformers.trainer_loss:compute_loss_context_manager",
         expects="(self)",
         needed_for=None,
+        everywhere=True,
         why="logging_nan_inf_filter puts the average loss in the place of a NaN in the logs, and training goes on",
-        upstream="transformers 5.17.0 trainer.py: Trainer.training_step, Trainer._run_epoch",
-        until="transformers can stop at a loss that is no number, at the cost of a check per module",
+        upstream=source("transformers/trainer.py", "Trainer.training_step"),
+        until="transformers has an argument that stops at a loss that is no number",
     ),
 )

@@ -1,1 +1,5 @@
-"""What changes in triton."""
+"""What stands in for triton, which has no macOS build."""
+
+from __future__ import annotations
+
+DISTRIBUTION = "triton"

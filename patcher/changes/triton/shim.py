@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from patcher.changes.triton import DISTRIBUTION
+from patcher.changes.unsloth import source as unsloth
 from patcher.engine.model import Shim
+
+_VERSION = "3.4.0+patcher"
+"""Of the shim, not of the library: the release whose names it has, marked as ours."""
 
 CHANGES: tuple[Shim, ...] = (
     Shim(
-        distribution="triton",
-        reviewed="==3.4.0+patcher",
+        distribution=DISTRIBUTION,
+        reviewed=f"=={_VERSION}",
         module="triton",
-        version="3.4.0+patcher",
+        version=_VERSION,
         missed_by=("trl.trainer.utils:_ChunkedLogProbFunction",),
         needed_for="the import of Unsloth's and TRL's kernels",
         why="Unsloth's and TRL's kernel files import Triton when they are imported, and it has no macOS build",
-        upstream="unsloth 2026.10.9 unsloth/kernels/*.py; trl 1.15.0 trl/kernels/*.py",
-        until="Triton has a macOS build, or Unsloth and TRL import without it",
+        upstream=unsloth("unsloth/kernels/swiglu.py", "triton"),
+        until="Triton has a macOS build, or Unsloth's and TRL's kernels can be imported without it",
     ),
 )

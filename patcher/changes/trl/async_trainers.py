@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.trl import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="trl",
-    reviewed=">=1.15,<1.16",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for=None,
     why="the trainers ask for vLLM's package, and send whole weights to a server over NCCL, which no Mac has",
-    upstream="trl 1.15.0 experimental/async_grpo and async_distillation: async_rollout_worker.py, weight_transfer.py",
-    until="weights reach a vLLM server without NCCL, and vLLM is not imported for it",
+    upstream=source("trl/experimental/async_grpo/weight_transfer.py", "WeightTransferClient.__init__"),
+    until="WeightTransferClient has a backend other than NCCL, and the rollout worker does not import vLLM",
 )
 _KINDS = ("async_grpo", "async_distillation")
 

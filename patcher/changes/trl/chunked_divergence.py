@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.trl import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="trl",
-    reviewed="==1.15.0",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for=None,
-    why="The divergence between student and teacher comes from a Triton kernel.",
-    upstream="trl/kernels/chunked_divergence.py and trl/trainer/distillation_trainer.py in 1.15.0",
-    until="TRL computes the chunked divergence without Triton on mps.",
+    why="the divergence between student and teacher comes from a Triton kernel",
+    upstream=source("trl/kernels/chunked_divergence.py", "ChunkedDivergenceFunction"),
+    until="ChunkedDivergenceFunction has a torch variant",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

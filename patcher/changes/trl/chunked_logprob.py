@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.trl import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="trl",
-    reviewed="==1.15.0",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for="the loss of SFT, DPO, GRPO and the other trainers with a fused LM head",
-    why="The per-token log-probabilities of every trainer with a fused LM head come from a Triton kernel.",
-    upstream="trl/kernels/chunked_logprob.py and trl/trainer/utils.py (add_fused_lm_head) in 1.15.0",
-    until="TRL >= 1.16 is the oldest version that Unsloth allows; it has a torch fallback.",
+    why="the log-probabilities of every trainer with a fused LM head come from a Triton kernel",
+    upstream=source("trl/kernels/chunked_logprob.py", "ChunkedLogProbFunction"),
+    until="the oldest TRL that Unsloth allows is 1.16, which has a torch variant",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

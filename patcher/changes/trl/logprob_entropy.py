@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.trl import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="trl",
-    reviewed="==1.15.0",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for="log-probabilities of half-precision logits, which have 8 bits without a word",
-    upstream="trl/kernels/logprob_entropy.py and trl/trainer/utils.py (selective_log_softmax) in 1.15.0",
-    until="TRL's fallback computes in fp32, or its kernel has a torch variant.",
+    upstream=source("trl/kernels/logprob_entropy.py", "_LogProbEntropyFunction"),
+    until="TRL's fallback computes in fp32, or _LogProbEntropyFunction has a torch variant",
 )
 
 CHANGES: tuple[AnyChange, ...] = (
@@ -21,19 +22,19 @@ CHANGES: tuple[AnyChange, ...] = (
         replacement="patcher.replacements.trl.logprob_entropy:forward",
         needed_for=None,
         expects="(ctx, logits, index, temperature, row_mask)",
-        why="The selected log-probabilities and the entropy come from a Triton kernel.",
+        why="the selected log-probabilities and the entropy come from a Triton kernel",
     ),
     _patch(
         target="trl.kernels.logprob_entropy:_LogProbEntropyFunction.backward",
         replacement="patcher.replacements.trl.logprob_entropy:backward",
         needed_for=None,
         expects="(ctx, grad_logprobs, grad_entropy)",
-        why="The gradient of the logits comes from a Triton kernel.",
+        why="the gradient of the logits comes from a Triton kernel",
     ),
     _patch(
         target="trl.trainer.utils:_supports_trl_loss_kernel",
         replacement="patcher.replacements.trl.logprob_entropy:_supports_trl_loss_kernel",
         expects="(logits, index=None, row_mask=None)",
-        why="Other devices than cuda and xpu get log-probabilities in the logits' own dtype: 8 bits of bf16.",
+        why="devices other than cuda and xpu get log-probabilities in the logits' own dtype: 8 bits of bf16",
     ),
 )

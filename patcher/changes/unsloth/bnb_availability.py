@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 CHANGES: tuple[AnyChange, ...] = (
     Patch(
-        distribution="unsloth",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="unsloth.bnb_availability:native_kernels_ready",
         replacement="patcher.replacements.unsloth.bnb_availability:native_kernels_ready",
         expects="(bnb, device_type)",
         needed_for="4-bit weights: 16-bit ones are loaded in their place without a word",
         why="it asks for CUDA symbols of the native library, finds none, and 4-bit requests then load 16 bit",
-        upstream="unsloth 2026.10.9 unsloth/device_type.py: ALLOW_BITSANDBYTES, ALLOW_PREQUANTIZED_MODELS",
-        until="check_native_kernels knows that bitsandbytes' mps operators need no native library",
+        upstream=source("unsloth/device_type.py", "ALLOW_BITSANDBYTES"),
+        until="native_kernels_ready is True for mps where bitsandbytes has operators for it",
     ),
 )

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="unsloth",
-    reviewed="==2026.10.9",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for="the loss of every causal language model",
-    why="The loss launches Triton kernels, and there is no Triton for mps.",
-    upstream="unsloth/kernels/cross_entropy_loss.py (Fast_CrossEntropyLoss) in 2026.10.9",
-    until="Unsloth computes the loss without Triton on mps.",
+    why="the loss launches Triton kernels, and there is no Triton for mps",
+    upstream=source("unsloth/kernels/cross_entropy_loss.py", "Fast_CrossEntropyLoss"),
+    until="Fast_CrossEntropyLoss has a torch variant",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

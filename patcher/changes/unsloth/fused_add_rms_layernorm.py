@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="unsloth",
-    reviewed="==2026.10.9",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for=None,
-    why="The fused add and norm of a decode step is a Triton kernel, offered for CUDA tensors only.",
-    upstream="unsloth/kernels/fused_add_rms_layernorm.py in 2026.10.9",
-    until="Unsloth computes it without Triton and offers it on mps.",
+    why="the fused add and norm of a decode step is a Triton kernel, offered for CUDA tensors only",
+    upstream=source("unsloth/kernels/fused_add_rms_layernorm.py", "fast_add_rms_layernorm_inference"),
+    until="fast_add_rms_layernorm_inference_ok is True for mps without Triton",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

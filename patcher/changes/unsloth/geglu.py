@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="unsloth",
-    reviewed="==2026.10.9",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for=None,
-    why="The LoRA MLPs of Gemma launch Triton kernels, and there is no Triton for mps.",
-    upstream="unsloth/kernels/geglu.py in 2026.10.9",
-    until="Unsloth computes GEGLU without Triton on mps.",
+    why="the LoRA MLPs of Gemma launch Triton kernels, and there is no Triton for mps",
+    upstream=source("unsloth/kernels/geglu.py", "geglu_exact_forward_kernel"),
+    until="the functions of geglu.py have a torch variant",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _MODULE = "unsloth.kernels.moe.grouped_gemm.interface"
@@ -11,11 +12,11 @@ _TILES = "BLOCK_SIZE_M=32, BLOCK_SIZE_N=32, BLOCK_SIZE_K=32"
 
 _patch = partial(
     Patch,
-    distribution="unsloth",
-    reviewed="==2026.10.9",
-    why="Forward and backward are Triton kernels, behind assertions that ask for CUDA tensors.",
-    upstream="unsloth 2026.10.9 unsloth/kernels/moe/grouped_gemm/interface.py",
-    until="Unsloth has a torch variant of it.",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
+    why="forward and backward are Triton kernels, behind assertions that ask for CUDA tensors",
+    upstream=source("unsloth/kernels/moe/grouped_gemm/interface.py", "grouped_gemm_forward"),
+    until="the functions of interface.py have a torch variant",
     needed_for=None,
 )
 

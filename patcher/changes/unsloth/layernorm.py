@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="unsloth",
-    reviewed="==2026.10.9",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for=None,
-    why="fast_layernorm launches Triton kernels, and there is no Triton for mps.",
-    upstream="unsloth/kernels/layernorm.py (Fast_Layernorm) in 2026.10.9",
-    until="Unsloth computes LayerNorm without Triton on mps.",
+    why="fast_layernorm launches Triton kernels, and there is no Triton for mps",
+    upstream=source("unsloth/kernels/layernorm.py", "Fast_Layernorm"),
+    until="Fast_Layernorm has a torch variant",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

@@ -5,21 +5,23 @@ fp8, vLLM and FlashAttention, and 4-bit and 8-bit weights without bitsandbytes, 
 
 from __future__ import annotations
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _MODULE = "unsloth.models.loader"
 
 CHANGES: tuple[AnyChange, ...] = tuple(
     Patch(
-        distribution="unsloth",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target=f"{_MODULE}:{loader}.from_pretrained",
         replacement=f"patcher.replacements.unsloth.models_loader:{loader}.from_pretrained",
         # No expects: the arguments are passed on as they come, and read by name from the installed signature.
         needed_for="4-bit weights: without bitsandbytes 16-bit ones are loaded without a word",
-        why="without bitsandbytes load_in_4bit=True (the default) loads 16 bit; vLLM and FlashAttention fail late",
-        upstream="unsloth 2026.10.9 unsloth/models/loader.py: `if not ALLOW_BITSANDBYTES` in both from_pretrained",
-        until="upstream raises where bitsandbytes is missing; the errors for vLLM and FlashAttention stay useful",
+        why="load_in_4bit=True (the default) loads 16 bit without bitsandbytes, and vLLM and FlashAttention fail late",
+        upstream=source("unsloth/models/loader.py", "FastLanguageModel.from_pretrained"),
+        until="both from_pretrained raise for load_in_4bit without bitsandbytes, and for vLLM and FlashAttention "
+        "without CUDA",
     )
     for loader in ("FastLanguageModel", "FastModel")
 )

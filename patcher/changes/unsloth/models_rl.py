@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED
+from patcher.changes.unsloth_zoo import source as zoo
 from patcher.engine.model import AnyChange, Substitute
 
 CHANGES: tuple[AnyChange, ...] = (
     Substitute(
-        distribution="unsloth",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         module="unsloth.models.rl",
         references={
             "autotune_batch_and_chunks": "patcher.replacements.unsloth.models_rl:autotune_batch_and_chunks",
         },
         needed_for=None,
         why="without CUDA or XPU the generated GRPO trainer assumes 8 GB of free memory, on small and large Macs alike",
-        upstream="unsloth_zoo 2026.10.9 rl_replacements.py: autotune_batch_and_chunks; unsloth/models/rl.py takes it "
-        "from RL_REPLACEMENTS and writes its source into every generated trainer",
-        until="Unsloth asks DEVICE_TYPE for the free memory",
+        upstream=zoo("unsloth_zoo/rl_replacements.py", "autotune_batch_and_chunks"),
+        until="autotune_batch_and_chunks asks DEVICE_TYPE for the free memory",
     ),
 )

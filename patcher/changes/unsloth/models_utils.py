@@ -2,52 +2,54 @@
 
 from __future__ import annotations
 
+from patcher.changes.torch import source as torch
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import Patch, Substitute
 
 _VALUE = "patcher.replacements.unsloth.device_type:SUPPORTS_BFLOAT16"
 
 CHANGES = (
     Substitute(
-        distribution="unsloth",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         module="unsloth.models._utils",
         references={"SUPPORTS_BFLOAT16": _VALUE},
         needed_for="bf16: every model is loaded in fp16 without a word",
         why="there is no branch for mps: bfloat16 counts as missing and every model is loaded in fp16",
-        upstream="unsloth 2026.10.9 unsloth/models/_utils.py: SUPPORTS_BFLOAT16",
-        until="Unsloth knows mps as a device type",
+        upstream=source("unsloth/models/_utils.py", "SUPPORTS_BFLOAT16"),
+        until="SUPPORTS_BFLOAT16 has a branch for mps",
     ),
     Patch(
-        distribution="unsloth",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="unsloth._gpu_init:SUPPORTS_BFLOAT16",
         needed_for=None,
         replacement=_VALUE,
         adds=True,
         why="there is no branch for mps: `from unsloth import SUPPORTS_BFLOAT16` fails",
-        upstream="unsloth 2026.10.9 unsloth/_gpu_init.py: SUPPORTS_BFLOAT16",
-        until="Unsloth knows mps as a device type",
+        upstream=source("unsloth/_gpu_init.py", "SUPPORTS_BFLOAT16"),
+        until="SUPPORTS_BFLOAT16 has a branch for mps",
     ),
     Patch(
-        distribution="unsloth",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="unsloth._gpu_init:is_bf16_supported",
         replacement="patcher.replacements.torch.mps:is_bf16_supported",
         adds=True,
         needed_for=None,
         why="the name exists on CUDA only: `from unsloth import is_bf16_supported` in Unsloth's notebooks fails",
-        upstream="unsloth 2026.10.9 unsloth/_gpu_init.py: is_bf16_supported",
-        until="Unsloth knows mps as a device type",
+        upstream=source("unsloth/_gpu_init.py", "is_bf16_supported"),
+        until="SUPPORTS_BFLOAT16 has a branch for mps",
     ),
     Patch(
-        distribution="unsloth",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="unsloth.models._utils:_flex_attention_gpu_is_supported",
         replacement="patcher.replacements.unsloth.models_utils:_flex_attention_gpu_is_supported",
         expects="()",
         needed_for=None,
         why="Unsloth prefers flex attention for Gemma 3, and torch refuses its backward on mps: no Gemma 3 trains",
-        upstream="torch 2.13.0 torch/nn/attention/flex_attention.py: _validate_device",
+        upstream=torch("torch/nn/attention/flex_attention.py", "_validate_device"),
         until="torch's flex attention has a backward on mps",
     ),
 )

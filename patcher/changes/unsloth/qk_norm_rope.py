@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="unsloth",
-    reviewed="==2026.10.9",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for=None,
-    why="The fused head norm and rotary embedding is a Triton kernel, offered for CUDA tensors only.",
-    upstream="unsloth/kernels/qk_norm_rope.py in 2026.10.9",
-    until="Unsloth computes it without Triton and offers it on mps.",
+    why="the fused head norm and rotary embedding is a Triton kernel, offered for CUDA tensors only",
+    upstream=source("unsloth/kernels/qk_norm_rope.py", "fast_qk_norm_rope"),
+    until="fast_qk_norm_rope computes on mps without Triton",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="unsloth",
-    reviewed="==2026.10.9",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for="every model with RMSNorm",
-    why="Every RMSNorm of a patched model launches Triton kernels, and there is no Triton for mps.",
-    upstream="unsloth/kernels/rms_layernorm.py (_rms_forward, _rms_backward) in 2026.10.9",
-    until="Unsloth computes RMSNorm without Triton on mps.",
+    why="every RMSNorm of a patched model launches Triton kernels, and there is no Triton for mps",
+    upstream=source("unsloth/kernels/rms_layernorm.py", "_rms_forward"),
+    until="_rms_forward and _rms_backward have a torch variant",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

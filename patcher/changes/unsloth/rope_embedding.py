@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="unsloth",
-    reviewed="==2026.10.9",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for="every model with rotary embeddings",
-    why="Every attention layer rotates queries and keys with a Triton kernel, and there is no Triton for mps.",
-    upstream="unsloth/kernels/rope_embedding.py (_rope_launch, decode_rope_inplace) in 2026.10.9",
-    until="Unsloth rotates without Triton on mps.",
+    why="every attention layer rotates queries and keys with a Triton kernel, and there is no Triton for mps",
+    upstream=source("unsloth/kernels/rope_embedding.py", "_rope_launch"),
+    until="_rope_launch has a torch variant",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="unsloth",
-    reviewed="==2026.10.9",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for="LoRA on the MLPs of Llama, Mistral and Qwen",
-    why="The LoRA MLPs of Llama, Mistral and Qwen launch Triton kernels, and there is no Triton for mps.",
-    upstream="unsloth/kernels/swiglu.py in 2026.10.9",
-    until="Unsloth computes SwiGLU without Triton on mps.",
+    why="the LoRA MLPs of Llama, Mistral and Qwen launch Triton kernels, and there is no Triton for mps",
+    upstream=source("unsloth/kernels/swiglu.py", "swiglu_fg_kernel"),
+    until="the functions of swiglu.py have a torch variant",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 _patch = partial(
     Patch,
-    distribution="unsloth",
-    reviewed="==2026.10.9",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     needed_for="4-bit weights, which are read through pointers of a native library otherwise",
-    why="On other devices than CUDA and XPU, 4-bit weights go through ctypes pointers of a native library that has no "
-    "Metal build, without a stream and for double quantization only.",
-    upstream="unsloth 2026.10.9 unsloth/kernels/utils.py: the else branches of fast_dequantize and fast_gemv",
-    until="The else branches call bitsandbytes' operators.",
+    why="4-bit weights go through ctypes pointers of a native library on other devices than CUDA and XPU, and it has "
+    "no Metal build",
+    upstream=source("unsloth/kernels/utils.py", "fast_dequantize"),
+    until="fast_dequantize and fast_gemv call bitsandbytes' operators on mps",
 )
 
 CHANGES: tuple[AnyChange, ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from patcher.changes.unsloth_zoo import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 from patcher.macs.machine import Machine
 
@@ -12,15 +13,15 @@ def _on_macos(machine: Machine) -> str | None:
 
 CHANGES: tuple[AnyChange, ...] = (
     Patch(
-        distribution="unsloth_zoo",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="unsloth_zoo.dataset_num_proc:_workers_unusable_reason",
         replacement="patcher.replacements.unsloth_zoo.dataset_num_proc:_workers_unusable_reason",
         expects="()",
         needed_for=None,
         skip=_on_macos,
         why="Unsloth asks for the platform, sees Linux, and forks workers from a process that holds the device",
-        upstream="unsloth_zoo 2026.10.9 unsloth_zoo/dataset_num_proc.py: _workers_unusable_reason",
+        upstream=source("unsloth_zoo/dataset_num_proc.py", "_workers_unusable_reason"),
         until="the simulated Mac runs on macOS only",
     ),
 )

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth_zoo import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import Patch, Substitute
 
 _MODULE = "unsloth_zoo.device_type"
-_UPSTREAM = "unsloth_zoo 2026.10.9 unsloth_zoo/device_type.py: get_device_type"
-_UNTIL = "Unsloth knows mps as a device type"
-_patch = partial(
-    Patch, distribution="unsloth_zoo", reviewed="==2026.10.9", upstream=_UPSTREAM, until=_UNTIL, needed_for=None
-)
+_UPSTREAM = source("unsloth_zoo/device_type.py", "get_device_type")
+_UNTIL = 'get_device_type answers "mps" on a Mac'
+_patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED, upstream=_UPSTREAM, until=_UNTIL, needed_for=None)
 
 CHANGES = (
     Substitute(
-        distribution="unsloth_zoo",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         upstream=_UPSTREAM,
         until=_UNTIL,
         module=_MODULE,
         around="patcher.replacements.unsloth.device_type:body_of_device_type",
         needed_for="Unsloth to see mps at all",
         constants={"DEVICE_TYPE": "mps", "DEVICE_TYPE_TORCH": "mps", "DEVICE_COUNT": 1},
-        why="the body raises, or chooses the CPU, where torch has neither CUDA, XPU nor NPU; others copy its names",
+        why="the body raises, or chooses the CPU, where torch has neither CUDA, XPU nor NPU, and others copy its names",
     ),
     *(
         _patch(

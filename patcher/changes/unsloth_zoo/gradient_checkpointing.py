@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 
+from patcher.changes.unsloth_zoo import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import Patch
 
 _patch = partial(
     Patch,
-    distribution="unsloth_zoo",
-    reviewed="==2026.10.9",
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
     expects="(dtype=None)",
     needed_for="gradient checkpointing, which would copy through CUDA streams and round fp32 activations to bf16",
     why="offloading copies activations from unified memory to unified memory, through CUDA streams, and rounds fp32 "
     "ones to bf16",
-    upstream="unsloth_zoo 2026.10.9 gradient_checkpointing.py: UnslothCheckpointFunction",
-    until="Unsloth does not offload on unified memory",
+    upstream=source("unsloth_zoo/gradient_checkpointing.py", "UnslothCheckpointFunction"),
+    until="UnslothCheckpointFunction does not offload on mps",
 )
 
 CHANGES = tuple(

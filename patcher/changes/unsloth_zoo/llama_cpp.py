@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from patcher.changes.unsloth_zoo import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
 CHANGES: tuple[AnyChange, ...] = (
     Patch(
-        distribution="unsloth_zoo",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="unsloth_zoo.llama_cpp:install_llama_cpp",
         replacement="patcher.replacements.unsloth_zoo.llama_cpp:install_llama_cpp",
         expects=(
@@ -15,19 +16,19 @@ CHANGES: tuple[AnyChange, ...] = (
             " just_clone_repo=False)"
         ),
         why="it downloads a build of llama.cpp, or clones and compiles one, where wheels have all that an export needs",
-        upstream="unsloth_zoo 2026.10.9 llama_cpp.py: install_llama_cpp",
-        until="unsloth_zoo takes the converter and a quantizer from packages",
+        upstream=source("unsloth_zoo/llama_cpp.py", "install_llama_cpp"),
+        until="install_llama_cpp takes the converter and a quantizer from installed packages",
         needed_for=None,
     ),
     Patch(
-        distribution="unsloth_zoo",
-        reviewed="==2026.10.9",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="unsloth_zoo.llama_cpp:check_llama_cpp",
         replacement="patcher.replacements.unsloth_zoo.llama_cpp:check_llama_cpp",
         expects="(llama_cpp_folder=None)",
         why="a folder laid out for packages of other versions, or for another interpreter, still looks complete",
-        upstream="unsloth_zoo 2026.10.9 llama_cpp.py: check_llama_cpp",
-        until="unsloth_zoo takes the converter and a quantizer from packages",
+        upstream=source("unsloth_zoo/llama_cpp.py", "check_llama_cpp"),
+        until="install_llama_cpp takes the converter and a quantizer from installed packages",
         needed_for=None,
     ),
 )

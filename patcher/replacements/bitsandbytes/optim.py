@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from patcher.engine.ledger import original
+from patcher.engine.ledger import LEDGER, original
 
 _LOGGER = logging.getLogger("patcher")
 
@@ -32,8 +31,8 @@ def _get_state_double_buffer(self: Any, p: Tensor, dtype: torch.dtype = torch.fl
     return state
 
 
-@cache
 def _tell(optimizer: str) -> None:
-    _LOGGER.warning(
-        "patcher: %s: its state is not paged: memory is unified on a Mac; the numbers are the same", optimizer
-    )
+    if LEDGER.is_news(f"{optimizer} is not paged"):
+        _LOGGER.warning(
+            "patcher: %s: its state is not paged: memory is unified on a Mac; the numbers are the same", optimizer
+        )

@@ -8,7 +8,6 @@ without CUDA does not have: these get the device's name changed before.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch.overrides import handle_torch_function, has_torch_function
 
-from patcher.engine.ledger import original
+from patcher.engine.ledger import LEDGER, original
 from patcher.replacements.torch import float64
 from patcher.replacements.torch.stand_in import MethodStandIn, StandIn
 
@@ -25,10 +24,10 @@ log = logging.getLogger("patcher")
 MPS = torch.device("mps", 0)
 
 
-@functools.cache
 def say_once() -> None:
     """Tells the user, once, that the script's "cuda" is mps here."""
-    log.warning('patcher: the script asks for "cuda": it gets mps')
+    if LEDGER.is_news("cuda"):
+        log.warning('patcher: the script asks for "cuda": it gets mps')
 
 
 def empty(

@@ -6,7 +6,6 @@ made again with the narrower type. Calls that torch does not refuse cost a ``try
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import torch
 
 from patcher import environment
 from patcher.changes.torch.float64 import FACTORIES, FILLS, LIKE, NEW, NEW_FILLS, NORMS, REDUCTIONS
-from patcher.engine.ledger import original
+from patcher.engine.ledger import LEDGER, original
 from patcher.errors import Float64OnMps, compose
 from patcher.replacements.torch.stand_in import MethodStandIn, StandIn
 from patcher.simulator.places import is_library, place_of
@@ -131,8 +130,9 @@ def _allow(tensor: torch.Tensor | None) -> None:
     _say_once()
 
 
-@functools.cache
 def _say_once() -> None:
+    if not LEDGER.is_news("float64"):
+        return
     place, _ = place_of(sys._getframe())
     log.warning(
         "patcher: mps has no float64: it is float32 here, first at %s (PATCHER_FLOAT64=error stops there)", place

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from patcher import environment
-from patcher.engine.ledger import current_machine, original
+from patcher.engine.ledger import LEDGER, current_machine, original
 from patcher.macs.fit import Limit
 
 DeviceLike = Any
@@ -200,7 +200,7 @@ def _keeps_statistics() -> bool:
 
 
 class MemoryFraction:
-    """The hard limit that the script has set itself; torch tells nobody what it is."""
+    """The hard limit that the script has set itself while the patches are in place; torch tells nobody what it is."""
 
     asked: float | None = None
 
@@ -208,13 +208,13 @@ class MemoryFraction:
 def set_per_process_memory_fraction(fraction: float) -> None:
     """The hard limit as a multiple of what Metal recommends, and a note of it for `patcher.macs.fit`."""
     original("torch.mps:set_per_process_memory_fraction")(fraction)
-    MemoryFraction.asked = float(fraction)
+    LEDGER.memory(MemoryFraction).asked = float(fraction)
 
 
 def limit() -> Limit:
     """The hard limit of torch's allocator, and what counts against it already: live tensors, and what others than the
     allocator have taken from Metal (safetensors reads into buffers of its own)."""
-    ratio = MemoryFraction.asked
+    ratio = LEDGER.memory(MemoryFraction).asked
     if ratio is None:
         asked = environment.ratio(environment.HIGH)
         ratio = environment.DEFAULT_HIGH if asked is None else asked

@@ -58,6 +58,14 @@ SHOWN = (
 )
 """Fault and guard, for each of which ``guards.py`` has plain torch that needs it."""
 
+POOLING = {
+    f"aten::{name} on MPS"
+    for name in (
+        *("_adaptive_avg_pool2d", "_adaptive_avg_pool2d_backward"),
+        *("adaptive_max_pool2d", "adaptive_max_pool2d_backward"),
+    )
+}
+"""Wrapped against refusals and shown in test_pooling.py."""
 ELSEWHERE = {("compiled-sum-race", "torch._inductor.codegen.mps:MetalKernel.store")}
 """Shown in test_torch_inductor_mps.py, by the checker of Metal code."""
 
@@ -93,7 +101,7 @@ def test_every_fault_has_a_guard_or_a_reason_and_every_guard_a_test(outcomes: di
     assert {guard for _, guard in answered} <= CHANGES.keys()
     assert answered <= {*SHOWN, *ELSEWHERE}
     assert outcomes.keys() == {f"{fault}, {guard}" for fault, guard in SHOWN}
-    assert WRAPPED.keys() <= {guard for _, guard in SHOWN}
+    assert WRAPPED.keys() <= {guard for _, guard in SHOWN} | POOLING
     assert all(fault.reason for fault in FAULTS.values())
 
 
@@ -143,7 +151,7 @@ KERNELS = {
 def test_only_machines_that_are_hit_pay_for_a_guard(machine: object, groups: set[str]) -> None:
     """Chips from M3 on add long sums up rightly, torch 2.14 flattens and computes gradients by mm; unknown is hit."""
     in_place = {key for key, change in WRAPPED.items() if change.skip is None or change.skip(machine) is None}  # type: ignore[arg-type]
-    assert in_place == {f"{op} on MPS" for group in groups for op in KERNELS[group]}
+    assert in_place == {f"{op} on MPS" for group in groups for op in KERNELS[group]} | POOLING
 
 
 @pytest.mark.parametrize("terms", [32767, 65533, 100_000])

@@ -1,12 +1,10 @@
-"""Upstream's two attentions of its own: with soft-capped scores, and for large heads."""
+"""Upstream's attention of its own, with soft-capped scores."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
-import torch
-import triton
-from unsloth.kernels import flex_attention, large_head_attention
+from unsloth.kernels import flex_attention
 
 
 def softcapped(Q, K, V, mask, scalar, softcap, dO):
@@ -23,27 +21,3 @@ def softcapped(Q, K, V, mask, scalar, softcap, dO):
     out = flex_attention.slow_attention_softcapping(*leaves, mask, self, Q.shape[0], K.shape[-2])
     out.backward(dO)
     return [out.detach(), *(t.grad for t in leaves)]
-
-
-def large_head(q, k, v, lo, hi, dO):
-    """Output and the three gradients, with one fixed tile size instead of autotuning."""
-    from contextlib import nullcontext
-
-    torch.cuda.device = lambda device: nullcontext()
-    for name in ("_lh_fwd", "_lh_bwd_dq", "_lh_bwd_dkdv"):
-        kernel = getattr(large_head_attention, name)
-        if isinstance(kernel, triton.runtime.Autotuner):
-            setattr(large_head_attention, name, _Fixed(kernel.fn))
-    leaves = [t.detach().requires_grad_() for t in (q, k, v)]
-    out = large_head_attention.large_head_attention(*leaves, lo, hi)
-    out.backward(dO)
-    return [out.detach(), *(t.grad for t in leaves)]
-
-
-class _Fixed:
-    def __init__(self, kernel):
-        self.kernel = kernel
-
-    def __getitem__(self, grid):
-        tile = {"BLOCK_M": 16, "BLOCK_N": 16}
-        return lambda *args, **kwargs: self.kernel[grid(tile)](*args, **kwargs, **tile)

@@ -1,0 +1,38 @@
+"""``torch.cuda.is_available()`` in a script's own code is True: the commonest line no longer trains on the CPU."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
+from patcher.engine.model import AnyChange, Patch
+from patcher.environment import switches
+from patcher.macs.machine import Machine
+
+
+def _where_the_user_says_no(machine: Machine) -> str | None:
+    return None if switches().cuda_answers else "PATCHER_CUDA_ANSWERS=0"
+
+
+_patch = partial(
+    Patch,
+    distribution=DISTRIBUTION,
+    reviewed=REVIEWED,
+    why='device = "cuda" if torch.cuda.is_available() else "cpu" trains on the CPU without a word',
+    upstream=source("torch/cuda/__init__.py", "is_available"),
+    until="torch.cuda.is_available() is True for mps where there is no CUDA",
+    needed_for=None,
+    skip=_where_the_user_says_no,
+)
+
+CHANGES: tuple[AnyChange, ...] = (
+    *(
+        _patch(target=target, replacement=f"patcher.replacements.torch.cuda_availability:{name}", expects="()")
+        for target, name in (
+            ("torch.cuda:is_available", "is_available"),
+            ("torch.cuda:device_count", "device_count"),
+            ("torch.cuda:is_initialized", "is_initialized"),
+            ("torch.backends.cuda:is_built", "is_built"),
+        )
+    ),
+)

@@ -1,0 +1,74 @@
+"""Whether there is CUDA: yes for the script's own code, whose "cuda" is mps; no for libraries.
+
+Libraries that hear yes launch kernels that a Mac lacks (Triton, bitsandbytes for CUDA, NCCL); those that hear no
+take mps. A script that hears no takes the CPU, without a word.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from types import FrameType
+
+import torch
+
+from patcher import environment
+from patcher.changes import catalogue
+from patcher.engine.ledger import LEDGER, original
+from patcher.provenance import is_library, is_users
+
+log = logging.getLogger("patcher")
+
+_NOTE = (
+    "the script asks whether there is CUDA: it is told yes, one GPU, and gets mps "
+    "(PATCHER_CUDA_ANSWERS=0 answers no; libraries are told no)"
+)
+_DYNAMO = f"{torch.__path__[0]}/_dynamo/"
+
+
+def is_available() -> bool:
+    """True for the script's own code, False for libraries and where ``CUDA_VISIBLE_DEVICES`` shows no GPU."""
+    return _answers(sys._getframe(1)) or bool(original("torch.cuda:is_available")())
+
+
+def device_count() -> int:
+    """1 for the script's own code, 0 for libraries and where ``CUDA_VISIBLE_DEVICES`` shows no GPU."""
+    return 1 if _answers(sys._getframe(1)) else int(original("torch.cuda:device_count")())
+
+
+def is_initialized() -> bool:
+    """As `is_available`: mps needs no start."""
+    return _answers(sys._getframe(1)) or bool(original("torch.cuda:is_initialized")())
+
+
+def is_built() -> bool:
+    """As `is_available`: to a script it is the same question."""
+    return _answers(sys._getframe(1)) or bool(original("torch.backends.cuda:is_built")())
+
+
+def _answers(caller: FrameType) -> bool:
+    file = caller.f_code.co_filename
+    if is_library(file) and not file.startswith(("<", _DYNAMO)):
+        return False
+    users = _is_traced_code_users() if file.startswith(_DYNAMO) else is_users(caller, _patched())
+    if not users or environment.hides_gpus():
+        return False
+    if _NOTE not in LEDGER.notes:
+        LEDGER.notes.append(_NOTE)
+        log.warning("patcher: %s", _NOTE)
+    return True
+
+
+def _is_traced_code_users() -> bool:
+    """Of a call that torch.compile makes while it traces: whether the line that it traces is the user's."""
+    from torch._guards import TracingContext
+
+    stack = TracingContext.extract_stack()
+    return bool(stack) and not is_library(stack[-1].filename)
+
+
+@functools.cache
+def _patched() -> frozenset[str]:
+    """The libraries that are changed, by the names of their packages."""
+    return frozenset(change.distribution for change in catalogue())
