@@ -18,8 +18,9 @@ from patcher import environment
 from patcher.changes.torch.float64 import FACTORIES, FILLS, LIKE, NEW, NEW_FILLS, NORMS, REDUCTIONS
 from patcher.engine.ledger import LEDGER, original
 from patcher.errors import Float64OnMps, compose
+from patcher.provenance import is_library
 from patcher.replacements.torch.stand_in import MethodStandIn, StandIn
-from patcher.simulator.places import is_library, place_of
+from patcher.simulator.places import place_of
 
 log = logging.getLogger("patcher")
 
