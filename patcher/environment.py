@@ -31,6 +31,7 @@ class Switches:
         simulate: ``UNSLOTH_SIMULATE_MAC``: the Mac to simulate, or None.
         stop_at_nan: ``PATCHER_STOP_AT_NAN``: stop at a loss that is NaN or infinite, and name its module.
         check_fit: ``PATCHER_CHECK_FIT``: refuse a model whose weights are more than torch may take on the GPU.
+        float64: ``PATCHER_FLOAT64``: what becomes of float64 on mps, ``"float32"`` or ``"error"``.
         without: ``PATCHER_WITHOUT``: names of changes that are switched off, with commas between them.
         cuda_answers: ``PATCHER_CUDA_ANSWERS``: tell the script's own code that CUDA is available.
     """
@@ -42,6 +43,7 @@ class Switches:
     simulate: str | None
     stop_at_nan: bool = False
     check_fit: bool = True
+    float64: str = "float32"
     without: tuple[str, ...] = ()
     cuda_answers: bool = True
 
@@ -57,9 +59,26 @@ def switches() -> Switches:
         simulate=None if simulate.lower() in _FALSE else simulate,
         stop_at_nan=_flag("PATCHER_STOP_AT_NAN") or False,
         check_fit=_flag("PATCHER_CHECK_FIT") is not False,
+        float64=float64(),
         without=names(os.environ.get(WITHOUT, "")),
         cuda_answers=_flag("PATCHER_CUDA_ANSWERS") is not False,
     )
+
+
+def float64() -> str:
+    """What becomes of float64 on mps: ``"float32"`` or ``"error"``. Raises InvalidSwitch for another word."""
+    text = os.environ.get("PATCHER_FLOAT64", "").strip().lower() or "float32"
+    if text not in ("float32", "error"):
+        raise InvalidSwitch(
+            compose(
+                "PATCHER_FLOAT64 is neither float32 nor error",
+                expected="float32 or error",
+                found=text,
+                left="nothing changed",
+                run="unset PATCHER_FLOAT64",
+            )
+        )
+    return text
 
 
 def names(text: str) -> tuple[str, ...]:

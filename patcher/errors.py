@@ -73,6 +73,10 @@ class NotOnMac(PatcherError):
     """The script asks for something that cannot work on a Mac; the message names the alternative."""
 
 
+class Float64OnMps(PatcherError, TypeError):
+    """Numbers in float64 lose their meaning in the float32 of mps; the message names the tensor. torch: TypeError."""
+
+
 class KernelNotReplaced(PatcherError):
     """A Triton kernel was launched that has no replacement; the message names it and its file."""
 

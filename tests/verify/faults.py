@@ -54,7 +54,7 @@ class Inert(contextlib.nullcontext[None]):
 PLANTED: dict[str, tuple[Any, str, Any]] = {
     "available": (torch.backends.mps, "is_available", lambda: False),
     "matmul": (torch.Tensor, "__matmul__", off_by_a_percent(torch.matmul)),
-    "float64 refused": (torch, "ones", lambda *rest, **named: torch.zeros(1)),
+    "float64 refused": (torch.ops.aten.ones, "default", lambda *rest, **named: torch.zeros(1)),
     "bf16": (torch, "autocast", Inert),
     "random numbers": (torch.mps, "set_rng_state", lambda state: None),
     "memory": (torch.mps, "current_allocated_memory", lambda: 0),

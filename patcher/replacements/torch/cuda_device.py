@@ -8,6 +8,7 @@ without CUDA does not have: these get the device's name changed before.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch.overrides import handle_torch_function, has_torch_function
 
 from patcher.engine.ledger import LEDGER, original
+from patcher.replacements.torch import float64
 
 log = logging.getLogger("patcher")
 
@@ -39,7 +41,7 @@ def empty(
 ) -> torch.Tensor:
     """An uninitialised tensor of ``size`` on mps."""
     allocated: torch.Tensor = torch.ops.aten.empty.memory_format(
-        size, dtype=dtype, layout=layout, device=MPS, pin_memory=False, memory_format=memory_format
+        size, dtype=float64.narrower(dtype), layout=layout, device=MPS, pin_memory=False, memory_format=memory_format
     )
     return allocated
 
@@ -55,7 +57,7 @@ def empty_strided(
 ) -> torch.Tensor:
     """An uninitialised tensor of ``size`` and ``stride`` on mps."""
     allocated: torch.Tensor = torch.ops.aten.empty_strided.default(
-        size, stride, dtype=dtype, layout=layout, device=MPS, pin_memory=False
+        size, stride, dtype=float64.narrower(dtype), layout=layout, device=MPS, pin_memory=False
     )
     return allocated
 
@@ -86,7 +88,10 @@ def to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
         if cuda:
             say_once()
             args, kwargs = ((MPS, *args[1:]), kwargs) if args else (args, {**kwargs, "device": MPS})
-    return _TENSOR_TO(self, *args, **kwargs)
+    try:
+        return _TENSOR_TO(self, *args, **kwargs)
+    except TypeError as refusal:
+        return float64.moved(self, args, kwargs, refusal)
 
 
 def copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -110,7 +115,7 @@ def cuda(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
 def _on_gpu(
     self: torch.Tensor, device: Any = None, non_blocking: bool = False, *, memory_format: Any = None
 ) -> torch.Tensor:
-    return _TENSOR_TO(self, MPS, memory_format=memory_format)
+    return to(self, MPS, memory_format=memory_format)
 
 
 _WAITING = ("non_blocking", "async")  # the second is torch's deprecated name of the first
@@ -138,22 +143,25 @@ _TENSOR, _AS_TENSOR = torch.tensor, torch.as_tensor
 
 def tensor(*args: Any, **kwargs: Any) -> Any:
     """As torch, with mps for CUDA."""
-    return _on_mps("tensor", _TENSOR, args, kwargs)
+    return on_mps("tensor", _TENSOR, args, kwargs)
 
 
 def as_tensor(*args: Any, **kwargs: Any) -> Any:
     """As torch, with mps for CUDA."""
-    return _on_mps("as_tensor", _AS_TENSOR, args, kwargs)
+    return on_mps("as_tensor", _AS_TENSOR, args, kwargs)
 
 
-def _on_mps(name: str, factory: Callable[..., torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def on_mps(name: str, factory: Callable[..., torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls ``factory`` with mps for CUDA; a mode sees the function that the script knows."""
     if torch._C._is_torch_function_mode_enabled():
         return handle_torch_function(getattr(torch, name), (), *args, **kwargs)
     if kwargs and is_cuda(kwargs.get("device")):
         say_once()
         kwargs = {**kwargs, "device": MPS}
-    return factory(*args, **kwargs)
+    try:
+        return factory(*args, **kwargs)
+    except TypeError as refusal:
+        return float64.made(factory, args, kwargs, refusal)
 
 
 # TorchScript compiles this class from the source of its methods, which it finds by name and through __wrapped__
@@ -192,12 +200,17 @@ def grad_scaler_init(
 
 
 def _get_restore_location(map_location: Any) -> Callable[..., Any]:
-    """Files saved on CUDA, and ``map_location="cuda"``, are loaded onto mps."""
+    """Files saved on CUDA, and ``map_location="cuda"``, are loaded onto mps.
+
+    A dictionary that says where what was on CUDA goes says it of what the same script has saved here, too.
+    """
     if is_cuda(map_location):
         say_once()
         map_location = MPS
     elif isinstance(map_location, dict):
         map_location = {key: str(MPS) if is_cuda(value) else value for key, value in map_location.items()}
+        moved = [value for key, value in map_location.items() if is_cuda(key)]
+        map_location = {**dict.fromkeys(("mps", "mps:0"), moved[0]), **map_location} if moved else map_location
     restore = original("torch.serialization:_get_restore_location")(map_location)
 
     def restore_location(storage: Any, location: Any) -> Any:
