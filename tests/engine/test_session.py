@@ -153,7 +153,7 @@ def test_what_torch_lacks_is_refused_where_training_begins(
     start: Start, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everybody imports torch: a script that only asks a model goes on. The Trainer is a gate, and so is unsloth."""
-    monkeypatch.setattr(session, "_is_of_torch", lambda change: change.module.startswith("lib."))
+    monkeypatch.setattr(session, "_library_of", lambda change: "torch" if change.module.startswith("lib.") else "")
     monkeypatch.setattr(session, "TRAINER", "trainer")
     library.write("trainer", "import lib.core")
     library.write("unsloth", "try:\n    import trainer\nexcept Exception:\n    pass")
