@@ -34,9 +34,7 @@ def bisect(folder: Path, program: str, *options: str, arguments: tuple[str, ...]
     done = run_python(*command, cwd=folder, check=False, **given)
     assert done.returncode == check, f"{done.stdout}\n{done.stderr}"
     progress = done.stderr.splitlines()
-    assert check == 2 or all(
-        re.fullmatch(r"run \d+: \d+ of 3 changes in place: .+ \(\d+\.\d s\)", p) for p in progress
-    )
+    assert check == 2 or all(re.fullmatch(r"run \d+: \d+ of 3 changes in place: .+ \(\d+\.\d s\)", p) for p in progress)
     return done.stdout if check != 2 else done.stderr
 
 
