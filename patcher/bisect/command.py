@@ -127,11 +127,13 @@ class _Progress:
 def report_lines(order: Order, finding: Finding, here: str) -> Iterator[str]:
     """The report to send: what was found, the versions and the machine, the end of the failing run."""
     yield f"patcher bisect: {finding.answer.value}"
-    for change in finding.changes:
-        yield f"  {change.key}"
-        yield f"    {change.distribution}, reviewed for {change.reviewed}"
-        yield f"    why: {change.why}"
-        yield from [f"    needed for: {change.needed_for}"] if change.needed_for else []
+    for number, reason in enumerate(finding.reasons):
+        yield from ["and where these are left out, these:"] if number else []
+        for change in reason:
+            yield f"  {change.key}"
+            yield f"    {change.distribution}, reviewed for {change.reviewed}"
+            yield f"    why: {change.why}"
+            yield from [f"    needed for: {change.needed_for}"] if change.needed_for else []
     if finding.relief is not None:
         switch = ",".join(change.key for change in finding.changes)
         yield f"without them:   {_told(order, finding.relief)}"

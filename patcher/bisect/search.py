@@ -30,17 +30,22 @@ class Finding:
 
     Attributes:
         answer: what came of it.
-        changes: those that make it fail, where they were found.
+        reasons: sets of changes, each of which makes it fail where those before it are left out.
         failure: the run that is looked into.
         relief: the run with every change but those found; None where none were.
         runs: how many times the program was run.
     """
 
     answer: Answer
-    changes: tuple[AnyChange, ...]
+    reasons: tuple[tuple[AnyChange, ...], ...]
     failure: Outcome
     relief: Outcome | None
     runs: int
+
+    @property
+    def changes(self) -> tuple[AnyChange, ...]:
+        """Those of all reasons."""
+        return tuple(change for reason in self.reasons for change in reason)
 
 
 @dataclass
@@ -106,7 +111,7 @@ class Search:
     def _reduced(
         self, suspects: tuple[str, ...], kept: tuple[str, ...], same: Callable[[Outcome], bool], failure: Outcome
     ) -> Finding:
-        self.suspects = suspects
+        """Finds one reason after the other, until the program does not fail without all of them."""
 
         def fails(part: tuple[str, ...]) -> bool:
             failed = same(self._with((*kept, *part)))
@@ -114,12 +119,21 @@ class Search:
                 self.suspects = part
             return failed
 
-        found = smallest(suspects, fails)
-        if not same(self._with((*kept, *found))):
-            return self._ends(Answer.FLAKY, failure)
-        relief = self._with(tuple(key for key in self._every() if key not in found))
-        changes = tuple(change for change in self.changes if change.key in found)
-        return Finding(Answer.FOUND, changes, failure, relief, self.runs)
+        reasons: list[tuple[str, ...]] = []
+        relief = failure
+        while same(relief):
+            self.suspects = suspects
+            found = smallest(suspects, fails)
+            if not found or not fails(found):
+                return self._ends(Answer.FLAKY, failure)
+            reasons.append(found)
+            left = tuple(key for key in self._every() if not any(key in reason for reason in reasons))
+            relief = self._with(left)
+            suspects = tuple(key for key in left if key not in kept)
+        by_key = {change.key: change for change in self.changes}
+        return Finding(
+            Answer.FOUND, tuple(tuple(by_key[k] for k in reason) for reason in reasons), failure, relief, self.runs
+        )
 
     def _with(self, on: Sequence[str]) -> Outcome:
         """One run with these changes in place."""

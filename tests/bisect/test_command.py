@@ -137,15 +137,16 @@ print("batch size", batch)
 
 @pytest.mark.slow
 def test_a_real_script(tmp_path: Path) -> None:
-    """A script that knows NVIDIA's cards only: the change that answers for the Mac is found among torch.cuda's."""
+    """A script that knows NVIDIA's cards only: what answers for the Mac is found among the changes of torch.cuda.
+
+    torch's own get_device_name asks get_device_properties (torch 2.13.0), which is changed too: there are two reasons.
+    """
     (tmp_path / "train.py").write_text(TABLE)
     left_out = (
         "transformers*,trl*,unsloth*,module*,bitsandbytes*,accelerate*,aten*,torch:*,torch.mps:*,torch.amp*,shim*"
     )
     given = {"UNSLOTH_SIMULATE_MAC": "1", "PATCHER_WITHOUT": left_out, "PYTHONPATH": str(ROOT)}
     done = run_python("-m", "patcher", "bisect", "train.py", cwd=tmp_path, **given)
-    assert done.stdout.splitlines()[:2] == [
-        "patcher bisect: these changes make it fail",
-        "  torch.cuda:get_device_name",
-    ]
+    found = re.findall(r"^  (torch\.\S+)$", done.stdout, flags=re.MULTILINE)
+    assert set(found) == {"torch.cuda:get_device_name", "torch.cuda:get_device_properties"}
     assert "without them:   passes" in done.stdout and "KeyError: 'Apple M3 Max'" in done.stdout

@@ -85,6 +85,18 @@ def test_required_changes_stay_in_place_unless_they_are_the_reason() -> None:
     assert [change.key for change in found.changes] == ["lib:needed1"]
 
 
+def test_every_reason_is_found_where_there_are_several() -> None:
+    """With the first one left out it fails because of the second; the relief is without both."""
+    found = search(lambda on: raised("ValueError") if {"lib:f3", "lib:f31"} & on else PASSED).of_a_failure()
+    assert sorted(change.key for (change,) in found.reasons) == ["lib:f3", "lib:f31"]
+    assert found.relief == PASSED
+
+    def program(on: set[str]) -> Outcome:
+        return raised("ValueError") if {"lib:needed1", "lib:f9"} & on else PASSED
+
+    assert {change.key for change in search(program).of_a_failure().changes} == {"lib:needed1", "lib:f9"}
+
+
 def _flaky() -> Callable[[set[str]], Outcome]:
     ends = iter([raised("ValueError"), *[PASSED] * 99])
     return lambda on: next(ends)
