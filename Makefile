@@ -5,6 +5,7 @@
 # make bench   benchmarks, as ratios within one run
 # make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 6 minutes
 # make same-torch  PyTorch's operators, modules and optimizers, with the patches and without: every case
+# make switch-off  every change switched off for itself: import, a training step, undo: about two hours
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +19,7 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity same-torch lint bench kills
+.PHONY: venv demo test check fidelity same-torch lint bench kills switch-off
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -67,3 +68,7 @@ bench: venv
 
 kills: venv
 	PATCHER_KILLS=200 $(BIN)/python -m pytest tests/e2e/test_kills.py
+
+switch-off: venv
+	mkdir -p build/switch-off
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.e2e.switched_off build/switch-off build/switch-off/found.json

@@ -88,6 +88,30 @@ def simulate(
     raise typer.Exit(code)
 
 
+@app.command(context_settings={"allow_interspersed_args": False})
+def bisect(
+    target: Annotated[str, typer.Argument(metavar="SCRIPT", help="A script, folder or zip file.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS", help="Passed to it untouched.")] = None,
+    module: Annotated[bool, typer.Option("-m", help="SCRIPT is the name of a module.")] = False,
+    simulate: Simulate = None,
+    command: Annotated[
+        str | None, typer.Option(metavar="CMD", help="Search for a difference in what this shell command prints.")
+    ] = None,
+    match: Annotated[str | None, typer.Option(metavar="TEXT", help="Search for a run that prints this text.")] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds after which a run is ended.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report to send to this file.")] = None,
+) -> None:
+    """Runs SCRIPT again and again to find the changes with which it fails. Exit code 0 where they were found."""
+    from patcher.bisect.command import Order, carry_out
+
+    order = Order(target, tuple(arguments or ()), module, simulate, timeout, command, match, report)
+    try:
+        code = carry_out(order)
+    except PatcherError as error:
+        _wrong_use(error)
+    raise typer.Exit(code)
+
+
 @app.command()
 def report(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

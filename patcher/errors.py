@@ -40,7 +40,11 @@ class RefusedChange(PatcherError):
 
 
 class GateClosed(PatcherError):
-    """A package that trains has been imported, but changes that training needs on mps are not in place."""
+    """A package that trains has been imported, but changes that training needs on mps are not in place.
+
+    Attributes:
+        targets: the names of these changes, as the report and ``without=`` have them.
+    """
 
     def __init__(self, gate: str, refused: Sequence[tuple[str, str]]) -> None:
         lines = [f"{len(refused)} change(s) that training on mps needs could not be put in place:"]
@@ -51,6 +55,7 @@ class GateClosed(PatcherError):
             "             patch_for_mac(without=...) these changes, or strict=False",
         ]
         super().__init__("\n".join(lines))
+        self.targets = tuple(target for target, _ in refused)
 
 
 class TooLate(PatcherError):

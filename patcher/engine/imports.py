@@ -204,10 +204,14 @@ def real_install(module: str) -> str | None:
 
 
 def exists(module: str) -> bool:
-    """Whether a submodule can be found, without importing anything; True while its package is not imported."""
-    package = sys.modules.get(module.rpartition(".")[0])
-    path = getattr(package, "__path__", None)
-    return path is None or module in sys.modules or _find(module, path) is not None
+    """Whether a submodule can be found, without importing anything; True while no package above it is imported."""
+    package = module.rpartition(".")[0]
+    if not package or module in sys.modules:
+        return True
+    if package not in sys.modules:
+        return exists(package)
+    path = getattr(sys.modules[package], "__path__", None)
+    return path is not None and _find(module, path) is not None
 
 
 def names_in_modules() -> Iterator[tuple[str, ModuleType, str, Any]]:

@@ -235,6 +235,10 @@ class Ledger:
 
         function = load_for(change, change.replacement)
         namespace, _, name = change.op.partition("::")
+        base, _, overload = name.partition(".")
+        operator = getattr(getattr(torch.ops, namespace), base, None)
+        if not hasattr(operator, overload or "default"):  # torch 2.13.0 library.impl takes a name that torch lacks
+            raise RefusedChange(mismatch(change, f"an operator {change.op}", "no such operator"))
         new_library: Any = torch.library.Library
         try:
             before = torch.library.get_kernel(change.op, change.dispatch_key) if change.wraps else None

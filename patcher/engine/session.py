@@ -25,7 +25,7 @@ GATE = "unsloth"
 """The package at whose end every required change must be in place."""
 
 TRAINER = "transformers.trainer"
-"""Where training without Unsloth begins: at its end the required changes of torch must be in place."""
+"""Where training without Unsloth begins: at its end the required changes of torch and transformers must be in place."""
 
 _OF_A_MODULE = (Patch, Substitute, Kernel)
 
@@ -126,7 +126,7 @@ class Session:
             if module != "torch":
                 self._finder.after(module, self._module_is_there)
         self._finder.after(GATE, lambda _: self._check_gate())
-        self._finder.after(TRAINER, lambda _: self._check_torch())
+        self._finder.after(TRAINER, lambda _: self._check_trainer())
 
     def _modules(self) -> list[str]:
         """The modules that some change names, once each, in the order of the changes; without those of a shim."""
@@ -179,40 +179,42 @@ class Session:
         """
         if entry.state is not State.REFUSED or not entry.change.required:
             return
-        if not self.strict or _is_of_torch(entry.change):
+        if not self.strict or _library_of(entry.change) == "torch":
             log.warning("patcher: %s", entry.detail)
         elif not imports.is_running(GATE):
             raise RefusedChange(entry.detail) from entry.error
 
     def _check_gate(self) -> None:
-        absent = [(entry, why) for entry in LEDGER.entries() if (why := self._why_missing(entry))]
-        for entry, why in absent:
-            if entry.state is State.PENDING:
-                LEDGER.mark(entry.change, State.REFUSED, why)
-        self._close(GATE, [(entry.change.key, why) for entry, why in absent if entry.change.required])
+        self._close(GATE, self._absent())
 
-    def _check_torch(self) -> None:
+    def _check_trainer(self) -> None:
         """Without Unsloth, whose own gate would name the same."""
         if not imports.is_running(GATE):
-            refused = (e for e in LEDGER.entries() if e.state is State.REFUSED and e.change.required)
-            self._close(TRAINER, [(e.change.key, e.detail) for e in refused if _is_of_torch(e.change)])
+            self._close(TRAINER, [e for e in self._absent() if _library_of(e.change) in ("torch", "transformers")])
 
-    def _close(self, gate: str, missing: list[tuple[str, str]]) -> None:
+    def _absent(self) -> list[Entry]:
+        """The changes that are not in place and will not be, each with the reason."""
+        for entry in LEDGER.entries():
+            reason = self._why_never(entry)
+            if reason is not None:
+                LEDGER.mark(entry.change, State.REFUSED, reason)
+        return [entry for entry in LEDGER.entries() if entry.state is State.REFUSED]
+
+    def _close(self, gate: str, absent: list[Entry]) -> None:
+        missing = [(entry.change.key, entry.detail) for entry in absent if entry.change.required]
         if missing and self.strict:
             raise GateClosed(gate, missing)
         for target, why in missing:
             log.warning("patcher: not in place: %s: %s", target, why)
 
-    def _why_missing(self, entry: Entry) -> str | None:
-        """Why a change is not in place; None if it is, or if its module can still be imported."""
+    def _why_never(self, entry: Entry) -> str | None:
+        """Why a pending change will not come into place; None if its module can still be imported."""
         change = entry.change
-        if not isinstance(change, _OF_A_MODULE):
+        if not isinstance(change, _OF_A_MODULE) or entry.state is not State.PENDING:
             return None
-        if entry.state is State.REFUSED:
-            return entry.detail
-        if entry.state is State.PENDING and imports.is_imported(change.module):
+        if imports.imported(change.module) is not None:
             return f"{change.module} was imported past patch_for_mac(): another import hook came first"
-        if entry.state is State.PENDING and not imports.exists(change.module):
+        if not imports.exists(change.module):
             return f"the installed {change.distribution} has no module {change.module}"
         return None
 
@@ -252,8 +254,8 @@ class Session:
         patches: dict[str, Patch] = {}
         defined: set[tuple[str, str]] = set()
         for change in self.changes:
-            if not isinstance(change, Patch) or change.adds or "." in change.qualname:
-                continue
+            if not isinstance(change, Patch) or change.adds or "." in change.qualname or change.qualname == "__class__":
+                continue  # the class of a module is everybody's ModuleType
             value = getattr(imports.imported(change.module), change.qualname, None)
             if callable(value):
                 wanted[id(value)] = change.target
@@ -289,8 +291,9 @@ class Session:
                 self._apply(module)
 
 
-def _is_of_torch(change: AnyChange) -> bool:
-    return isinstance(change, _OF_A_MODULE) and _root(change.module) == "torch"
+def _library_of(change: AnyChange) -> str:
+    """The top-level module that a change is for; "" for a variable."""
+    return "" if isinstance(change, EnvDefault) else _root(change.module)
 
 
 def _root(name: str) -> str:

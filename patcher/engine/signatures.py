@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+from functools import cache
 
 _ANY_DEFAULT = None
 """What stands for a default: only its presence is compared."""
 
 
+@cache
 def parse_signature(text: str) -> inspect.Signature:
     """A parameter list written as ``"(a, b=None, *args, key=1, **rest)"``; of defaults only the presence is kept."""
     function = ast.parse(f"def f{text}: pass").body[0]

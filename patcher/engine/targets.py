@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -37,11 +38,16 @@ def is_reviewed(change: AnyChange, installed: str | None) -> bool:
     """Whether the installed version is one that somebody read. Shims and variables do not depend on one."""
     if isinstance(change, (Shim, EnvDefault)):
         return True
+    return installed is not None and _contains(change.reviewed, installed)
+
+
+@cache
+def _contains(specifier: str, version: str) -> bool:
     from packaging.specifiers import SpecifierSet
     from packaging.version import InvalidVersion, Version
 
     try:
-        return installed is not None and SpecifierSet(change.reviewed, prereleases=True).contains(Version(installed))
+        return SpecifierSet(specifier, prereleases=True).contains(Version(version))
     except InvalidVersion:
         return False
 

@@ -240,6 +240,7 @@ def test_exists_finds_submodules_without_importing_them(library: Library) -> Non
     assert imports.exists("lib.gone"), "not judged before the package is imported"
     importlib.import_module("lib")
     assert imports.exists("lib.there") and not imports.exists("lib.gone")
+    assert not imports.exists("lib.gone.deeper"), "its package is gone"
 
 
 # -- shims ---------------------------------------------------------------------------------------------------------

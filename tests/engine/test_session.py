@@ -105,6 +105,15 @@ def test_a_late_call_still_patches_class_attributes(start: Start) -> None:
     assert core.C().m() == "replaced"
 
 
+def test_the_class_of_a_module_has_no_copies(start: Start, library: Library) -> None:
+    """It is ModuleType, which half of all modules hold: none of them has copied what the change replaces."""
+    library.write(OURS, "from types import ModuleType\nclass Other(ModuleType): pass")
+    core = importlib.import_module("lib.core")
+    change = patch("lib.core:__class__", "Other")
+    start(change)
+    assert type(core).__name__ == "Other" and LEDGER.entry(change).detail == ""
+
+
 def test_a_copy_of_a_change_that_is_not_required_does_not_stop_a_late_call(start: Start) -> None:
     """It is reported only."""
     importlib.import_module("user")
@@ -153,7 +162,7 @@ def test_what_torch_lacks_is_refused_where_training_begins(
     start: Start, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everybody imports torch: a script that only asks a model goes on. The Trainer is a gate, and so is unsloth."""
-    monkeypatch.setattr(session, "_is_of_torch", lambda change: change.module.startswith("lib."))
+    monkeypatch.setattr(session, "_library_of", lambda change: "torch" if change.module.startswith("lib.") else "")
     monkeypatch.setattr(session, "TRAINER", "trainer")
     library.write("trainer", "import lib.core")
     library.write("unsloth", "try:\n    import trainer\nexcept Exception:\n    pass")
