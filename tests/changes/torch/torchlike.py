@@ -31,6 +31,7 @@ OWN: dict[str, Any] = {}
 
 C_FUNCTIONS = (types.BuiltinFunctionType, types.MethodDescriptorType)
 
+
 def own() -> dict[str, Any]:
     """What the ledger has replaced of Tensor's methods and torch's C functions."""
     patches = [e.change for e in LEDGER.entries() if e.state is State.APPLIED and isinstance(e.change, Patch)]
