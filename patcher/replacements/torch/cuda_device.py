@@ -18,7 +18,7 @@ from torch.overrides import has_torch_function
 
 from patcher.engine.ledger import LEDGER, original
 from patcher.replacements.torch import float64
-from patcher.replacements.torch.overrides import NOT_TAKEN, taken_over
+from patcher.replacements.torch.overrides import TENSORS, hand_over
 
 log = logging.getLogger("patcher")
 
@@ -145,15 +145,14 @@ def made_on_mps(name: str, tensors: int = 0) -> Callable[..., Any]:
     """The function ``torch.name`` with mps for CUDA, and with float32 for float64 there.
 
     Args:
-        tensors: see `taken_over`.
+        tensors: how many of its first arguments torch asks whether they take it over.
     """
     replaced = getattr(torch, name)
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        if has_torch_function((*args, *kwargs.values()) if kwargs else args):
-            answer = taken_over(torch, name, tensors, args, kwargs)
-            if answer is not NOT_TAKEN:
-                return answer
+        asked = (*args[:tensors], *map(kwargs.get, TENSORS)) if tensors else (kwargs.get("out"),)
+        if has_torch_function(asked):
+            return hand_over(getattr(torch, name), asked, args, kwargs)
         if kwargs and is_cuda(kwargs.get("device")):
             say_once()
             kwargs = {**kwargs, "device": MPS}

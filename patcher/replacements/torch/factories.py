@@ -12,16 +12,15 @@ from patcher.engine.ledger import original
 from patcher.errors import NotOnMac, compose
 from patcher.replacements.torch import float64
 from patcher.replacements.torch.cuda_device import MPS, is_cuda, made_on_mps, say_once
-from patcher.replacements.torch.overrides import NOT_TAKEN, taken_over
+from patcher.replacements.torch.overrides import hand_over
 
 
 def _compressed(name: str) -> Callable[..., Any]:
     replaced = getattr(torch, name)
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        answer = taken_over(torch, name, 0, args, kwargs)
-        if answer is not NOT_TAKEN:
-            return answer
+        if has_torch_function((None,)):
+            return hand_over(getattr(torch, name), (), args, kwargs)
         if is_cuda(kwargs.get("device")):
             raise _not_on_mac(f"torch.{name}", "compressed sparse tensors", "torch.sparse_coo_tensor(...)")
         return replaced(*args, **kwargs)
@@ -70,9 +69,8 @@ def range(*args: Any, **kwargs: Any) -> Any:
 
 def kaiser_window(*args: Any, **kwargs: Any) -> Any:
     """Computed on the CPU, and moved."""
-    answer = taken_over(torch, "kaiser_window", 0, args, kwargs)
-    if answer is not NOT_TAKEN:
-        return answer
+    if has_torch_function((None,)):
+        return hand_over(torch.kaiser_window, (), args, kwargs)
     if is_cuda(device := kwargs.get("device")):
         say_once()
     elif device is None or torch.device(device).type != "mps":

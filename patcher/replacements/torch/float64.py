@@ -20,7 +20,7 @@ from patcher.changes.torch.float64 import FACTORIES, FILLS, LIKE, NEW, NEW_FILLS
 from patcher.engine.ledger import LEDGER, original
 from patcher.errors import Float64OnMps, compose
 from patcher.provenance import is_library
-from patcher.replacements.torch.overrides import NOT_TAKEN, taken_over
+from patcher.replacements.torch.overrides import TENSORS, hand_over
 from patcher.simulator.places import place_of
 
 log = logging.getLogger("patcher")
@@ -201,14 +201,27 @@ def _frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _function(name: str, holder: Any, tensors: int) -> Callable[..., Any]:
+def _factory(name: str) -> Callable[..., Any]:
+    replaced, again = getattr(torch, name), _AGAIN[name]
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if has_torch_function(asked := (kwargs.get("out"),)):
+            return hand_over(getattr(torch, name), asked, args, kwargs)
+        try:
+            return replaced(*args, **kwargs)
+        except TypeError as refusal:
+            return again(replaced, args, kwargs, refusal)
+
+    return function
+
+
+def _of_a_tensor(name: str, holder: Any = torch) -> Callable[..., Any]:
     replaced, again = getattr(holder, name), _AGAIN[name]
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        if has_torch_function((*args, *kwargs.values()) if kwargs else args):
-            answer = taken_over(holder, name, tensors, args, kwargs)
-            if answer is not NOT_TAKEN:
-                return answer
+        asked = (args[0], kwargs.get("out")) if args else tuple(map(kwargs.get, TENSORS))
+        if has_torch_function(asked):
+            return hand_over(getattr(holder, name), asked, args, kwargs)
         try:
             return replaced(*args, **kwargs)
         except TypeError as refusal:
@@ -249,11 +262,11 @@ _AGAIN = {
 
 
 functions = SimpleNamespace(
-    **{name: _function(name, torch, 0) for name in FACTORIES},
-    **{name: _function(name, torch, 1) for name in (*LIKE, *FILLS, *REDUCTIONS)},
+    **{name: _factory(name) for name in FACTORIES},
+    **{name: _of_a_tensor(name) for name in (*LIKE, *FILLS, *REDUCTIONS)},
 )
 methods = SimpleNamespace(**{name: _method(name) for name in (*NEW, *NEW_FILLS, *REDUCTIONS)})
-norms = SimpleNamespace(**{name: _function(name, torch.linalg, 1) for name in NORMS})
+norms = SimpleNamespace(**{name: _of_a_tensor(name, torch.linalg) for name in NORMS})
 methods.double = _conversion("double", torch.float64)
 methods.cdouble = _conversion("cdouble", torch.complex128)
 
