@@ -16,5 +16,5 @@ TENSORS = ("input", "x", "a", "x1", "start", "end", "out")  # of these x, a and 
 
 
 def hand_over(function: Any, asked: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What a mode, or a subclass in ``asked``, makes of a call. As by torch, it is not told the type of plain tensors."""
+    """What a mode, or a subclass in ``asked``, makes of a call. As by torch, it is not told of plain tensors."""
     return handle_torch_function(function, [each for each in asked if type(each) is not torch.Tensor], *args, **kwargs)
