@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import types
 from collections.abc import Callable
@@ -111,7 +112,12 @@ def traced_by_fx() -> None:
         assert found.code == right.code, target
         (call,) = (node.target for node in found.graph.nodes if node.op.startswith("call"))
         assert call is function, target
-        assert outcome_of(pickle.loads(pickle.dumps(found)), args[:1], {}) == outcome_of(function, args, kwargs), target
+        assert outcome_of(copy.deepcopy(found), args[:1], {}) == outcome_of(function, args, kwargs), target
+        assert outcome_of(_pickled(found), args[:1], {}) == outcome_of(_pickled(right), args[:1], {}), target
+
+
+def _pickled(graph: torch.fx.GraphModule) -> Callable[..., Any]:
+    return lambda *args: pickle.loads(pickle.dumps(graph))(*args)
 
 
 class _Calls(torch.nn.Module):
