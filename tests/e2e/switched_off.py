@@ -11,6 +11,7 @@ undoing, and an error without a change that training can do without.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -106,6 +107,8 @@ def warm() -> None:
     import sklearn.metrics  # noqa: F401
     import sympy  # noqa: F401
     import torch  # noqa: F401
+
+    gc.freeze()  # Unsloth collects garbage for each trainer that it patches
 
 
 def main(folder: Path, out: Path, lists: list[str]) -> int:
