@@ -20,6 +20,7 @@ ELSEWHERE = {
     "changes/bitsandbytes/optim": "e2e/test_4bit.py: paged optimizers train",
     "changes/bitsandbytes/shim": "contract/test_bitsandbytes_shim.py: with the other shim",
     "changes/torch/convolution": "changes/torch/test_guards.py: each guard with its fault, in one process",
+    "changes/torch/cuda_memory": "changes/torch/test_cuda_queries.py: every name of torch.cuda, in one process",
     "changes/torch/linear": "changes/torch/test_guards.py: each guard with its fault, in one process",
     "changes/torch/matmul": "changes/torch/test_guards.py: each guard with its fault, in one process",
     "changes/torch/out_of_memory": "e2e/test_out_of_memory.py: a device that runs out of memory",

@@ -42,7 +42,7 @@ _DRIVER = tuple(
         why="the figure comes from NVIDIA's driver, and torch asks to install nvidia-ml-py, which cannot help on a Mac",
         upstream=source("torch/cuda/__init__.py", "_get_pynvml_handler"),
     )
-    for name in ("utilization", "memory_usage", "temperature", "power_draw", "clock_rate")
+    for name in ("utilization", "memory_usage", "device_memory_used", "temperature", "power_draw", "clock_rate")
 )
 _ALLOCATOR = tuple(
     _patch(

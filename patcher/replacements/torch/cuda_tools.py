@@ -57,6 +57,11 @@ def memory_usage(device: Any = None) -> NoReturn:
     raise _refusal("memory_usage")
 
 
+def device_memory_used(device: Any = None) -> NoReturn:
+    """Raises NotOnMac."""
+    raise _refusal("device_memory_used")
+
+
 def temperature(device: Any = None) -> NoReturn:
     """Raises NotOnMac."""
     raise _refusal("temperature")
