@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from tests.process import ROOT, clean_environment, run_module
+from tests.process import run_module, run_python
 
 YES, NO = [True, 1], [False, 0]
 
@@ -66,24 +64,10 @@ def test_a_question_costs_little(answers: dict[str, Any]) -> None:
     assert library < 12_000 and script < 15_000
 
 
-def run_code(code: str, **environment: str) -> None:
-    """Runs ``python -c code``; fails with what it said."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=clean_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
 def test_the_switch_leaves_torch_alone() -> None:
     code = (
         "from patcher import patch_for_mac; h = patch_for_mac(simulate='M1 8GB'); import torch; "
         "assert torch.cuda.is_available() is False and torch.cuda.device_count() == 0; "
         "assert 'PATCHER_CUDA_ANSWERS=0' in str(h.report())"
     )
-    run_code(code, PATCHER_CUDA_ANSWERS="0")
+    run_python("-c", code, timeout=120, PATCHER_CUDA_ANSWERS="0")
