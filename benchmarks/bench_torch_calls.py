@@ -24,7 +24,22 @@ import torch
 
 from patcher import patch_for_mac
 
-CALLS = ("x.to(torch.float32)", "x.to('cpu')", "x.to(torch.float64)", "x.copy_(x)", "torch.tensor(1.0)")
+CALLS = (
+    "x.to(torch.float32)",
+    "x.to('cpu')",
+    "x.to(torch.float64)",
+    "x.copy_(x)",
+    "x.sum()",
+    "x.softmax(-1)",
+    "x.new_zeros(3)",
+    "torch.tensor(1.0)",
+    "torch.zeros(3)",
+    "torch.zeros(3, dtype=torch.float32)",
+    "torch.arange(3)",
+    "torch.zeros_like(x)",
+    "torch.sum(x)",
+    "torch.softmax(x, -1)",
+)
 NUMBER, REPETITIONS = 200, 300
 
 
@@ -43,10 +58,10 @@ def main() -> None:
         for call in CALLS:
             patched[call].append(nanoseconds(call))
         handle.undo()
-    print("| Call | torch, ns | patched, ns | added, ns |\n|---|---|---|---|")
+    print("| Call | torch, ns | patched, ns | added, ns | ratio |\n|---|---|---|---|---|")
     for call in CALLS:
         before, after = min(bare[call]), min(patched[call])
-        print(f"| `{call}` | {before:.0f} | {after:.0f} | {after - before:.0f} |")
+        print(f"| `{call}` | {before:.0f} | {after:.0f} | {after - before:.0f} | {after / before:.2f} |")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 
 class StandIn:
-    """Calls ``function`` where ``replaced`` was called.
+    """Stands where ``replaced`` stood; `standing_in` makes it call ``function``.
 
     Args:
         target: where it stands, e.g. ``"torch:tensor"``: what a pickle of it names, so that a process without the patch
@@ -30,14 +30,10 @@ class StandIn:
     def __init__(self, target: str, replaced: Any, function: FunctionType) -> None:
         self._target = target
         self._replaced = replaced
-        self._function = function
         self.__doc__ = function.__doc__ = replaced.__doc__
         function.__name__, function.__qualname__ = replaced.__name__, replaced.__qualname__
         owner = getattr(replaced, "__objclass__", None)
         self.__module__ = replaced.__module__ if owner is None else owner.__module__
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._function(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") and not name.startswith("__"):  # not yet initialised
@@ -64,6 +60,10 @@ class StandIn:
 class MethodStandIn(StandIn):
     """A `StandIn` that stands in a class, and binds as a method does."""
 
+    def __init__(self, target: str, replaced: Any, function: FunctionType) -> None:
+        super().__init__(target, replaced, function)
+        self._function = function
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self._function, instance)
 
@@ -72,9 +72,12 @@ def standing_in(target: str, there: Any, replacement: Any) -> Any:
     """The replacement as a stand-in where it is a function and takes the place of a C function; else as it is."""
     if not isinstance(replacement, FunctionType):
         return replacement
-    if isinstance(there, MethodDescriptorType):
-        return MethodStandIn(target, there, replacement)
-    return StandIn(target, there, replacement) if isinstance(there, BuiltinFunctionType) else replacement
+    if not isinstance(there, MethodDescriptorType | BuiltinFunctionType):
+        return replacement
+    kind = MethodStandIn if isinstance(there, MethodDescriptorType) else StandIn
+    # A class of its own: Python finds what it calls in the class, and calls the function itself, not one more.
+    own: type[StandIn] = type(kind.__name__, (kind,), {"__call__": staticmethod(replacement)})
+    return own(target, there, replacement)
 
 
 def replaced_by(function: Any) -> Any:

@@ -20,16 +20,17 @@ def main() -> int:
     part, parts = map(int, options.shard.split("/"))
     everything = every_case()
     cases = [case for case in everything if re.search(options.match, str(case))][:: options.every][part - 1 :: parts]
-    found, known = differences(cases, options.inputs), listed()
+    known = listed()
+    found = differences(cases, known, options.inputs)
     for difference in found:
-        print(f"{'listed' if str(difference.case) in known else 'not listed'}: {difference}")
-    stale = {str(case) for case in cases} & known.keys() - {str(difference.case) for difference in found}
-    stale |= known.keys() - {str(case) for case in everything}
+        print(f"{'listed' if known.reason(difference) else 'not listed'}: {difference}")
+    stale = {str(case) for case in cases} & known.cases.keys() - {str(difference.case) for difference in found}
+    stale |= known.cases.keys() - {str(case) for case in everything}
     print("".join(f"listed, but the same: {case}\n" for case in sorted(stale)), end="")
     for (kind, device), count in sorted(Counter((case.kind, case.device) for case in cases).items()):
         differing = sum((each.case.kind, each.case.device) == (kind, device) for each in found)
         print(f"{kind}s on {device}: {count} cases, {differing} differ")
-    return 1 if stale or any(str(difference.case) not in known for difference in found) else 0
+    return 1 if stale or not all(map(known.reason, found)) else 0
 
 
 if __name__ == "__main__":

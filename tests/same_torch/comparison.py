@@ -30,11 +30,41 @@ class Difference:
     bare: Outcome
     patched: Outcome
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> int:
+        """The first result that differs, counted from 0."""
         pairs = list(zip(self.bare, self.patched, strict=False))
-        place = next((n for n, (one, other) in enumerate(pairs) if one != other), len(pairs))
-        found = [part[place] if place < len(part) else "no result" for part in (self.bare, self.patched)]
-        return f"{self.case}: result {place + 1} is {found[1]!r} with the patches and {found[0]!r} without"
+        return next((n for n, (one, other) in enumerate(pairs) if one != other), len(pairs))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.case}: result {self.place + 1} is {_at(self.place, self.patched)!r} with the patches "
+            f"and {_at(self.place, self.bare)!r} without"
+        )
+
+
+def _at(place: int, outcome: Outcome) -> str:
+    return outcome[place] if place < len(outcome) else "no result"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What may differ, and the reason of each.
+
+    Attributes:
+        cases: by the text of a case.
+        refusals: by words of what torch refuses without the patches, where it goes on with them.
+    """
+
+    cases: dict[str, str]
+    refusals: dict[str, str]
+
+    def reason(self, difference: Difference) -> str | None:
+        """Why it may differ; None where nothing is said."""
+        refused = _at(difference.place, difference.bare)
+        return self.cases.get(str(difference.case)) or next(
+            (reason for words, reason in self.refusals.items() if words in refused), None
+        )
 
 
 def every_case() -> list[Case]:
@@ -70,25 +100,36 @@ def _start(file: Path, *, patched: bool, cases: Iterable[Case], limit: int | Non
     return done.returncode
 
 
-def differences(cases: list[Case], limit: int | None = None) -> list[Difference]:
-    """The cases whose results differ in every one of `RUNS` runs of each."""
+def differences(cases: list[Case], known: Listed, limit: int | None = None) -> list[Difference]:
+    """The cases whose results differ in every one of `RUNS` runs of each; one that ``known`` lists, in one run."""
     bare, patched = ({case: [] for case in cases} for _ in range(2))
-    doubtful = cases
+    doubtful, found = cases, []
     for _ in range(RUNS):
         if not doubtful:
             break
         for seen, is_patched in ((bare, False), (patched, True)):
             for case, outcome in run(doubtful, patched=is_patched, limit=limit).items():
                 seen[case].append(outcome)
-        doubtful = [case for case in doubtful if not set(bare[case]) & set(patched[case])]
-    return [Difference(case, bare[case][0], patched[case][0]) for case in doubtful]
+        differing = [
+            Difference(case, bare[case][0], patched[case][0])
+            for case in doubtful
+            if not set(bare[case]) & set(patched[case])
+        ]
+        found += [each for each in differing if known.reason(each)]
+        doubtful = [each.case for each in differing if not known.reason(each)]
+    return sorted(found + [Difference(case, bare[case][0], patched[case][0]) for case in doubtful], key=_case)
 
 
-def listed(path: Path = LIST) -> dict[str, str]:
-    """The cases that may differ, as text, and the reason of each. Raises ValueError where one has none."""
-    reasons: dict[str, str] = {}
+def _case(difference: Difference) -> Case:
+    return difference.case
+
+
+def listed(path: Path = LIST) -> Listed:
+    """What the list says. Raises ValueError where an entry has no reason."""
+    found = Listed({}, {})
     for entry in tomllib.loads(path.read_text()).get("difference", []):
         if not entry["reason"].strip():
-            raise ValueError(f"{entry['cases']}: a reason is missing")
-        reasons.update(dict.fromkeys(entry["cases"], entry["reason"]))
-    return reasons
+            raise ValueError(f"{entry}: a reason is missing")
+        found.cases.update(dict.fromkeys(entry.get("cases", ()), entry["reason"]))
+        found.refusals.update(dict.fromkeys(entry.get("refusals", ()), entry["reason"]))
+    return found

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import has_torch_function
 
 from patcher.engine.ledger import LEDGER, original
 from patcher.replacements.torch import float64
+from patcher.replacements.torch.overrides import TENSORS, hand_over
 
 log = logging.getLogger("patcher")
 
@@ -138,30 +139,33 @@ def _blocking_keywords(kwargs: dict[str, Any]) -> dict[str, Any]:
 _TENSOR_TO = torch._C.TensorBase.to
 _TENSOR_CUDA = torch._C.TensorBase.cuda
 _TENSOR_COPY = torch._C.TensorBase.copy_
-_TENSOR, _AS_TENSOR = torch.tensor, torch.as_tensor
 
 
-def tensor(*args: Any, **kwargs: Any) -> Any:
-    """As torch, with mps for CUDA."""
-    return on_mps("tensor", _TENSOR, args, kwargs)
+def made_on_mps(name: str, tensors: int = 0) -> Callable[..., Any]:
+    """The function ``torch.name`` with mps for CUDA, and with float32 for float64 there.
+
+    Args:
+        tensors: how many of its first arguments torch asks whether they take it over.
+    """
+    replaced = getattr(torch, name)
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        asked = (*args[:tensors], *map(kwargs.get, TENSORS)) if tensors else (kwargs.get("out"),)
+        if has_torch_function(asked):
+            return hand_over(getattr(torch, name), asked, args, kwargs)
+        if kwargs and is_cuda(kwargs.get("device")):
+            say_once()
+            kwargs = {**kwargs, "device": MPS}
+        try:
+            return replaced(*args, **kwargs)
+        except TypeError as refusal:
+            return float64.made(replaced, args, kwargs, refusal)
+
+    return function
 
 
-def as_tensor(*args: Any, **kwargs: Any) -> Any:
-    """As torch, with mps for CUDA."""
-    return on_mps("as_tensor", _AS_TENSOR, args, kwargs)
-
-
-def on_mps(name: str, factory: Callable[..., torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls ``factory`` with mps for CUDA; a mode sees the function that the script knows."""
-    if torch._C._is_torch_function_mode_enabled():
-        return handle_torch_function(getattr(torch, name), (), *args, **kwargs)
-    if kwargs and is_cuda(kwargs.get("device")):
-        say_once()
-        kwargs = {**kwargs, "device": MPS}
-    try:
-        return factory(*args, **kwargs)
-    except TypeError as refusal:
-        return float64.made(factory, args, kwargs, refusal)
+tensor = made_on_mps("tensor")
+as_tensor = made_on_mps("as_tensor")
 
 
 # TorchScript compiles this class from the source of its methods, which it finds by name and through __wrapped__

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import has_torch_function
 
 from patcher.replacements.torch import mps
+from patcher.replacements.torch.overrides import hand_over
 
 _RECORD_STREAM = torch._C.TensorBase.record_stream
 
@@ -15,7 +16,7 @@ _RECORD_STREAM = torch._C.TensorBase.record_stream
 def record_stream(self: torch.Tensor, s: Any) -> None:
     """Nothing to do for the queue of mps, on which memory is used in order; other streams as torch."""
     if has_torch_function((self,)):
-        handle_torch_function(torch.Tensor.record_stream, (self,), self, s)
+        hand_over(torch.Tensor.record_stream, (self,), (self, s), {})
     elif not isinstance(s, mps.Stream):
         _RECORD_STREAM(self, s)
 

@@ -11,25 +11,19 @@ from torch.overrides import has_torch_function
 from patcher.engine.ledger import original
 from patcher.errors import NotOnMac, compose
 from patcher.replacements.torch import float64
-from patcher.replacements.torch.cuda_device import MPS, is_cuda, on_mps, say_once
-
-
-def _on_mps(name: str) -> Callable[..., Any]:
-    factory = getattr(torch, name)
-
-    def function(*args: Any, **kwargs: Any) -> Any:
-        return on_mps(name, factory, args, kwargs)
-
-    return function
+from patcher.replacements.torch.cuda_device import MPS, is_cuda, made_on_mps, say_once
+from patcher.replacements.torch.overrides import hand_over
 
 
 def _compressed(name: str) -> Callable[..., Any]:
-    factory = getattr(torch, name)
+    replaced = getattr(torch, name)
 
     def function(*args: Any, **kwargs: Any) -> Any:
+        if has_torch_function((None,)):
+            return hand_over(getattr(torch, name), (), args, kwargs)
         if is_cuda(kwargs.get("device")):
             raise _not_on_mac(f"torch.{name}", "compressed sparse tensors", "torch.sparse_coo_tensor(...)")
-        return factory(*args, **kwargs)
+        return replaced(*args, **kwargs)
 
     return function
 
@@ -46,25 +40,37 @@ def _not_on_mac(function: str, what: str, instead: str) -> NotOnMac:
     )
 
 
-asarray = _on_mps("asarray")
-range = _on_mps("range")
-full = _on_mps("full")
-arange = _on_mps("arange")
-linspace = _on_mps("linspace")
-logspace = _on_mps("logspace")
-scalar_tensor = _on_mps("scalar_tensor")
-sparse_coo_tensor = _on_mps("sparse_coo_tensor")
+asarray = made_on_mps("asarray")
+full = made_on_mps("full")
+arange = made_on_mps("arange")
+linspace = made_on_mps("linspace", tensors=2)
+logspace = made_on_mps("logspace", tensors=2)
+scalar_tensor = made_on_mps("scalar_tensor")
+sparse_coo_tensor = made_on_mps("sparse_coo_tensor")
 sparse_compressed_tensor = _compressed("sparse_compressed_tensor")
 sparse_csr_tensor = _compressed("sparse_csr_tensor")
 sparse_csc_tensor = _compressed("sparse_csc_tensor")
 sparse_bsr_tensor = _compressed("sparse_bsr_tensor")
 sparse_bsc_tensor = _compressed("sparse_bsc_tensor")
 
-_KAISER_WINDOW = torch.kaiser_window
+_RANGE, _KAISER_WINDOW = torch.range, torch.kaiser_window
+
+
+def range(*args: Any, **kwargs: Any) -> Any:
+    """As torch, with mps for CUDA; torch asks no mode about it, nor a subclass."""
+    if is_cuda(kwargs.get("device")):
+        say_once()
+        kwargs = {**kwargs, "device": MPS}
+    try:
+        return _RANGE(*args, **kwargs)
+    except TypeError as refusal:
+        return float64.made(_RANGE, args, kwargs, refusal)
 
 
 def kaiser_window(*args: Any, **kwargs: Any) -> Any:
     """Computed on the CPU, and moved."""
+    if has_torch_function((None,)):
+        return hand_over(torch.kaiser_window, (), args, kwargs)
     if is_cuda(device := kwargs.get("device")):
         say_once()
     elif device is None or torch.device(device).type != "mps":

@@ -13,12 +13,14 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 import torch
+from torch.overrides import has_torch_function
 
 from patcher import environment
 from patcher.changes.torch.float64 import FACTORIES, FILLS, LIKE, NEW, NEW_FILLS, NORMS, REDUCTIONS
 from patcher.engine.ledger import LEDGER, original
 from patcher.errors import Float64OnMps, compose
 from patcher.provenance import is_library
+from patcher.replacements.torch.overrides import TENSORS, hand_over
 from patcher.simulator.places import place_of
 
 log = logging.getLogger("patcher")
@@ -199,8 +201,12 @@ def _frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _function(replaced: Callable[..., Any], again: Callable[..., Any]) -> Callable[..., Any]:
+def _factory(name: str) -> Callable[..., Any]:
+    replaced, again = getattr(torch, name), _AGAIN[name]
+
     def function(*args: Any, **kwargs: Any) -> Any:
+        if has_torch_function(asked := (kwargs.get("out"),)):
+            return hand_over(getattr(torch, name), asked, args, kwargs)
         try:
             return replaced(*args, **kwargs)
         except TypeError as refusal:
@@ -209,8 +215,31 @@ def _function(replaced: Callable[..., Any], again: Callable[..., Any]) -> Callab
     return function
 
 
-def _functions(holder: Any, *names: str) -> SimpleNamespace:
-    return SimpleNamespace(**{name: _function(getattr(holder, name), _AGAIN[name]) for name in names})
+def _of_a_tensor(name: str, holder: Any = torch) -> Callable[..., Any]:
+    replaced, again = getattr(holder, name), _AGAIN[name]
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        asked = (args[0], kwargs.get("out")) if args else tuple(map(kwargs.get, TENSORS))
+        if has_torch_function(asked):
+            return hand_over(getattr(holder, name), asked, args, kwargs)
+        try:
+            return replaced(*args, **kwargs)
+        except TypeError as refusal:
+            return again(replaced, args, kwargs, refusal)
+
+    return function
+
+
+def _method(name: str) -> Callable[..., Any]:
+    replaced, again = getattr(torch._C.TensorBase, name), _AGAIN[name]
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return replaced(*args, **kwargs)
+        except TypeError as refusal:
+            return again(replaced, args, kwargs, refusal)
+
+    return method
 
 
 def _conversion(name: str, dtype: torch.dtype) -> Callable[..., Any]:
@@ -232,9 +261,12 @@ _AGAIN = {
 }
 
 
-functions = _functions(torch, *FACTORIES, *LIKE, *FILLS, *REDUCTIONS)
-methods = _functions(torch._C.TensorBase, *NEW, *NEW_FILLS, *REDUCTIONS)
-norms = _functions(torch.linalg, *NORMS)
+functions = SimpleNamespace(
+    **{name: _factory(name) for name in FACTORIES},
+    **{name: _of_a_tensor(name) for name in (*LIKE, *FILLS, *REDUCTIONS)},
+)
+methods = SimpleNamespace(**{name: _method(name) for name in (*NEW, *NEW_FILLS, *REDUCTIONS)})
+norms = SimpleNamespace(**{name: _of_a_tensor(name, torch.linalg) for name in NORMS})
 methods.double = _conversion("double", torch.float64)
 methods.cdouble = _conversion("cdouble", torch.complex128)
 

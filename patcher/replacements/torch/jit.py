@@ -6,8 +6,10 @@ from typing import Any
 
 from patcher.engine.ledger import original
 from patcher.engine.stand_in import replaced_by
+from patcher.replacements.torch.device_types import DeviceType
 
 
 def _find_builtin(fn: Any) -> Any:
-    """The operator that a function stands for, e.g. ``"aten::tensor"``, or None."""
-    return original("torch.jit._builtins:_find_builtin")(replaced_by(fn))
+    """The operator that a function or class stands for, e.g. ``"aten::tensor"``, or None."""
+    function = fn.replaced if type(fn) is DeviceType else replaced_by(fn)
+    return original("torch.jit._builtins:_find_builtin")(function)
