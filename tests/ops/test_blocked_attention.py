@@ -25,22 +25,21 @@ def _causal(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_output_and_gradients_are_those_of_float64(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grouped heads, softcap, bias and an interval, two rows to a block: one rounding, in fp32 sums of up to 26 terms.
+    """Grouped heads, softcap, a bias and a window, two rows to a block: one rounding, in fp32 sums of up to 26 terms.
 
     The backward starts from the output as it was rounded, which costs 16 bits a second one.
     """
     monkeypatch.setattr(op, "ELEMENTS", 2 * 4 * 13 * 2)
     q, k, v, grad = _tensors(dtype, (2, 4, 13, 8), (2, 2, 13, 8), (2, 2, 13, 8), (2, 4, 13, 8))
-    row = torch.arange(13).expand(2, 13)
-    lo, bias = (row - 6).clamp(min=0), torch.linspace(-1, 1, 13 * 13).view(13, 13)
+    before = torch.arange(13)[:, None] - torch.arange(13)
+    hidden, bias = (before < 0) | (before > 6), torch.linspace(-1, 1, 13 * 13).view(13, 13)
     leaves = [t.clone().requires_grad_() for t in (q, k, v)]
-    out = blocked_attention(leaves[0], leaves[1], leaves[2], Scores(0.3, 2.0, bias, (lo, row)))
+    out = blocked_attention(leaves[0], leaves[1], leaves[2], Scores(0.3, 2.0, bias.masked_fill(hidden, -torch.inf)))
     out.backward(grad)
 
     wide = [t.double().requires_grad_() for t in (q, k, v)]
     keys, values = (t.repeat_interleave(2, 1) for t in wide[1:])
     z = 2.0 * torch.tanh(wide[0] @ keys.transpose(-1, -2) * 0.3 / 2.0) + bias.double()
-    hidden = (row[0] < lo[0, :, None]) | (row[0] > row[0, :, None])
     exact = z.masked_fill(hidden, -torch.inf).softmax(-1) @ values
     exact.backward(grad.double())
     roundings = 64 if dtype == torch.float32 else 4
