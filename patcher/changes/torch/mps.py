@@ -14,6 +14,8 @@ from patcher.changes.unsloth import source as unsloth
 from patcher.engine.model import Patch
 
 CUDA, MPS = "torch.cuda", "torch.mps"
+MEMORY, RANDOM = "torch.cuda.memory", "torch.cuda.random"
+"""Where torch.cuda has its functions for these from. Scripts call them there, too."""
 UNSLOTH, ZOO = "unsloth.device_type", "unsloth_zoo.device_type"
 BOTH = (CUDA, MPS)
 _ANSWERS = "patcher.replacements.torch.mps"
@@ -62,6 +64,7 @@ QUESTIONS = (
         needed_for="dropout under gradient checkpointing: the mask of the recomputation is another one without a word",
     ),
     Question("_lazy_init", (CUDA,), _NOTHING),
+    Question("can_device_access_peer", (CUDA,), "(device, peer_device)"),
     Question("get_device_type", (UNSLOTH, ZOO), _NOTHING),
     Question("get_device_count", (UNSLOTH, ZOO), _NOTHING),
     Question("get_device_stats", (UNSLOTH,), _NOTHING),
@@ -75,31 +78,33 @@ QUESTIONS = (
     Question("synchronize", (CUDA,), _DEVICE),
     Question("device_synchronize", (ZOO,), _NOTHING),
     # its memory
-    Question("memory_allocated", BOTH, _DEVICE),
-    Question("memory_reserved", BOTH, _DEVICE),
-    Question("max_memory_allocated", BOTH, _DEVICE),
-    Question("max_memory_reserved", BOTH, _DEVICE),
-    Question("mem_get_info", BOTH, _DEVICE),
-    Question("reset_peak_memory_stats", BOTH, _DEVICE),
-    Question("reset_max_memory_allocated", (CUDA,), _DEVICE),
-    Question("reset_max_memory_cached", (CUDA,), _DEVICE),
-    Question("reset_accumulated_memory_stats", (CUDA,), _DEVICE),
-    Question("memory_stats", (CUDA,), _DEVICE),
-    Question("memory_summary", (CUDA,), "(device=None, abbreviated=False)"),
-    Question("set_per_process_memory_fraction", (CUDA,), "(fraction, device=None)"),
-    Question("empty_cache", (CUDA,), _NOTHING),
+    Question("memory_allocated", (CUDA, MEMORY, MPS), _DEVICE),
+    Question("memory_reserved", (CUDA, MEMORY, MPS), _DEVICE),
+    Question("max_memory_allocated", (CUDA, MEMORY, MPS), _DEVICE),
+    Question("max_memory_reserved", (CUDA, MEMORY, MPS), _DEVICE),
+    Question("mem_get_info", (CUDA, MEMORY, MPS), _DEVICE),
+    Question("reset_peak_memory_stats", (CUDA, MEMORY, MPS), _DEVICE),
+    Question("reset_max_memory_allocated", (CUDA, MEMORY), _DEVICE),
+    Question("reset_max_memory_cached", (CUDA, MEMORY), _DEVICE),
+    Question("reset_accumulated_memory_stats", (CUDA, MEMORY), _DEVICE),
+    Question("reset_accumulated_host_memory_stats", (CUDA, MEMORY), _NOTHING),
+    Question("reset_peak_host_memory_stats", (CUDA, MEMORY), _NOTHING),
+    Question("memory_stats", (CUDA, MEMORY), _DEVICE),
+    Question("memory_summary", (CUDA, MEMORY), "(device=None, abbreviated=False)"),
+    Question("set_per_process_memory_fraction", (CUDA, MEMORY), "(fraction, device=None)"),
+    Question("empty_cache", (CUDA, MEMORY), _NOTHING),
     Question("device_empty_cache", (ZOO,), _NOTHING),
     Question("ipc_collect", (CUDA,), _NOTHING),
     # its random numbers
-    Question("seed", (CUDA,), _NOTHING),
-    Question("seed_all", (CUDA,), _NOTHING),
-    Question("initial_seed", (CUDA,), _NOTHING),
-    Question("manual_seed", (CUDA,), "(seed)"),
-    Question("manual_seed_all", (CUDA,), "(seed)"),
-    Question("get_rng_state", (CUDA,), "(device='cuda')"),
-    Question("get_rng_state_all", (CUDA,), _NOTHING),
-    Question("set_rng_state", (CUDA,), "(new_state, device='cuda')"),
-    Question("set_rng_state_all", (CUDA,), "(new_states)"),
+    Question("seed", (CUDA, RANDOM), _NOTHING),
+    Question("seed_all", (CUDA, RANDOM), _NOTHING),
+    Question("initial_seed", (CUDA, RANDOM), _NOTHING),
+    Question("manual_seed", (CUDA, RANDOM), "(seed)"),
+    Question("manual_seed_all", (CUDA, RANDOM), "(seed)"),
+    Question("get_rng_state", (CUDA, RANDOM), "(device='cuda')"),
+    Question("get_rng_state_all", (CUDA, RANDOM), _NOTHING),
+    Question("set_rng_state", (CUDA, RANDOM), "(new_state, device='cuda')"),
+    Question("set_rng_state_all", (CUDA, RANDOM), "(new_states)"),
 )
 
 
@@ -113,7 +118,7 @@ _patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED)
 CHANGES = (
     *(
         _patch(
-            target=f"{CUDA}:{question.name}",
+            target=f"{module}:{question.name}",
             replacement=question.answer,
             expects=question.expects,
             needed_for=None,
@@ -121,7 +126,8 @@ CHANGES = (
             upstream=source("torch/cuda/__init__.py", "_lazy_init"),
             until="torch.cuda answers for mps where there is no CUDA",
         )
-        for question in asked_of(CUDA)
+        for module in (CUDA, MEMORY, RANDOM)
+        for question in asked_of(module)
     ),
     *(
         _patch(

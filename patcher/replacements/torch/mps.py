@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from patcher.engine.ledger import current_machine
+from patcher.errors import FigureNotKept, compose
 from patcher.replacements.torch.cuda_device import say_once
 
 DeviceLike = Any
@@ -64,6 +65,11 @@ def set_device(device: DeviceLike) -> None:
     index = device if isinstance(device, int) else torch.device(device).index
     if index not in (None, 0, -1):
         raise ValueError(f"mps has one device, number 0; asked for {device}")
+
+
+def can_device_access_peer(device: DeviceLike, peer_device: DeviceLike) -> bool:
+    """False: a Mac has one GPU, and so no peer."""
+    return False
 
 
 class device:
@@ -273,17 +279,29 @@ def ipc_collect() -> None:
     """Nothing to do: mps shares no memory between processes."""
 
 
-def memory_stats(device: Any = None) -> dict[str, int]:
-    """Current and peak bytes under the names that CUDA's allocator uses; mps counts nothing else."""
-    figures = {
-        "allocated": (memory_allocated(), max_memory_allocated()),
-        "reserved": (memory_reserved(), max_memory_reserved()),
-    }
-    return {
-        f"{kind}_bytes.all.{when}": value
+class Statistics(dict[str, int]):
+    """Bytes by the names of CUDA's allocator; a name that mps keeps no figure for is refused."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise FigureNotKept(
+            compose(
+                f"torch.cuda.memory_stats()[{name!r}]: torch keeps no such figure for mps",
+                expected=", ".join(self),
+                left="nothing changed",
+                run=f"write .get({name!r}, 0), or one of the expected names",
+            )
+        )
+
+
+def memory_stats(device: Any = None) -> Statistics:
+    """Current and peak bytes under the names that CUDA's allocator uses. What is active is what is allocated."""
+    allocated = (memory_allocated(), max_memory_allocated())
+    figures = {"allocated": allocated, "active": allocated, "reserved": (memory_reserved(), max_memory_reserved())}
+    return Statistics(
+        (f"{kind}_bytes.all.{when}", value)
         for kind, pair in figures.items()
         for when, value in zip(("current", "peak"), pair, strict=True)
-    }
+    )
 
 
 def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
@@ -304,6 +322,14 @@ def reset_max_memory_cached(device: Any = None) -> None:
 
 def reset_accumulated_memory_stats(device: Any = None) -> None:
     """Nothing to do: mps accumulates no counts."""
+
+
+def reset_accumulated_host_memory_stats() -> None:
+    """Nothing to do: on a Mac no memory of the host is pinned."""
+
+
+def reset_peak_host_memory_stats() -> None:
+    """Nothing to do: on a Mac no memory of the host is pinned."""
 
 
 def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
