@@ -10,11 +10,12 @@ from patcher.environment import switches
 from patcher.macs.machine import Machine
 
 
-def _where_the_user_says_no(machine: Machine) -> str | None:
+def where_the_user_says_no(machine: Machine) -> str | None:
+    """Why nothing speaks for CUDA: the switch; None where it does."""
     return None if switches().cuda_answers else "PATCHER_CUDA_ANSWERS=0"
 
 
-_patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED, needed_for=None, skip=_where_the_user_says_no)
+_patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED, needed_for=None, skip=where_the_user_says_no)
 
 CHANGES: tuple[AnyChange, ...] = (
     *(
