@@ -82,12 +82,6 @@ class Float64OnMps(PatcherError, TypeError):
     """Numbers in float64 lose their meaning in the float32 of mps; the message names the tensor. torch: TypeError."""
 
 
-class FigureNotKept(PatcherError, KeyError):
-    """torch.cuda.memory_stats() was asked for a figure that torch does not keep for mps. On CUDA a KeyError, too."""
-
-    __str__ = BaseException.__str__  # KeyError's is a repr, on one line
-
-
 class KernelNotReplaced(PatcherError):
     """A Triton kernel was launched that has no replacement; the message names it and its file."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,7 +35,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     (folder / "with_line.py").write_text(LINE + SCRIPT)
 
     def printed(row: dict[str, Any]) -> list[str]:
-        done = run_python(*row["starts"], cwd=folder, timeout=240, UNSLOTH_SIMULATE_MAC="M1 8GB")
+        command = [word.replace("BIN", sysconfig.get_path("scripts")) for word in row["starts"]]
+        done = run_python(*command, cwd=folder, timeout=240, UNSLOTH_SIMULATE_MAC="M1 8GB")
         return [line.removeprefix("TRAINED ") for line in done.stdout.splitlines() if line.startswith("TRAINED ")]
 
     with ThreadPoolExecutor() as pool:

@@ -1,4 +1,4 @@
-"""What ``torch.cuda`` has from CUDA's own libraries alone is refused by name.
+"""NCCL and the tuning of cuBLAS, which are CUDA's own libraries, are refused by name.
 
 Without CUDA these functions end in an AttributeError of ``torch._C``, which says nothing to the reader of a script.
 """
@@ -16,8 +16,8 @@ class Absent:
     """Functions that have no counterpart on mps.
 
     Attributes:
-        module: the one that defines them; ``torch.cuda`` has those of its ``memory``, too.
-        names: of the functions; ``Class.__init__`` or ``__new__`` for a class.
+        module: the one that defines them.
+        names: of the functions.
         of: what they belong to.
         instead: what a script writes instead.
     """
@@ -30,8 +30,7 @@ class Absent:
     @property
     def targets(self) -> tuple[str, ...]:
         """Where a script finds them."""
-        also = [f"torch.cuda:{name}" for name in self.names if "." not in name and self.module == "torch.cuda.memory"]
-        return (*(f"{self.module}:{name}" for name in self.names), *also)
+        return tuple(f"{self.module}:{name}" for name in self.names)
 
 
 ABSENT = (
@@ -40,27 +39,6 @@ ABSENT = (
         ("version", "unique_id", "init_rank", "all_reduce", "reduce", "broadcast", "all_gather", "reduce_scatter"),
         "NCCL, which carries tensors between CUDA's GPUs",
         "leave the call out: there is one GPU",
-    ),
-    Absent(
-        "torch.cuda.memory",
-        (
-            "caching_allocator_alloc",
-            "caching_allocator_delete",
-            "caching_allocator_enable",
-            "change_current_allocator",
-            "get_allocator_backend",
-            "memory_stats_as_nested_dict",
-            "MemPool.__new__",
-            "CUDAPluggableAllocator.__init__",
-        ),
-        "CUDA's allocator",
-        "leave the call out, or torch.cuda.memory_stats() for figures: mps allocates by itself",
-    ),
-    Absent(
-        "torch.cuda",
-        ("get_stream_from_external", "current_blas_handle", "current_solver_handle"),
-        "CUDA's runtime",
-        "torch.cuda.current_stream(), or leave native code for CUDA out",
     ),
     Absent(
         "torch.cuda.tunable",

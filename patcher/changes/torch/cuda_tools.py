@@ -34,47 +34,6 @@ _MARKS = tuple(
         ("profiler:stop", "stop", "()"),
     )
 )
-_DRIVER = tuple(
-    _patch(
-        target=f"{module}:{name}",
-        replacement=f"{_HERE}:{name}",
-        expects="(device=None)",
-        why="the figure comes from NVIDIA's driver, and torch asks to install nvidia-ml-py, which cannot help on a Mac",
-        upstream=source("torch/cuda/__init__.py", "_get_pynvml_handler"),
-    )
-    for module, name in (
-        *(
-            ("torch.cuda", name)
-            for name in ("utilization", "memory_usage", "temperature", "power_draw", "clock_rate", "device_memory_used")
-        ),
-        ("torch.cuda", "list_gpu_processes"),
-        ("torch.cuda.memory", "list_gpu_processes"),
-    )
-)
-_ALLOCATOR = tuple(
-    _patch(
-        target=f"{module}:{name}",
-        replacement=f"{_HERE}:{name}",
-        expects=expects,
-        why="a script that records its memory history stops: the functions are not there without CUDA",
-        upstream=source("torch/cuda/memory.py", "_record_memory_history"),
-    )
-    for module, name, expects in (
-        ("torch.cuda.memory", "_record_memory_history", None),  # it shows the signature of another function
-        ("torch.cuda.memory", "_snapshot", "(device=None, augment_with_fx_traces=False)"),
-        *((module, "memory_snapshot", None) for module in ("torch.cuda.memory", "torch.cuda")),
-    )
-)
-_SYNCHRONIZATION = tuple(
-    _patch(
-        target=f"torch.cuda:{name}",
-        replacement=f"{_HERE}:{name}",
-        expects=expects,
-        why="a script that asks to be told of synchronizing calls stops: the functions are not there without CUDA",
-        upstream=source("torch/cuda/__init__.py", "set_sync_debug_mode"),
-    )
-    for name, expects in (("set_sync_debug_mode", "(debug_mode)"), ("get_sync_debug_mode", "()"))
-)
 _EMIT_NVTX = _patch(
     target="torch.autograd.profiler:emit_nvtx.__init__",
     replacement=f"{_HERE}:emit_nvtx_init",
@@ -82,5 +41,28 @@ _EMIT_NVTX = _patch(
     why="a script that marks its operators for NVIDIA's profiler stops: torch is built without it",
     upstream=source("torch/autograd/profiler.py", "emit_nvtx"),
 )
+_DRIVER = tuple(
+    _patch(
+        target=f"torch.cuda:{name}",
+        replacement=f"{_HERE}:{name}",
+        expects="(device=None)",
+        why="the figure comes from NVIDIA's driver, and torch asks to install nvidia-ml-py, which cannot help on a Mac",
+        upstream=source("torch/cuda/__init__.py", "_get_pynvml_handler"),
+    )
+    for name in ("utilization", "memory_usage", "device_memory_used", "temperature", "power_draw", "clock_rate")
+)
+_ALLOCATOR = tuple(
+    _patch(
+        target=f"torch.cuda.memory:{name}",
+        replacement=f"{_HERE}:{name}",
+        expects=expects,
+        why="a script that records its memory history stops: the functions are not there without CUDA",
+        upstream=source("torch/cuda/memory.py", "_record_memory_history"),
+    )
+    for name, expects in (
+        ("_record_memory_history", None),  # it shows the signature of another function
+        ("_snapshot", "(device=None, augment_with_fx_traces=False)"),
+    )
+)
 
-CHANGES: tuple[AnyChange, ...] = (*_MARKS, _EMIT_NVTX, *_DRIVER, *_ALLOCATOR, *_SYNCHRONIZATION)
+CHANGES: tuple[AnyChange, ...] = (*_MARKS, _EMIT_NVTX, *_DRIVER, *_ALLOCATOR)

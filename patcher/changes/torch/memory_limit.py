@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
-from patcher.engine.model import AnyChange, Patch
+from patcher.engine.model import Patch
 
-_patch = partial(
-    Patch,
-    distribution=DISTRIBUTION,
-    reviewed=REVIEWED,
-    needed_for=None,
-    upstream=source("torch/mps/__init__.py", "set_per_process_memory_fraction"),
-    until="torch.mps has a getter of the limit",
-)
-_HERE = "patcher.replacements.torch.memory_limit"
-
-CHANGES: tuple[AnyChange, ...] = (
-    _patch(
+CHANGES = (
+    Patch(
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
         target="torch.mps:set_per_process_memory_fraction",
-        replacement=f"{_HERE}:set_per_process_memory_fraction",
+        replacement="patcher.replacements.torch.memory_limit:set_per_process_memory_fraction",
         expects="(fraction)",
+        needed_for=None,
         why="a model is refused that cannot fit, and torch does not tell which limit the script has set",
-    ),
-    *(
-        _patch(
-            target=f"{module}:get_per_process_memory_fraction",
-            replacement=f"{_HERE}:get_per_process_memory_fraction",
-            expects="(device=None)",
-            why="a CUDA script asks torch.cuda for the limit, which raises where there is no CUDA",
-        )
-        for module in ("torch.cuda", "torch.cuda.memory")
+        upstream=source("torch/mps/__init__.py", "set_per_process_memory_fraction"),
+        until="torch.mps has a getter of the limit",
     ),
 )

@@ -15,9 +15,10 @@ from patcher.engine.model import Patch
 
 CUDA, MPS = "torch.cuda", "torch.mps"
 MEMORY, RANDOM = "torch.cuda.memory", "torch.cuda.random"
-"""Where torch.cuda has its functions for these from. Scripts call them there, too."""
 UNSLOTH, ZOO = "unsloth.device_type", "unsloth_zoo.device_type"
 BOTH = (CUDA, MPS)
+ALLOCATOR = (CUDA, MEMORY)
+GENERATOR = (CUDA, RANDOM)
 _ANSWERS = "patcher.replacements.torch.mps"
 
 
@@ -27,7 +28,8 @@ class Question:
 
     Attributes:
         name: of the question where it is asked, and of the answer.
-        asked: the modules that get the answer: `CUDA`, `UNSLOTH` and `ZOO` have one for CUDA, `MPS` has none.
+        asked: the modules that get the answer: `CUDA`, `UNSLOTH` and `ZOO` have one for CUDA, `MPS` has none; `MEMORY`
+            and `RANDOM` are where `CUDA` has its own from, and where a script may ask too.
         expects: the parameters of the answer for CUDA; None where it is a class.
         needed_for: what training cannot do where ``torch.mps`` lacks it.
     """
@@ -64,7 +66,6 @@ QUESTIONS = (
         needed_for="dropout under gradient checkpointing: the mask of the recomputation is another one without a word",
     ),
     Question("_lazy_init", (CUDA,), _NOTHING),
-    Question("can_device_access_peer", (CUDA,), "(device, peer_device)"),
     Question("get_device_type", (UNSLOTH, ZOO), _NOTHING),
     Question("get_device_count", (UNSLOTH, ZOO), _NOTHING),
     Question("get_device_stats", (UNSLOTH,), _NOTHING),
@@ -78,33 +79,29 @@ QUESTIONS = (
     Question("synchronize", (CUDA,), _DEVICE),
     Question("device_synchronize", (ZOO,), _NOTHING),
     # its memory
-    Question("memory_allocated", (CUDA, MEMORY, MPS), _DEVICE),
-    Question("memory_reserved", (CUDA, MEMORY, MPS), _DEVICE),
-    Question("max_memory_allocated", (CUDA, MEMORY, MPS), _DEVICE),
-    Question("max_memory_reserved", (CUDA, MEMORY, MPS), _DEVICE),
-    Question("mem_get_info", (CUDA, MEMORY, MPS), _DEVICE),
-    Question("reset_peak_memory_stats", (CUDA, MEMORY, MPS), _DEVICE),
-    Question("reset_max_memory_allocated", (CUDA, MEMORY), _DEVICE),
-    Question("reset_max_memory_cached", (CUDA, MEMORY), _DEVICE),
-    Question("reset_accumulated_memory_stats", (CUDA, MEMORY), _DEVICE),
-    Question("reset_accumulated_host_memory_stats", (CUDA, MEMORY), _NOTHING),
-    Question("reset_peak_host_memory_stats", (CUDA, MEMORY), _NOTHING),
-    Question("memory_stats", (CUDA, MEMORY), _DEVICE),
-    Question("memory_summary", (CUDA, MEMORY), "(device=None, abbreviated=False)"),
-    Question("set_per_process_memory_fraction", (CUDA, MEMORY), "(fraction, device=None)"),
-    Question("empty_cache", (CUDA, MEMORY), _NOTHING),
+    Question("memory_allocated", (*ALLOCATOR, MPS), _DEVICE),
+    Question("memory_reserved", (*ALLOCATOR, MPS), _DEVICE),
+    Question("max_memory_allocated", (*ALLOCATOR, MPS), _DEVICE),
+    Question("max_memory_reserved", (*ALLOCATOR, MPS), _DEVICE),
+    Question("mem_get_info", (*ALLOCATOR, MPS), _DEVICE),
+    Question("reset_peak_memory_stats", (*ALLOCATOR, MPS), _DEVICE),
+    Question("reset_max_memory_allocated", ALLOCATOR, _DEVICE),
+    Question("reset_max_memory_cached", ALLOCATOR, _DEVICE),
+    Question("reset_accumulated_memory_stats", ALLOCATOR, _DEVICE),
+    Question("set_per_process_memory_fraction", ALLOCATOR, "(fraction, device=None)"),
+    Question("empty_cache", ALLOCATOR, _NOTHING),
     Question("device_empty_cache", (ZOO,), _NOTHING),
     Question("ipc_collect", (CUDA,), _NOTHING),
     # its random numbers
-    Question("seed", (CUDA, RANDOM), _NOTHING),
-    Question("seed_all", (CUDA, RANDOM), _NOTHING),
-    Question("initial_seed", (CUDA, RANDOM), _NOTHING),
-    Question("manual_seed", (CUDA, RANDOM), "(seed)"),
-    Question("manual_seed_all", (CUDA, RANDOM), "(seed)"),
-    Question("get_rng_state", (CUDA, RANDOM), "(device='cuda')"),
-    Question("get_rng_state_all", (CUDA, RANDOM), _NOTHING),
-    Question("set_rng_state", (CUDA, RANDOM), "(new_state, device='cuda')"),
-    Question("set_rng_state_all", (CUDA, RANDOM), "(new_states)"),
+    Question("seed", GENERATOR, _NOTHING),
+    Question("seed_all", GENERATOR, _NOTHING),
+    Question("initial_seed", GENERATOR, _NOTHING),
+    Question("manual_seed", GENERATOR, "(seed)"),
+    Question("manual_seed_all", GENERATOR, "(seed)"),
+    Question("get_rng_state", GENERATOR, "(device='cuda')"),
+    Question("get_rng_state_all", GENERATOR, _NOTHING),
+    Question("set_rng_state", GENERATOR, "(new_state, device='cuda')"),
+    Question("set_rng_state_all", GENERATOR, "(new_states)"),
 )
 
 

@@ -11,7 +11,7 @@ from patcher.errors import NotOnMac, compose
 
 
 def _refusal(absent: Absent, target: str) -> Callable[..., NoReturn]:
-    name = target.replace(":", ".").removesuffix(".__init__").removesuffix(".__new__")
+    name = target.replace(":", ".")
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         raise NotOnMac(

@@ -52,15 +52,6 @@ def emit_nvtx_init(self: Any, enabled: bool = True, record_shapes: bool = False)
     original("torch.autograd.profiler:emit_nvtx.__init__")(self, False, record_shapes)
 
 
-def set_sync_debug_mode(debug_mode: int | str) -> None:
-    """Nothing to do: mps tells nobody of calls that wait."""
-
-
-def get_sync_debug_mode() -> int:
-    """0: nobody is told of calls that wait."""
-    return 0
-
-
 def utilization(device: Any = None) -> NoReturn:
     """Raises NotOnMac."""
     raise _refusal("utilization")
@@ -69,6 +60,11 @@ def utilization(device: Any = None) -> NoReturn:
 def memory_usage(device: Any = None) -> NoReturn:
     """Raises NotOnMac."""
     raise _refusal("memory_usage")
+
+
+def device_memory_used(device: Any = None) -> NoReturn:
+    """Raises NotOnMac."""
+    raise _refusal("device_memory_used")
 
 
 def temperature(device: Any = None) -> NoReturn:
@@ -84,16 +80,6 @@ def power_draw(device: Any = None) -> NoReturn:
 def clock_rate(device: Any = None) -> NoReturn:
     """Raises NotOnMac."""
     raise _refusal("clock_rate")
-
-
-def device_memory_used(device: Any = None) -> NoReturn:
-    """Raises NotOnMac."""
-    raise _refusal("device_memory_used")
-
-
-def list_gpu_processes(device: Any = None) -> NoReturn:
-    """Raises NotOnMac."""
-    raise _refusal("list_gpu_processes")
 
 
 def _refusal(name: str) -> NotOnMac:
@@ -117,8 +103,3 @@ def _record_memory_history(enabled: Any = "all", *args: Any, **kwargs: Any) -> N
 def _snapshot(device: Any = None, augment_with_fx_traces: bool = False) -> dict[str, Any]:
     """A snapshot without segments, which torch's viewer opens."""
     return {"segments": [], "device_traces": []}
-
-
-def memory_snapshot(mempool_id: Any = None, include_traces: bool = True) -> list[dict[str, Any]]:
-    """No segments: mps does not list its memory."""
-    return []

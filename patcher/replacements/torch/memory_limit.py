@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from patcher import environment
@@ -24,23 +22,15 @@ def set_per_process_memory_fraction(fraction: float) -> None:
     LEDGER.memory(MemoryFraction).asked = float(fraction)
 
 
-def get_per_process_memory_fraction(device: Any = None) -> float:
-    """The hard limit as a multiple of what Metal recommends as the most to use, as the script or a variable set it."""
-    asked = LEDGER.memory(MemoryFraction).asked
-    if asked is None:
-        asked = environment.ratio(environment.HIGH)
-    return environment.DEFAULT_HIGH if asked is None else asked
-
-
 def limit() -> Limit:
     """The hard limit of torch's allocator, and what counts against it already: live tensors, and what others than the
     allocator have taken from Metal (safetensors reads into buffers of its own)."""
+    ratio = LEDGER.memory(MemoryFraction).asked
+    if ratio is None:
+        asked = environment.ratio(environment.HIGH)
+        ratio = environment.DEFAULT_HIGH if asked is None else asked
     others = 0
     if keeps_statistics():
         reserved = int(torch.accelerator.memory_stats().get("reserved_bytes.all.current", 0))
         others = max(torch.mps.driver_allocated_memory() - reserved, 0) if reserved else 0
-    return Limit(
-        get_per_process_memory_fraction(),
-        torch.mps.recommended_max_memory(),
-        torch.mps.current_allocated_memory() + others,
-    )
+    return Limit(ratio, torch.mps.recommended_max_memory(), torch.mps.current_allocated_memory() + others)

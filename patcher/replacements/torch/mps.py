@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from patcher.engine.ledger import current_machine
-from patcher.errors import FigureNotKept, compose
 from patcher.replacements.torch.cuda_device import say_once
 
 DeviceLike = Any
@@ -67,11 +66,6 @@ def set_device(device: DeviceLike) -> None:
         raise ValueError(f"mps has one device, number 0; asked for {device}")
 
 
-def can_device_access_peer(device: DeviceLike, peer_device: DeviceLike) -> bool:
-    """False: a Mac has one GPU, and so no peer."""
-    return False
-
-
 class device:
     """A context manager that selects the one device, as ``torch.cuda.device`` does."""
 
@@ -98,6 +92,17 @@ class Stream:
         self.cuda_stream = 0
         self.npu_stream = 0
         self.sycl_queue = 0
+
+    @staticmethod
+    def priority_range() -> tuple[int, int]:
+        """(0, 0): there is one queue, and so one priority."""
+        return (0, 0)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream)
+
+    def __hash__(self) -> int:
+        return hash((self.device, self.stream_id))
 
     def synchronize(self) -> None:
         """Waits for everything that was submitted."""
@@ -217,7 +222,9 @@ def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
 class Event(torch.mps.Event):
     """``torch.cuda.Event`` on the queue of mps; ``elapsed_time`` in milliseconds."""
 
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+    def __init__(
+        self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False, external: bool = False
+    ) -> None:
         super().__init__(enable_timing)
 
     def record(self, stream: Any = None) -> None:
@@ -279,37 +286,6 @@ def ipc_collect() -> None:
     """Nothing to do: mps shares no memory between processes."""
 
 
-class Statistics(dict[str, int]):
-    """Bytes by the names of CUDA's allocator; a name that mps keeps no figure for is refused."""
-
-    def __missing__(self, name: str) -> NoReturn:
-        raise FigureNotKept(
-            compose(
-                f"torch.cuda.memory_stats()[{name!r}]: torch keeps no such figure for mps",
-                expected=", ".join(self),
-                left="nothing changed",
-                run=f"write .get({name!r}, 0), or one of the expected names",
-            )
-        )
-
-
-def memory_stats(device: Any = None) -> Statistics:
-    """Current and peak bytes under the names that CUDA's allocator uses. What is active is what is allocated."""
-    allocated = (memory_allocated(), max_memory_allocated())
-    figures = {"allocated": allocated, "active": allocated, "reserved": (memory_reserved(), max_memory_reserved())}
-    return Statistics(
-        (f"{kind}_bytes.all.{when}", value)
-        for kind, pair in figures.items()
-        for when, value in zip(("current", "peak"), pair, strict=True)
-    )
-
-
-def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
-    """Current and peak MiB as text, one line each."""
-    lines = (f"{name:28} {value / 2**20:12.1f} MiB" for name, value in memory_stats().items())
-    return "\n".join([get_device_name(), *lines])
-
-
 def reset_max_memory_allocated(device: Any = None) -> None:
     """Starts the peaks again, as `reset_peak_memory_stats`."""
     reset_peak_memory_stats()
@@ -322,14 +298,6 @@ def reset_max_memory_cached(device: Any = None) -> None:
 
 def reset_accumulated_memory_stats(device: Any = None) -> None:
     """Nothing to do: mps accumulates no counts."""
-
-
-def reset_accumulated_host_memory_stats() -> None:
-    """Nothing to do: on a Mac no memory of the host is pinned."""
-
-
-def reset_peak_host_memory_stats() -> None:
-    """Nothing to do: on a Mac no memory of the host is pinned."""
 
 
 def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
