@@ -27,6 +27,7 @@ ELSEWHERE = {
     "changes/torch/cuda_graphs": "idioms/test_idioms.py: as scripts write it, in one process with the others",
     "changes/torch/cuda_streams": "idioms/test_idioms.py: as scripts write it, in one process with the others",
     "changes/torch/cuda_tools": "idioms/test_idioms.py: as scripts write it, in one process with the others",
+    "changes/torch/data_parallel": "idioms/test_idioms.py: as scripts write it, in one process with the others",
     "changes/torch/device_types": "changes/torch/test_devices.py: every way to name a device, in one process",
     "changes/torch/factories": "changes/torch/test_devices.py: every way to name a device, in one process",
     "changes/torch/jit": "changes/torch/test_cuda_device.py: compiled code calls what is replaced",

@@ -6,7 +6,7 @@ import itertools
 import logging
 from typing import Any, NoReturn
 
-from patcher.engine.ledger import LEDGER
+from patcher.engine.ledger import LEDGER, original
 from patcher.errors import NotOnMac, compose
 
 log = logging.getLogger("patcher")
@@ -45,6 +45,11 @@ def start() -> None:
 
 def stop() -> None:
     """Nothing to do, as `start`."""
+
+
+def emit_nvtx_init(self: Any, enabled: bool = True, record_shapes: bool = False) -> None:
+    """Switched off: operators are not marked."""
+    original("torch.autograd.profiler:emit_nvtx.__init__")(self, False, record_shapes)
 
 
 def utilization(device: Any = None) -> NoReturn:

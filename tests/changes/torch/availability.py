@@ -23,6 +23,7 @@ import os
 import sys
 import time
 import types
+from typing import Any, ClassVar
 
 import torch
 from torch.cuda import is_available
@@ -43,13 +44,33 @@ class Options:
     cuda: bool = dataclasses.field(default_factory=torch.cuda.is_available)
 
 
+def asks_tensor(x: torch.Tensor) -> torch.Tensor:
+    return x + 1 if x.is_cuda else x
+
+
+class Watched(torch.Tensor):
+    """A subclass that sees what is asked of it."""
+
+    asked: ClassVar[list[object]] = []
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cls.asked.append(func == torch.Tensor.is_cuda.__get__)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
 def compiled(x: torch.Tensor) -> torch.Tensor:
     return x + 1 if torch.cuda.is_available() else x
 
 
 library = types.ModuleType("somebody")
 exec(
-    compile("import torch\ndef compiled(x):\n    return x + 1 if torch.cuda.is_available() else x", SITE, "exec"),
+    compile(
+        "import torch\ndef compiled(x):\n    return x + 1 if torch.cuda.is_available() else x\n"
+        "def asks_tensor(x):\n    return x + 1 if x.is_cuda else x",
+        SITE,
+        "exec",
+    ),
     vars(library),
 )
 os.environ["UNSLOTH_COMPILE_LOCATION"] = "/home/me/generated"
@@ -83,6 +104,15 @@ answers["DataParallel"] = str(net(torch.ones(32 // torch.cuda.device_count(), 4)
 with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
     first = torch.rand(2, device="cuda").tolist()
 answers["fork_rng restores"] = torch.rand(2, device="cuda").tolist() == first
+x, y = torch.zeros(1, device="cuda"), torch.zeros(1)
+answers["is_cuda"] = (x.is_cuda, next(net.parameters()).is_cuda, x.as_subclass(Watched).is_cuda, y.is_cuda)
+answers["is_cuda asked of a subclass"] = Watched.asked
+answers["is_cuda for a library"] = eval(compile("x.is_cuda", SITE, "eval"), {"x": x, "__name__": "somebody"})
+answers["is_cuda under torch.compile"] = [
+    torch.compile(function, backend="eager", fullgraph=True)(tensor).item()
+    for function in (asks_tensor, library.asks_tensor)
+    for tensor in (x, y)
+]
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 answers["no GPU visible"] = (torch.cuda.is_available(), torch.cuda.device_count())
 os.environ["CUDA_VISIBLE_DEVICES"] = "0"
@@ -104,6 +134,6 @@ answers["nanoseconds"] = [nanoseconds(compile(LOOP, file, "exec")) for file in (
 answers["said"] = [text for text in said if "whether there is CUDA" in text]
 answers["notes"] = [text for text in handle.report().notes if "whether there is CUDA" in text]
 handle.undo()
-answers["undone"] = (torch.cuda.is_available(), is_available(), torch.cuda.device_count())
+answers["undone"] = (torch.cuda.is_available(), is_available(), torch.cuda.device_count(), x.is_cuda)
 with open(sys.argv[1], "w") as file:
     json.dump(answers, file)

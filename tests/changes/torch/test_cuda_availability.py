@@ -37,7 +37,11 @@ EXPECTED = {
     "fork_rng restores": True,
     "no GPU visible": NO,
     "GPU 0 visible": YES,
-    "undone": [False, False, 0],
+    "is_cuda": [True, True, True, False],
+    "is_cuda asked of a subclass": [True],
+    "is_cuda for a library": False,
+    "is_cuda under torch.compile": [1.0, 0.0, 0.0, 0.0],
+    "undone": [False, False, 0, False],
 }
 
 
