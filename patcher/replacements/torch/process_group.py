@@ -72,8 +72,8 @@ def __init__(  # noqa: N807 - it replaces a class's
         raise NotOnMac(
             compose(
                 f"DistributedDataParallel({type(module).__name__}): torch has no collectives for mps",
-                expected="the module itself, which it is for one process: leave DistributedDataParallel out (model.module "
-                "is then model)",
+                expected="the module itself, which it is for one process: leave DistributedDataParallel out "
+                "(model.module is then model)",
                 left="the module is as it was",
             )
         )
