@@ -72,9 +72,9 @@ def __init__(  # noqa: N807 - it replaces a class's
         raise NotOnMac(
             compose(
                 f"DistributedDataParallel({type(module).__name__}): torch has no collectives for mps",
-                left="the module is as it was",
-                run="leave DistributedDataParallel out: a Mac has one GPU, and for one process it is the module itself "
+                expected="the module itself, which it is for one process: leave DistributedDataParallel out "
                 "(model.module is then model)",
+                left="the module is as it was",
             )
         )
     original("torch.nn.parallel.distributed:DistributedDataParallel.__init__")(self, module, **options)
