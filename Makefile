@@ -5,7 +5,7 @@
 # make bench   benchmarks, as ratios within one run
 # make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 6 minutes
 # make same-torch  PyTorch's operators, modules and optimizers, with the patches and without: every case
-# make switch-off  every change switched off for itself: import, a training step, undo: about two hours
+# make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv

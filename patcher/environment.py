@@ -91,6 +91,18 @@ def hides_gpus() -> bool:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
 
 
+def compile_folders() -> frozenset[str]:
+    """Where Unsloth writes the code that it generates: ``UNSLOTH_COMPILE_LOCATION``, or a temporary folder of its name.
+
+    Without the working directory, which holds the user's own code as well.
+    """
+    import tempfile
+
+    location = os.environ.get("UNSLOTH_COMPILE_LOCATION", "unsloth_compiled_cache")
+    temporary = os.path.join(tempfile.gettempdir(), os.path.basename(location))
+    return frozenset(map(os.path.realpath, (location, temporary))) - {os.path.realpath(os.curdir)}
+
+
 def value_of(name: str) -> str | None:
     """The variable's value, or None where it is not set."""
     return os.environ.get(name)

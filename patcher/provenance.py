@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import os
 import sysconfig
 from pathlib import Path
 from types import FrameType
+
+from patcher import environment
 
 _OURS = f"{Path(__file__).resolve().parent}/"
 _PACKAGES = ("/site-packages/", "/dist-packages/")
 _DOWNLOADED_OR_GENERATED = ("unsloth_compiled_cache", "/transformers_modules/", "/datasets_modules/", "torchinductor_")
 """Folders of code that nobody in front of the screen has written: Unsloth's compiled trainers, modules that
-transformers and datasets fetch from a hub, and what torch.compile writes."""
+transformers and datasets fetch from a hub, and what torch.compile writes. Unsloth's may have another name."""
 
 
 def _roots() -> tuple[str, ...]:
@@ -31,6 +34,7 @@ def is_library(file: str) -> bool:
         file.startswith((*ROOTS, _OURS, "<"))
         or any(folder in file for folder in _PACKAGES)
         or any(folder in file for folder in _DOWNLOADED_OR_GENERATED)
+        or os.path.realpath(os.path.dirname(file)) in environment.compile_folders()
     )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+EPS = {torch.float32: 2**-23, torch.bfloat16: 2**-8, torch.float16: 2**-11}
+"""The unit of bounds: fp32's eps; for 16 bits one rounding, half an eps."""
+
 
 def assert_parity(found: Tensor, expected: Tensor, *, noise: float = 8, steps: float = 1, share: float = 0.05) -> None:
     """``found`` is ``expected`` but for fp32 noise, and for steps of a 16-bit dtype where the noise changes a rounding.

@@ -27,7 +27,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 def run_python(
     *arguments: object,
-    timeout: float = 600,
+    timeout: float | None = 600,
     check: bool = True,
     cwd: Path = ROOT,
     stdin: str | None = None,
@@ -36,7 +36,7 @@ def run_python(
     """``python arguments`` in a clean environment with these variables besides; fails with what it said.
 
     Args:
-        timeout: in seconds.
+        timeout: in seconds; None waits.
         check: whether an exit code other than 0 fails the test.
         cwd: the working directory.
         stdin: what it reads; without it, what this process reads.

@@ -26,6 +26,7 @@ CHANGE = {
     "needed_for",
     "why",
     "upstream",
+    "everywhere",
     "until",
 }
 REPORT = {"machine", "inactive", "counts", "changes", "rewrites", "notes"}

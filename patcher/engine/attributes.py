@@ -11,8 +11,13 @@ MISSING = object()
 
 
 def lookup(holder: Any, name: str) -> Any:
-    """What ``holder`` or its bases have under ``name``, descriptors as they are; `MISSING` if nothing."""
+    """What ``holder`` or its bases have under ``name``, descriptors as they are; `MISSING` if nothing.
+
+    What every class has of ``object``, such as ``__new__``, is no class's own.
+    """
     there = inspect.getattr_static(holder, name, MISSING)
+    if isinstance(holder, type) and there is vars(object).get(name):
+        return MISSING
     return getattr(holder, name, MISSING) if there is MISSING else there
 
 

@@ -50,7 +50,10 @@ def changes() -> tuple[Targeted, ...]:
 
 def _faked(change: Targeted) -> Targeted:
     if isinstance(change, Substitute):
-        return replace(change, skip=None, around=change.around and f"{OURS}:around")
+        values = {
+            name: f"{OURS}:function" if of.startswith("patcher.") else of for name, of in change.references.items()
+        }
+        return replace(change, skip=None, around=change.around and f"{OURS}:around", references=values)
     module_class = isinstance(change, Patch) and change.qualname == "__class__"
     return replace(change, skip=None, replacement=f"{OURS}:{'Module' if module_class else 'function'}")
 

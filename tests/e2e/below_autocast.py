@@ -174,6 +174,14 @@ def bitsandbytes_operators(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     }  # fmt: skip
 
 
+def layer() -> Callable[[], Any]:
+    """A layer in LLM.int8 with sums far above 65504, the largest number of fp16."""
+    linear = bnb.nn.Linear8bitLt(256, 128, bias=False, has_fp16_weights=False, threshold=0.0)
+    linear.load_state_dict({"weight": seeded(128, 256, dtype=torch.float16).cpu()})
+    linear, x = linear.to("cuda"), seeded(4, 256, dtype=torch.float16)
+    return lambda: linear(x)
+
+
 def operators_with_kernels() -> set[str]:
     """Names of bitsandbytes' operators that run on mps or on the CPU; two of 0.50.2 have kernels for CUDA only."""
     names = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("bitsandbytes::")}
@@ -202,7 +210,7 @@ def same(call: Callable[[], Any], dtype: torch.dtype) -> bool:
 def main() -> None:
     missing = operators_with_kernels() ^ set(bitsandbytes_operators(torch.float32))
     missing |= {f.__name__ for f in public_ops()} ^ set(ops(torch.float32)) ^ SHOWN_BY_OTHERS
-    calls = {f"guard {name}": call for name, call in guards().items()}
+    calls = {f"guard {name}": call for name, call in guards().items()} | {"Linear8bitLt": layer()}
     for dtype in (torch.float32, *AUTOCAST):
         calls |= {f"{name} of {dtype}": call for name, call in ops(dtype).items()}
         calls |= {f"bitsandbytes::{name} of {dtype}": call for name, call in bitsandbytes_operators(dtype).items()}

@@ -30,8 +30,6 @@ from patcher.checkpoints import inspection
 from tests.e2e import forks
 from tests.interposer import FULL
 
-LAST_BEFORE = KILLED_SAVE - SAVE_STEPS
-
 
 class AtStep(TrainerCallback):
     """Does something when a step has ended, before it is saved."""

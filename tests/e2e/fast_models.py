@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import BitsAndBytesConfig, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from patcher.simulator import running
+from tests.e2e.trainers_reference import compute_as_on_a_gpu
 
 PRECISIONS: dict[str, tuple[torch.dtype, bool]] = {
     "float32": (torch.float32, False),
@@ -127,7 +128,7 @@ def reference(spec: dict[str, Any], run: dict[str, Any], auto_model: Any, **sett
             llm_int8_skip_modules=[name for name, (_, _, bits) in theirs["layers"].items() if bits != 4],
         )
     model = auto_model.from_pretrained(f"{spec['models']}/{run['model']}", dtype=dtype, **settings)
-    _compute_as_on_a_gpu(model)
+    compute_as_on_a_gpu(model)
     if theirs["modules"]:
         model = get_peft_model(model, LoraConfig(**LORA, target_modules=theirs["modules"]))
     _start_from(model, theirs["start"], torch.float32 if theirs["modules"] else dtype)
@@ -166,13 +167,6 @@ class Reference(Trainer):
             logits, labels = logits[:, :-1], labels[:, 1:]
         total = torch.nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum")
         return total / count
-
-
-def _compute_as_on_a_gpu(model: Any) -> None:
-    """Keeps bitsandbytes from the products in bf16 that it does on a CPU only."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def _start_from(model: Any, start: dict[str, torch.Tensor], dtype: torch.dtype) -> None:

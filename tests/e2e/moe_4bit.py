@@ -77,6 +77,16 @@ def train(model: Any) -> list[float]:
     return losses
 
 
+def generated(model: Any) -> list[int]:
+    """The tokens after a training with TRL, which leaves ``output_router_logits`` on."""
+    model.config.output_router_logits = True
+    FastLanguageModel.for_inference(model)
+    tokens: list[int] = model.generate(TOKENS.to("mps"), max_new_tokens=4, do_sample=False)[
+        0, TOKENS.shape[1] :
+    ].tolist()
+    return tokens
+
+
 def main() -> None:
     folder = small(Qwen3MoeConfig, num_experts=4, moe_intermediate_size=64, intermediate_size=128)
     model = load(folder)
@@ -87,6 +97,7 @@ def main() -> None:
         rows = TOKENS.to("mps")
         result: dict[str, Any] = {"loss": model(input_ids=rows, labels=rows).loss.item()}
     result["trained"] = train(model)
+    result["generated"] = generated(model)
     try:
         load(small(GptOssConfig, num_local_experts=4, intermediate_size=128))
     except NotOnMac as error:

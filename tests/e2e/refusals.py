@@ -66,7 +66,7 @@ def main(folder: str) -> None:
         "flash kernel": tried(lambda: AutoModelForCausalLM.from_pretrained(folder, attn_implementation=hub)),
         "flex": tried(lambda: flex(folder, "cuda")),
     }  # fmt: skip
-    print(json.dumps(found))
+    print("ANSWER" + json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
-"""Switches changes off, and tells what becomes of the import of Unsloth, a training step and the undoing.
+"""Switches changes off, and tells what becomes of the imports, a training step and the undoing.
 
 python -m tests.e2e.switched_off FOLDER OUT.json [NAMES ...]
 
 Each of NAMES is a list for ``without=`` with commas between; without any it is every change for itself. FOLDER gets a
 model. Every list has a copy of this process to itself, which has imported what no change is for, and torch: torch is
-patched late then, which it bears, and Unsloth and the rest are imported afresh. Wrong is what is left after the
-undoing, and an error without a change that training can do without.
+patched late then, which it bears, and the rest is imported afresh. A change of Unsloth's or of a library that it
+changes, too, has its step with Unsloth; one of torch's its step with transformers and PEFT. Wrong is what is left after
+the undoing, and an error without a change that training can do without.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -35,6 +37,25 @@ REPLACEMENTS = "/patcher/replacements/"
 
 
 def step(folder: Path) -> float:
+    """The loss of one step of a LoRA as a script for CUDA trains it with transformers and PEFT."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+
+    from tests.e2e.text import rows
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(task_type="CAUSAL_LM"))
+    encoded = (tokenizer(text)["input_ids"] for text in rows(2, 1))
+    data = [{"input_ids": ids, "labels": ids} for ids in encoded]
+    arguments = TrainingArguments(**_arguments(folder), per_device_train_batch_size=1, bf16=True)
+    trainer = Trainer(model=model, args=arguments, train_dataset=data)
+    trainer.train()
+    torch.cuda.empty_cache()
+    return _loss(trainer)
+
+
+def step_of_unsloth(folder: Path) -> float:
     """The loss of one step of a LoRA as an Unsloth script trains it."""
     import unsloth  # noqa: F401
     from datasets import Dataset
@@ -46,20 +67,30 @@ def step(folder: Path) -> float:
     model, tokenizer = FastLanguageModel.from_pretrained(str(folder), max_seq_length=64, load_in_4bit=False)
     model = FastLanguageModel.get_peft_model(model, r=8, lora_alpha=16, use_gradient_checkpointing="unsloth")
     arguments = SFTConfig(
-        output_dir=str(folder / "out"),
-        max_steps=1,
+        **_arguments(folder),
         per_device_train_batch_size=2,
         max_length=64,
         dataset_text_field="text",
         optim="adamw_8bit",
-        report_to="none",
-        save_strategy="no",
-        logging_steps=1,
-        disable_tqdm=True,
     )
     data = Dataset.from_dict({"text": rows(4, 3)})
     trainer = SFTTrainer(model=model, processing_class=tokenizer, args=arguments, train_dataset=data)
     trainer.train()
+    return _loss(trainer)
+
+
+def _arguments(folder: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder / "out"),
+        "max_steps": 1,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+    }
+
+
+def _loss(trainer: Any) -> float:
     return float(next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry))
 
 
@@ -70,8 +101,9 @@ def account(folder: Path, names: str, report: Callable[[Any], None]) -> None:
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         try:
             handle = patch_for_mac(simulate="M3 Max 36GB", without=names.split(","))
-            found["off"] = [e.change.key for e in handle.report().entries if e.detail == "by the user"]
-            found["loss"] = step(folder)
+            entries = [e.change for e in handle.report().entries if e.detail == "by the user"]
+            found["off"] = [change.key for change in entries]
+            found["loss"] = (step if {c.distribution for c in entries} == {"torch"} else step_of_unsloth)(folder)
         except Exception as error:  # noqa: BLE001 - of any library: it is what this asks for
             found["error"] = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
             found["trace"] = traceback.format_exc()[-1500:]
@@ -106,6 +138,8 @@ def warm() -> None:
     import sklearn.metrics  # noqa: F401
     import sympy  # noqa: F401
     import torch  # noqa: F401
+
+    gc.freeze()  # Unsloth collects garbage for each trainer that it patches
 
 
 def main(folder: Path, out: Path, lists: list[str]) -> int:

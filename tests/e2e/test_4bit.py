@@ -240,6 +240,7 @@ def test_experts_are_quantized_and_train_or_are_refused_by_name(tmp_path: Path) 
     assert result["loss"] == pytest.approx(expected, rel=2**-9)  # Unsloth computes experts in bf16
     assert result["trained"][0] == pytest.approx(expected, rel=2**-9)
     assert result["trained"][-1] < 0.8 * result["trained"][0]
+    assert len(result["generated"]) == 4
     assert "gpt-oss in 4 bit" in result["gpt_oss"] and "load_in_4bit=False" in result["gpt_oss"]
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.process import clean_environment
+from tests.process import answer, run_module
 
-ROOT = Path(__file__).resolve().parents[2]
 ALTERNATIVES = {
     "DeepSpeed": "gradient_checkpointing=True",
     "DeepSpeed by variable": "gradient_checkpointing=True",
@@ -29,17 +25,7 @@ ALTERNATIVES = {
 @pytest.mark.slow
 def test_what_cannot_run_is_refused_with_the_alternative(tmp_path: Path) -> None:
     """By plugin, by variable and by name; what stands beside it still works."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.refusals", str(tmp_path)],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    found = json.loads(run.stdout.strip().splitlines()[-1])
+    found = answer(run_module("tests.e2e.refusals", tmp_path, timeout=200))
     for name, alternative in ALTERNATIVES.items():
         assert found[name].startswith("NotOnMac: ") and alternative in found[name], (name, found[name])
     assert {name: text for name, text in found.items() if name not in ALTERNATIVES} == {

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
 
 from patcher.simulator import running
+from tests.e2e.trainers_reference import compute_as_on_a_gpu
 
 QUANTIZATIONS: dict[str, dict[str, Any]] = {
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
@@ -81,7 +82,7 @@ def with_peft(spec: dict[str, Any]) -> tuple[Any, Any]:
         tokenizer.save_pretrained(spec["base"])
     spec["stored"] = storage(model)
     if spec["stack"] == "cpu":
-        compute_as_on_a_gpu(model)
+        as_on_a_gpu(model)
     if spec["dtype"] == "float32":  # in 16 bit it would widen what Unsloth leaves narrow
         model = prepare_model_for_kbit_training(model)
     config = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=plain.MODULES, task_type="CAUSAL_LM")
@@ -92,14 +93,12 @@ def with_peft(spec: dict[str, Any]) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def compute_as_on_a_gpu(model: Any) -> None:
+def as_on_a_gpu(model: Any) -> None:
     """Keeps bitsandbytes on the CPU from what it does nowhere else: bf16 products, 8 bit without rounding inputs."""
     from bitsandbytes.autograd import _functions
 
     _functions.MatMul8bitFp = _functions.MatMul8bitLt
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    compute_as_on_a_gpu(model)
 
 
 def storage(model: Any) -> dict[str, list[Any]]:

@@ -44,6 +44,18 @@ def test_descriptors_are_looked_up_unbound_and_inherited() -> None:
     assert attributes.own(module, "__class__") is ModuleType
 
 
+def test_what_every_class_has_of_object_is_not_there() -> None:
+    """A release in which a class has lost its ``__new__`` answers with object's; a module's class is there."""
+
+    class WithNew:
+        def __new__(cls) -> WithNew:
+            return super().__new__(cls)
+
+    assert attributes.lookup(Child, "__new__") is attributes.lookup(Child, "__init__") is MISSING
+    assert attributes.lookup(type("Derived", (WithNew,), {}), "__new__") is vars(WithNew)["__new__"]
+    assert attributes.lookup(ModuleType("m"), "__class__") is not MISSING
+
+
 def test_what_a_module_makes_up_is_found() -> None:
     """A lazy module answers through ``__getattr__``, as transformers' do."""
     module: Any = ModuleType("lazy")

@@ -23,4 +23,4 @@ def outcome(code: str) -> str:
     return repr(names["result"])
 
 
-Path(sys.argv[1]).write_text(json.dumps({row["write"]: outcome(row["code"]) for row in ROWS}))
+Path(sys.argv[1]).write_text(json.dumps({row["write"]: outcome(row["code"]) for row in ROWS if "code" in row}))

@@ -1,4 +1,4 @@
-"""The table of idioms and the page that shows it; ``python -m tests.idioms.table`` writes the page's table anew."""
+"""The table of idioms and the page that shows it; ``python -m tests.idioms.table`` writes the page's tables anew."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROWS: list[dict[str, Any]] = tomllib.loads((Path(__file__).parent / "table.toml").read_text())["idiom"]
+GROUPS: list[dict[str, Any]] = tomllib.loads((Path(__file__).parent / "table.toml").read_text())["group"]
+ROWS: list[dict[str, Any]] = [row for group in GROUPS for row in group["idiom"]]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "idioms.md"
 HEAD = "| A script writes | Scripts | It becomes |\n|---|---|---|\n"
+END_OF_PAGE = re.compile(r"### .*\Z", re.DOTALL)
+"""The tables: the first heading of a group, and all that follows."""
 
 
 def printed() -> str:
-    """The table as the page has it."""
-    return HEAD + "".join(f"| `{row['write']}` | {row.get('scripts', '')} | {row['becomes']} |\n" for row in ROWS)
+    """The tables as the page has them, each with its heading."""
+    return "\n".join(f"### {group['name']}\n\n{HEAD}{_rows(group['idiom'])}" for group in GROUPS)
+
+
+def _rows(rows: list[dict[str, Any]]) -> str:
+    return "".join(f"| `{row['write']}` | {row.get('scripts', '')} | {row['becomes']} |\n" for row in rows)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(re.sub(re.escape(HEAD) + r"(?:\|.*\n)*", lambda _: printed(), PAGE.read_text()))
+    PAGE.write_text(END_OF_PAGE.sub(lambda _: printed(), PAGE.read_text()))

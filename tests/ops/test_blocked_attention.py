@@ -8,39 +8,27 @@ from torch import Tensor
 
 from patcher.ops import blocked_attention as op
 from patcher.ops.blocked_attention import Scores, blocked_attention
-from tests.parity import assert_accurate
-
-EPS = {torch.float32: 2**-23}
-
-
-def _tensors(dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(*shape, generator=generator).to(dtype) for shape in shapes]
-
-
-def _causal(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
-    hidden = torch.arange(keys) > torch.arange(queries)[:, None] + keys - queries
-    return torch.zeros(queries, keys, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
+from tests.ops.attention import causal, tensors
+from tests.parity import EPS, assert_accurate
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_output_and_gradients_are_those_of_float64(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grouped heads, softcap, bias and an interval, two rows to a block: one rounding, in fp32 sums of up to 26 terms.
+    """Grouped heads, softcap, a bias and a window, two rows to a block: one rounding, in fp32 sums of up to 26 terms.
 
     The backward starts from the output as it was rounded, which costs 16 bits a second one.
     """
     monkeypatch.setattr(op, "ELEMENTS", 2 * 4 * 13 * 2)
-    q, k, v, grad = _tensors(dtype, (2, 4, 13, 8), (2, 2, 13, 8), (2, 2, 13, 8), (2, 4, 13, 8))
-    row = torch.arange(13).expand(2, 13)
-    lo, bias = (row - 6).clamp(min=0), torch.linspace(-1, 1, 13 * 13).view(13, 13)
+    q, k, v, grad = tensors(dtype, (2, 4, 13, 8), (2, 2, 13, 8), (2, 2, 13, 8), (2, 4, 13, 8))
+    before = torch.arange(13)[:, None] - torch.arange(13)
+    hidden, bias = (before < 0) | (before > 6), torch.linspace(-1, 1, 13 * 13).view(13, 13)
     leaves = [t.clone().requires_grad_() for t in (q, k, v)]
-    out = blocked_attention(leaves[0], leaves[1], leaves[2], Scores(0.3, 2.0, bias, (lo, row)))
+    out = blocked_attention(leaves[0], leaves[1], leaves[2], Scores(0.3, 2.0, bias.masked_fill(hidden, -torch.inf)))
     out.backward(grad)
 
     wide = [t.double().requires_grad_() for t in (q, k, v)]
     keys, values = (t.repeat_interleave(2, 1) for t in wide[1:])
     z = 2.0 * torch.tanh(wide[0] @ keys.transpose(-1, -2) * 0.3 / 2.0) + bias.double()
-    hidden = (row[0] < lo[0, :, None]) | (row[0] > row[0, :, None])
     exact = z.masked_fill(hidden, -torch.inf).softmax(-1) @ values
     exact.backward(grad.double())
     roundings = 64 if dtype == torch.float32 else 4
@@ -54,11 +42,11 @@ def test_output_and_gradients_are_those_of_float64(dtype: torch.dtype, monkeypat
 
 def test_blocks_of_rows_give_what_one_block_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     """With three rows to a block, output and gradients stay within 8 eps of one block's (sums of 11 terms)."""
-    tensors = _tensors(torch.float32, (2, 4, 11, 8), (2, 2, 11, 8), (2, 2, 11, 8))
-    scores = Scores(0.3, 5.0, _causal(11, 11, torch.float32))
+    given = tensors(torch.float32, (2, 4, 11, 8), (2, 2, 11, 8), (2, 2, 11, 8))
+    scores = Scores(0.3, 5.0, causal(11, 11, torch.float32))
 
     def run() -> list[Tensor]:
-        leaves = [t.clone().requires_grad_() for t in tensors]
+        leaves = [t.clone().requires_grad_() for t in given]
         out = blocked_attention(leaves[0], leaves[1], leaves[2], scores)
         out.square().sum().backward()
         return [out.detach(), *(t.grad for t in leaves if t.grad is not None)]
@@ -71,10 +59,10 @@ def test_blocks_of_rows_give_what_one_block_gives(monkeypatch: pytest.MonkeyPatc
 
 def test_autocast_does_not_reach_the_sums() -> None:
     """Under bf16 autocast fp32 inputs are computed in fp32, bit for bit, forward and backward."""
-    tensors = _tensors(torch.float32, (1, 2, 5, 8), (1, 2, 5, 8), (1, 2, 5, 8))
+    given = tensors(torch.float32, (1, 2, 5, 8), (1, 2, 5, 8), (1, 2, 5, 8))
 
     def run(enabled: bool) -> list[Tensor]:
-        leaves = [t.clone().requires_grad_() for t in tensors]
+        leaves = [t.clone().requires_grad_() for t in given]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             out = blocked_attention(leaves[0], leaves[1], leaves[2], Scores(0.3))
             out.sum().backward()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 import tomllib
 
 from patcher.simulator.rules.tables import FALLBACK
-from tests.process import ROOT, clean_environment
+from tests.process import run_python
 from tests.same_torch.cases import Case
 
 LIST = Path(__file__).with_name("differences.toml")
@@ -94,14 +92,9 @@ def run(cases: Iterable[Case], *, patched: bool, limit: int | None = None) -> di
 
 def _start(file: Path, *, patched: bool, cases: Iterable[Case], limit: int | None) -> int:
     mode, limits = "patched" if patched else "bare", [] if limit is None else [str(limit)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.same_torch.worker", mode, str(file), *limits],
-        input="".join(json.dumps(astuple(case)) + "\n" for case in cases),
-        cwd=ROOT,
-        env=clean_environment(**{FALLBACK: "0"}),
-        capture_output=True,
-        text=True,
-    )
+    lines = "".join(json.dumps(astuple(case)) + "\n" for case in cases)
+    worker = ("-m", "tests.same_torch.worker", mode, file, *limits)
+    done = run_python(*worker, stdin=lines, timeout=None, check=False, **{FALLBACK: "0"})
     if not file.exists():
         raise RuntimeError(f"no case was run: {done.stderr[-4000:]}")
     return done.returncode

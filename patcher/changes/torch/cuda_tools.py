@@ -34,6 +34,13 @@ _MARKS = tuple(
         ("profiler:stop", "stop", "()"),
     )
 )
+_EMIT_NVTX = _patch(
+    target="torch.autograd.profiler:emit_nvtx.__init__",
+    replacement=f"{_HERE}:emit_nvtx_init",
+    expects="(self, enabled=True, record_shapes=False)",
+    why="a script that marks its operators for NVIDIA's profiler stops: torch is built without it",
+    upstream=source("torch/autograd/profiler.py", "emit_nvtx"),
+)
 _DRIVER = tuple(
     _patch(
         target=f"torch.cuda:{name}",
@@ -42,7 +49,7 @@ _DRIVER = tuple(
         why="the figure comes from NVIDIA's driver, and torch asks to install nvidia-ml-py, which cannot help on a Mac",
         upstream=source("torch/cuda/__init__.py", "_get_pynvml_handler"),
     )
-    for name in ("utilization", "memory_usage", "temperature", "power_draw", "clock_rate")
+    for name in ("utilization", "memory_usage", "device_memory_used", "temperature", "power_draw", "clock_rate")
 )
 _ALLOCATOR = tuple(
     _patch(
@@ -58,4 +65,4 @@ _ALLOCATOR = tuple(
     )
 )
 
-CHANGES: tuple[AnyChange, ...] = (*_MARKS, *_DRIVER, *_ALLOCATOR)
+CHANGES: tuple[AnyChange, ...] = (*_MARKS, _EMIT_NVTX, *_DRIVER, *_ALLOCATOR)

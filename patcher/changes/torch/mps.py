@@ -14,8 +14,11 @@ from patcher.changes.unsloth import source as unsloth
 from patcher.engine.model import Patch
 
 CUDA, MPS = "torch.cuda", "torch.mps"
+MEMORY, RANDOM = "torch.cuda.memory", "torch.cuda.random"
 UNSLOTH, ZOO = "unsloth.device_type", "unsloth_zoo.device_type"
 BOTH = (CUDA, MPS)
+ALLOCATOR = (CUDA, MEMORY)
+GENERATOR = (CUDA, RANDOM)
 _ANSWERS = "patcher.replacements.torch.mps"
 
 
@@ -25,7 +28,8 @@ class Question:
 
     Attributes:
         name: of the question where it is asked, and of the answer.
-        asked: the modules that get the answer: `CUDA`, `UNSLOTH` and `ZOO` have one for CUDA, `MPS` has none.
+        asked: the modules that get the answer: `CUDA`, `UNSLOTH` and `ZOO` have one for CUDA, `MPS` has none; `MEMORY`
+            and `RANDOM` are where `CUDA` has its own from, and where a script may ask too.
         expects: the parameters of the answer for CUDA; None where it is a class.
         needed_for: what training cannot do where ``torch.mps`` lacks it.
     """
@@ -75,31 +79,29 @@ QUESTIONS = (
     Question("synchronize", (CUDA,), _DEVICE),
     Question("device_synchronize", (ZOO,), _NOTHING),
     # its memory
-    Question("memory_allocated", BOTH, _DEVICE),
-    Question("memory_reserved", BOTH, _DEVICE),
-    Question("max_memory_allocated", BOTH, _DEVICE),
-    Question("max_memory_reserved", BOTH, _DEVICE),
-    Question("mem_get_info", BOTH, _DEVICE),
-    Question("reset_peak_memory_stats", BOTH, _DEVICE),
-    Question("reset_max_memory_allocated", (CUDA,), _DEVICE),
-    Question("reset_max_memory_cached", (CUDA,), _DEVICE),
-    Question("reset_accumulated_memory_stats", (CUDA,), _DEVICE),
-    Question("memory_stats", (CUDA,), _DEVICE),
-    Question("memory_summary", (CUDA,), "(device=None, abbreviated=False)"),
-    Question("set_per_process_memory_fraction", (CUDA,), "(fraction, device=None)"),
-    Question("empty_cache", (CUDA,), _NOTHING),
+    Question("memory_allocated", (*ALLOCATOR, MPS), _DEVICE),
+    Question("memory_reserved", (*ALLOCATOR, MPS), _DEVICE),
+    Question("max_memory_allocated", (*ALLOCATOR, MPS), _DEVICE),
+    Question("max_memory_reserved", (*ALLOCATOR, MPS), _DEVICE),
+    Question("mem_get_info", (*ALLOCATOR, MPS), _DEVICE),
+    Question("reset_peak_memory_stats", (*ALLOCATOR, MPS), _DEVICE),
+    Question("reset_max_memory_allocated", ALLOCATOR, _DEVICE),
+    Question("reset_max_memory_cached", ALLOCATOR, _DEVICE),
+    Question("reset_accumulated_memory_stats", ALLOCATOR, _DEVICE),
+    Question("set_per_process_memory_fraction", ALLOCATOR, "(fraction, device=None)"),
+    Question("empty_cache", ALLOCATOR, _NOTHING),
     Question("device_empty_cache", (ZOO,), _NOTHING),
     Question("ipc_collect", (CUDA,), _NOTHING),
     # its random numbers
-    Question("seed", (CUDA,), _NOTHING),
-    Question("seed_all", (CUDA,), _NOTHING),
-    Question("initial_seed", (CUDA,), _NOTHING),
-    Question("manual_seed", (CUDA,), "(seed)"),
-    Question("manual_seed_all", (CUDA,), "(seed)"),
-    Question("get_rng_state", (CUDA,), "(device='cuda')"),
-    Question("get_rng_state_all", (CUDA,), _NOTHING),
-    Question("set_rng_state", (CUDA,), "(new_state, device='cuda')"),
-    Question("set_rng_state_all", (CUDA,), "(new_states)"),
+    Question("seed", GENERATOR, _NOTHING),
+    Question("seed_all", GENERATOR, _NOTHING),
+    Question("initial_seed", GENERATOR, _NOTHING),
+    Question("manual_seed", GENERATOR, "(seed)"),
+    Question("manual_seed_all", GENERATOR, "(seed)"),
+    Question("get_rng_state", GENERATOR, "(device='cuda')"),
+    Question("get_rng_state_all", GENERATOR, _NOTHING),
+    Question("set_rng_state", GENERATOR, "(new_state, device='cuda')"),
+    Question("set_rng_state_all", GENERATOR, "(new_states)"),
 )
 
 
@@ -113,7 +115,7 @@ _patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED)
 CHANGES = (
     *(
         _patch(
-            target=f"{CUDA}:{question.name}",
+            target=f"{module}:{question.name}",
             replacement=question.answer,
             expects=question.expects,
             needed_for=None,
@@ -121,7 +123,8 @@ CHANGES = (
             upstream=source("torch/cuda/__init__.py", "_lazy_init"),
             until="torch.cuda answers for mps where there is no CUDA",
         )
-        for question in asked_of(CUDA)
+        for module in (CUDA, MEMORY, RANDOM)
+        for question in asked_of(module)
     ),
     *(
         _patch(

@@ -20,7 +20,7 @@ TYPES = ("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "
 CHANGES = (
     *(
         _patch(
-            target=f"torch:cuda.{name}Tensor",
+            target=f"torch.cuda:{name}Tensor",
             replacement=f"patcher.replacements.torch.tensor_types:{name}Tensor",
             why="older scripts make and check tensors by torch.cuda's types, which raise without CUDA",
         )

@@ -1,4 +1,4 @@
-"""``generate`` works on mps with the key-value caches that Unsloth's fast decoding returns."""
+"""``generate`` works on mps with the caches of Unsloth's fast decoding, and with trained mixtures of experts."""
 
 from __future__ import annotations
 
@@ -17,5 +17,19 @@ CHANGES = (
         "tuple",
         upstream=source("transformers/generation/utils.py", "DeferredStopCheck.is_supported"),
         until="Unsloth's fast decoding returns a Cache, or is_supported asks only a Cache",
+    ),
+    Patch(
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
+        target="transformers.generation.utils:GenerationMixin.prepare_inputs_for_generation",
+        replacement="patcher.replacements.transformers.generation:prepare_inputs_for_generation",
+        expects="(self, input_ids, next_sequence_length=None, past_key_values=None, attention_mask=None, "
+        "inputs_embeds=None, is_first_iteration=False, **kwargs)",
+        needed_for=None,
+        everywhere=True,
+        why="after a training with TRL a mixture of experts computes its balancing loss for each token that it "
+        "generates, and the mask has another shape than the tokens",
+        upstream=source("transformers/models/qwen3_moe/modeling_qwen3_moe.py", "load_balancing_loss_func"),
+        until="generate does not ask for the logits of routers, or load_balancing_loss_func takes a mask of the cache",
     ),
 )

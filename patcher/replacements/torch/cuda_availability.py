@@ -1,4 +1,5 @@
-"""Whether there is CUDA: yes for the script's own code, whose "cuda" is mps; no for libraries.
+"""Whether there is CUDA, and whether a tensor is there: yes for the script's own code, whose "cuda" is mps; no for
+libraries.
 
 Libraries that hear yes launch kernels that a Mac lacks (Triton, bitsandbytes for CUDA, NCCL); those that hear no
 take mps. A script that hears no takes the CPU, without a word.
@@ -10,6 +11,7 @@ import functools
 import logging
 import sys
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -45,6 +47,27 @@ def is_initialized() -> bool:
 def is_built() -> bool:
     """As `is_available`: to a script it is the same question."""
     return _answers(sys._getframe(1)) or bool(original("torch.backends.cuda:is_built")())
+
+
+def _is_cuda(self: torch.Tensor) -> Any:
+    """As torch's; to the script's own code also True for a tensor on mps."""
+    there = _OF_TORCH.__get__(self)
+    if there is not False:
+        return there
+    with torch._C.DisableTorchFunction():  # a subclass or a mode has seen the one question that was asked
+        on_mps = self.is_mps
+    return on_mps and _answers(sys._getframe(1))
+
+
+_OF_TORCH = vars(torch._C.TensorBase)["is_cuda"]
+is_cuda = property(_is_cuda, doc=_OF_TORCH.__doc__)
+
+
+def method_attr_is_cuda(self: Any, tx: Any) -> Any:
+    """As Dynamo's; to the script's own code, which it traces, also True for a tensor on mps."""
+    if self.device is not None and self.device.type == "mps" and _answers(sys._getframe(1)):
+        return type(self).build(tx, True)
+    return original("torch._dynamo.variables.tensor:TensorVariable.method_attr_is_cuda")(self, tx)
 
 
 def _answers(caller: FrameType) -> bool:

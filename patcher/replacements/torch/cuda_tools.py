@@ -6,7 +6,7 @@ import itertools
 import logging
 from typing import Any, NoReturn
 
-from patcher.engine.ledger import LEDGER
+from patcher.engine.ledger import LEDGER, original
 from patcher.errors import NotOnMac, compose
 
 log = logging.getLogger("patcher")
@@ -47,6 +47,11 @@ def stop() -> None:
     """Nothing to do, as `start`."""
 
 
+def emit_nvtx_init(self: Any, enabled: bool = True, record_shapes: bool = False) -> None:
+    """Switched off: operators are not marked."""
+    original("torch.autograd.profiler:emit_nvtx.__init__")(self, False, record_shapes)
+
+
 def utilization(device: Any = None) -> NoReturn:
     """Raises NotOnMac."""
     raise _refusal("utilization")
@@ -55,6 +60,11 @@ def utilization(device: Any = None) -> NoReturn:
 def memory_usage(device: Any = None) -> NoReturn:
     """Raises NotOnMac."""
     raise _refusal("memory_usage")
+
+
+def device_memory_used(device: Any = None) -> NoReturn:
+    """Raises NotOnMac."""
+    raise _refusal("device_memory_used")
 
 
 def temperature(device: Any = None) -> NoReturn:

@@ -93,6 +93,17 @@ class Stream:
         self.npu_stream = 0
         self.sycl_queue = 0
 
+    @staticmethod
+    def priority_range() -> tuple[int, int]:
+        """(0, 0): there is one queue, and so one priority."""
+        return (0, 0)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream)
+
+    def __hash__(self) -> int:
+        return hash((self.device, self.stream_id))
+
     def synchronize(self) -> None:
         """Waits for everything that was submitted."""
         torch.mps.synchronize()
@@ -211,7 +222,9 @@ def mem_get_info(device: DeviceLike = None) -> tuple[int, int]:
 class Event(torch.mps.Event):
     """``torch.cuda.Event`` on the queue of mps; ``elapsed_time`` in milliseconds."""
 
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+    def __init__(
+        self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False, external: bool = False
+    ) -> None:
         super().__init__(enable_timing)
 
     def record(self, stream: Any = None) -> None:
@@ -271,25 +284,6 @@ def initial_seed() -> int:
 
 def ipc_collect() -> None:
     """Nothing to do: mps shares no memory between processes."""
-
-
-def memory_stats(device: Any = None) -> dict[str, int]:
-    """Current and peak bytes under the names that CUDA's allocator uses; mps counts nothing else."""
-    figures = {
-        "allocated": (memory_allocated(), max_memory_allocated()),
-        "reserved": (memory_reserved(), max_memory_reserved()),
-    }
-    return {
-        f"{kind}_bytes.all.{when}": value
-        for kind, pair in figures.items()
-        for when, value in zip(("current", "peak"), pair, strict=True)
-    }
-
-
-def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
-    """Current and peak MiB as text, one line each."""
-    lines = (f"{name:28} {value / 2**20:12.1f} MiB" for name, value in memory_stats().items())
-    return "\n".join([get_device_name(), *lines])
 
 
 def reset_max_memory_allocated(device: Any = None) -> None:

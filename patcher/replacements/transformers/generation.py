@@ -1,4 +1,4 @@
-"""When ``generate`` may decide one step late whether to stop."""
+"""When ``generate`` may decide one step late whether to stop, and what it asks a model for."""
 
 from __future__ import annotations
 
@@ -15,3 +15,31 @@ def is_supported(device: Any, cache: Any, cache_is_returned: bool, is_assistant:
         device, cache, cache_is_returned, is_assistant
     )
     return answer
+
+
+def prepare_inputs_for_generation(
+    self: Any,
+    input_ids: Any,
+    next_sequence_length: int | None = None,
+    past_key_values: Any = None,
+    attention_mask: Any = None,
+    inputs_embeds: Any = None,
+    is_first_iteration: bool | None = False,
+    **kwargs: Any,
+) -> Any:
+    """As upstream, without the logits of routers that the configuration asks for: they are for the training's loss.
+
+    Who passes ``output_router_logits`` to ``generate`` gets what upstream gives.
+    """
+    if getattr(self.config.get_text_config(), "output_router_logits", False):
+        kwargs.setdefault("output_router_logits", False)
+    return original("transformers.generation.utils:GenerationMixin.prepare_inputs_for_generation")(
+        self,
+        input_ids,
+        next_sequence_length=next_sequence_length,
+        past_key_values=past_key_values,
+        attention_mask=attention_mask,
+        inputs_embeds=inputs_embeds,
+        is_first_iteration=is_first_iteration,
+        **kwargs,
+    )

@@ -23,7 +23,8 @@ def own() -> dict[str, Any]:
     return {
         target: value
         for target, value in originals.items()
-        if target.startswith("torch:Tensor.") or (target.startswith("torch") and isinstance(value, C_FUNCTIONS))
+        if callable(value)  # is_cuda is an attribute: test_cuda_availability.py
+        and (target.startswith("torch:Tensor.") or (target.startswith("torch") and isinstance(value, C_FUNCTIONS)))
     }
 
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from patcher.replacements.torch import pooling
-from tests.process import clean_environment
+from tests.process import answer, run_python
 
-ROOT = Path(__file__).parents[3]
 PROGRAM = """
 from patcher import patch_for_mac
 handle = patch_for_mac(simulate="M3 Max 36GB")
@@ -44,23 +38,14 @@ try:
     F.adaptive_avg_pool2d(torch.ones(1, 1, 7, 5, device="mps"), (3, 2)); undone = False
 except NotImplementedError:
     undone = True
-print(json.dumps({"same": same, "refused": refused, "undone": undone}))
+print("ANSWER" + json.dumps({"same": same, "refused": refused, "undone": undone}))
 """
 
 
-def test_sizes_that_do_not_divide_are_pooled_as_on_the_cpu(tmp_path: Path) -> None:
+def test_sizes_that_do_not_divide_are_pooled_as_on_the_cpu() -> None:
     """Forward and backward, both kinds, larger and smaller outputs; without the change torch refuses."""
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=tmp_path,
-        env=clean_environment(PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    found = json.loads(run.stdout.strip().splitlines()[-1])
+    run = run_python("-c", PROGRAM, timeout=120)
+    found = answer(run)
     assert len(found["same"]) == 36 and [name for name, same in found["same"].items() if not same] == []
     assert found["refused"] and found["undone"]
     assert run.stderr.count("adaptive_avg_pool2d runs on the CPU") == 1

@@ -7,8 +7,9 @@ import torch
 
 from patcher.ops import chunked_divergence as op
 from patcher.replacements.trl import chunked_divergence as trl_chunked_divergence
-from tests.changes.trl.kernels import EPS, H, agree, head, row_grads, run
+from tests.changes.trl.kernels import H, agree, head, row_grads, run
 from tests.oracle import INTERPRETED, PATCHED
+from tests.parity import EPS
 
 
 @pytest.fixture

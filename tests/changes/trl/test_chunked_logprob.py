@@ -9,8 +9,9 @@ import torch
 
 from patcher.ops import chunked_log_prob as op
 from patcher.replacements.trl import chunked_logprob as trl_chunked_logprob
-from tests.changes.trl.kernels import ALL, EPS, agree, head, row_grads, run, targets_of_rows
+from tests.changes.trl.kernels import ALL, agree, head, row_grads, run, targets_of_rows
 from tests.oracle import INTERPRETED, PATCHED
+from tests.parity import EPS
 
 
 @pytest.fixture

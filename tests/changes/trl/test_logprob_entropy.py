@@ -9,8 +9,9 @@ import torch
 
 from patcher.ops import log_prob_entropy as op
 from patcher.replacements.trl import logprob_entropy as trl_logprob_entropy
-from tests.changes.trl.kernels import EPS, V, agree, run
+from tests.changes.trl.kernels import V, agree, run
 from tests.oracle import INTERPRETED, PATCHED
+from tests.parity import EPS
 
 
 @pytest.fixture

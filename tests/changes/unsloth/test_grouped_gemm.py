@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.oracle import INTERPRETED, PATCHED
+from tests.parity import EPS
 
-EPS = {torch.float32: 2**-23, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 TOKENS, TOPK, EXPERTS, N, K = 9, 2, 5, 48, 32
 
 

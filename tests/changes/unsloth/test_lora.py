@@ -10,8 +10,8 @@ import torch
 
 from tests.oracle import INTERPRETED, PATCHED
 from tests.oracle.cases import lora_blocks
+from tests.parity import EPS
 
-EPS = {torch.float32: 2**-23, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 WIDTH, INNER, NARROW = 20, 28, 12
 
 
