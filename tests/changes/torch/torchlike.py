@@ -6,6 +6,7 @@ Writes to the file F, for each name of `KINDS`, the exception that it raised, or
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import json
 import pickle
@@ -23,34 +24,17 @@ from torch.overrides import TorchFunctionMode
 
 from patcher import patch_for_mac
 from patcher.engine.ledger import LEDGER
-from patcher.engine.model import Patch, State
-from tests.changes.torch.examples import EXAMPLES, NOT_COMPILED, NOT_TORCHS, OF_CUDA, UNINITIALISED
-
-OWN: dict[str, Any] = {}
-"""Torch's own of every method of Tensor and C function of torch that the catalogue replaces, by target."""
-
-C_FUNCTIONS = (types.BuiltinFunctionType, types.MethodDescriptorType)
-
-
-def own() -> dict[str, Any]:
-    """What the ledger has replaced of Tensor's methods and torch's C functions."""
-    patches = [e.change for e in LEDGER.entries() if e.state is State.APPLIED and isinstance(e.change, Patch)]
-    originals = {patch.target: LEDGER.original(patch.target) for patch in patches if not patch.adds}
-    return {
-        target: value
-        for target, value in originals.items()
-        if callable(value)  # is_cuda is an attribute: test_cuda_availability.py
-        and (target.startswith("torch:Tensor.") or (target.startswith("torch") and isinstance(value, C_FUNCTIONS)))
-    }
-
-
-def replaced() -> dict[str, Any]:
-    """The functions as a script finds them now."""
-    return {target: pkgutil.resolve_name(target) for target in OWN}
-
-
-def of_tensor(target: str) -> bool:
-    return target.startswith("torch:Tensor.")
+from tests.changes.torch.compiling import (
+    COPIES,
+    compiled_and_exported,
+    compiled_calls,
+    compiled_for_cuda,
+    generators_and_streams,
+    scripted_and_traced,
+    traced_by_fx,
+)
+from tests.changes.torch.examples import EXAMPLES, NOT_TORCHS
+from tests.changes.torch.own import OWN, of_tensor, own, raised, replaced
 
 
 class Asked(torch.Tensor):
@@ -108,14 +92,6 @@ def errors() -> None:
         assert raised(replaced()[target], args, kwargs) == raised(OWN[target], args, kwargs), (target, args, kwargs)
     for target, function in replaced().items():
         assert raised(function, (), {"no_such": 1})[0] is raised(OWN[target], (), {"no_such": 1})[0], target
-
-
-def raised(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[type, str]:
-    try:
-        function(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 - which one is what is asked
-        return type(error), str(error)
-    raise AssertionError("nothing raised")
 
 
 def lazy_modules() -> None:
@@ -237,102 +213,6 @@ def functional_transforms() -> None:
     assert torch.func.jvp(lambda v: v.to(torch.float64), (x,), (x,))[1].dtype is torch.float64
 
 
-def _moved(x: torch.Tensor) -> torch.Tensor:
-    return torch.zeros_like(x, dtype=torch.float64).copy_(x.to(torch.float64) + torch.tensor(1.0, dtype=torch.float64))
-
-
-def compiled_and_exported() -> None:
-    x = torch.arange(3.0)
-    assert torch.equal(torch.compile(_moved, backend="eager", fullgraph=True)(x), _moved(x))
-    assert torch.equal(torch.compile(_moved, backend="aot_eager", fullgraph=True)(x), _moved(x))
-    unbound = torch.compile(lambda v: torch.Tensor.to(v, torch.float64), backend="eager", fullgraph=True)
-    assert torch.equal(unbound(x), x.double())
-
-    class Module(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return _moved(x)
-
-    for strict in (False, True):
-        assert torch.equal(torch.export.export(Module(), (x,), strict=strict).module()(x), _moved(x))
-    assert torch.equal(torch.fx.symbolic_trace(Module())(x), _moved(x))
-
-
-def compiled_calls() -> None:
-    """Each function as a script calls it, within compiled code: what torch's own gives there, without a graph break."""
-    for target, function in replaced().items():
-        if target in NOT_TORCHS:
-            continue
-        args, kwargs = EXAMPLES[target]()
-        uninitialised = target in UNINITIALISED
-        found = outcome_of(compiled(function), args, kwargs, uninitialised)
-        assert (target in NOT_COMPILED) == isinstance(found, type), (target, found)
-        other = function if target in OF_CUDA else compiled(OWN[target])
-        assert found == outcome_of(other, args, kwargs, uninitialised), (target, found)
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    def called(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    torch._dynamo.reset()
-    compiled: Callable[..., Any] = torch.compile(called, backend="aot_eager", fullgraph=True)
-    return compiled
-
-
-def outcome_of(function: Callable[..., Any], args: Any, kwargs: Any, uninitialised: bool = False) -> Any:
-    """What a call gives under one seed, or the class of what it raises."""
-    torch.manual_seed(0)
-    try:
-        result = function(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 - which one is what is asked
-        return type(error)
-    if not isinstance(result, torch.Tensor):
-        return result
-    numbers = None if uninitialised else result.to_dense().tolist()
-    return result.dtype, result.device, result.layout, result.shape, numbers
-
-
-def compiled_for_cuda() -> None:
-    x = torch.eye(3).to("mps")
-
-    def made(x: torch.Tensor) -> torch.Tensor:
-        moved = torch.tensor([1.0, 2.0, 3.0]).to("cuda") + x.cpu().cuda()
-        return moved + torch.ones(3, device="cuda:0") + torch.tensor(1.0, device="cuda")
-
-    def drawn(x: torch.Tensor) -> torch.Tensor:
-        return x @ torch.eye(3, device="cuda") + 0 * torch.rand(3, device="cuda")
-
-    for backend in ("eager", "aot_eager"):
-        assert torch.equal(torch.compile(made, backend=backend, fullgraph=True)(x), made(x))
-    from torch._inductor import config
-
-    with config.patch(force_disable_caches=True):
-        assert torch.equal(torch.compile(drawn, fullgraph=True)(x), x)
-
-
-def with_autocast(x: torch.Tensor) -> torch.Tensor:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        return torch.mm(x, x)
-
-
-def with_autocast_of_cuda(x: torch.Tensor) -> torch.Tensor:
-    with torch.cuda.amp.autocast():
-        return torch.mm(x, x)
-
-
-def scripted_and_traced() -> None:
-    source = "def f(x, n: int):\n    return x.to(torch.float64).copy_(torch.tensor([n])) + torch.as_tensor([n])\n"
-    assert torch.jit.CompilationUnit(source).f(torch.zeros(1), 2).tolist() == [4]
-    traced = torch.jit.trace(_moved, (torch.zeros(3),))
-    assert torch.equal(traced(torch.ones(3)), _moved(torch.ones(3)))
-    assert torch.jit.script(with_autocast)(torch.eye(2)).dtype is torch.bfloat16
-    assert torch.jit.script(with_autocast_of_cuda)(torch.eye(2)).tolist() == [[1, 0], [0, 1]]
-    for target, function in replaced().items():
-        assert _builtins._find_builtin(function) == _builtins._find_builtin(OWN[target]), target
-    assert _builtins._find_builtin(torch.tensor) == "aten::tensor"
-    _builtins._register_builtin(COPIES, "aten::of_a_library")
-
-
 def pickled_and_copied() -> None:
     for name, function in replaced().items():
         for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
@@ -362,6 +242,34 @@ def names_and_types() -> None:
             assert (bound.__name__, bound.__doc__) == (of_theirs.__name__, of_theirs.__doc__)
 
 
+def device_classes() -> None:
+    """Generators, streams and events are of the class that a script finds, which is torch's own to all who ask."""
+    for name in ("Generator", "Stream", "Event"):
+        found, theirs = getattr(torch, name), LEDGER.original(f"torch:{name}")
+        assert found is not theirs and found == theirs and theirs == found and {found: 1}[theirs] == 1
+        assert repr(found) == repr(theirs) and found.__doc__ == theirs.__doc__ and found.__name__ == name
+        assert issubclass(theirs, found) and issubclass(found, theirs) and not issubclass(int, found)
+        made = found(device="cuda")
+        assert isinstance(made, found) and {found: name}[type(made)] == name
+        assert pickle.loads(pickle.dumps(found)) is found and b"patcher" not in pickle.dumps(found)
+        assert copy.deepcopy([found])[0] is found
+    for place in ("cpu", "cuda"):
+        generator = torch.Generator(place).manual_seed(3)
+        copied = pickle.loads(pickle.dumps(generator)) if place == "cpu" else copy.deepcopy(generator)
+        drawn = [torch.rand(4, generator=each, device=generator.device) for each in (generator, copied)]
+        assert torch.equal(*drawn) and isinstance(copied, torch.Generator)
+
+    class Mine(torch.Generator):
+        """A user's."""
+
+    assert isinstance(Mine("cuda"), Mine) and isinstance(Mine(), torch.Generator)
+    assert not isinstance(torch.Generator(), Mine)
+    named = functools.singledispatch(lambda given: "other")
+    named.register(torch.Generator, lambda given: "generator")
+    assert named(torch.Generator()) == "generator" and named(1) == "other"
+    assert isinstance(torch.Generator(), torch.Generator | None)
+
+
 def every_target_has_an_example() -> None:
     assert {"torch:Tensor.to", "torch:Tensor.cuda", "torch:Tensor.copy_", "torch:tensor", "torch:as_tensor"} <= set(OWN)
     assert set(OWN) <= set(EXAMPLES)
@@ -384,6 +292,9 @@ KINDS: dict[str, Callable[[], None]] = {
         compiled_calls,
         compiled_for_cuda,
         scripted_and_traced,
+        traced_by_fx,
+        generators_and_streams,
+        device_classes,
         pickled_and_copied,
         names_and_types,
     )
@@ -412,7 +323,6 @@ def undone() -> None:
     assert torch.nn.LazyLinear(4).to("mps").weight.device.type == "mps"
 
 
-COPIES = types.ModuleType("copies")
 STANDING_IN: list[Any] = []
 
 if __name__ == "__main__":
