@@ -28,7 +28,8 @@ def _on_linux_only(machine: Machine) -> str | None:
 
 
 HIGH_DEFAULT = "1.2"
-_torch = partial(EnvDefault, distribution=torch.DISTRIBUTION, reviewed=torch.REVIEWED, needed_for=None)
+_torch_needs = partial(EnvDefault, distribution=torch.DISTRIBUTION, reviewed=torch.REVIEWED)
+_torch = partial(_torch_needs, needed_for=None)
 _unsloth = partial(EnvDefault, distribution=unsloth.DISTRIBUTION, reviewed=unsloth.REVIEWED, needed_for=None)
 
 CHANGES = (
@@ -42,12 +43,13 @@ CHANGES = (
         upstream=torch.source("torch/include/ATen/mps/MPSAllocator.h", "default_high_watermark_ratio"),
         until="torch limits an mps process to the memory of the machine by default",
     ),
-    _torch(
+    _torch_needs(
         name=LOW,
         value="1.0",
         derive=_low_for,
         before="torch",
         why="a soft limit above the hard limit keeps torch from starting the device",
+        needed_for="the device to start: torch's own soft limit, 1.4, is above the hard limit that is set here",
         upstream=torch.native("aten/src/ATen/mps/MPSAllocator.mm", "setLowWatermarkRatio"),
         until="PYTORCH_MPS_HIGH_WATERMARK_RATIO needs no default",
     ),

@@ -31,7 +31,7 @@ class Question:
         asked: the modules that get the answer: `CUDA`, `UNSLOTH` and `ZOO` have one for CUDA, `MPS` has none; `MEMORY`
             and `RANDOM` are where `CUDA` has its own from, and where a script may ask too.
         expects: the parameters of the answer for CUDA; None where it is a class.
-        needed_for: what training cannot do where ``torch.mps`` lacks it.
+        needed_for: what training cannot do where `MPS` or `ZOO` lacks it.
     """
 
     name: str
@@ -69,7 +69,12 @@ QUESTIONS = (
     Question("get_device_type", (UNSLOTH, ZOO), _NOTHING),
     Question("get_device_count", (UNSLOTH, ZOO), _NOTHING),
     Question("get_device_stats", (UNSLOTH,), _NOTHING),
-    Question("device_is_bf16_supported", (ZOO,), _NOTHING),
+    Question(
+        "device_is_bf16_supported",
+        (ZOO,),
+        _NOTHING,
+        needed_for="bf16: half of Unsloth takes fp16, and a product of the two is refused",
+    ),
     # its queue
     Question("Stream", BOTH),
     Question("stream", BOTH, "(stream)"),

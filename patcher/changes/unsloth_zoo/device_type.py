@@ -11,7 +11,7 @@ from patcher.engine.model import Patch, Substitute
 _MODULE = ZOO
 _UPSTREAM = source("unsloth_zoo/device_type.py", "get_device_type")
 _UNTIL = 'get_device_type answers "mps" on a Mac'
-_patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED, upstream=_UPSTREAM, until=_UNTIL, needed_for=None)
+_patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED, upstream=_UPSTREAM, until=_UNTIL)
 
 CHANGES = (
     Substitute(
@@ -30,6 +30,7 @@ CHANGES = (
             target=f"{_MODULE}:{question.name}",
             replacement=question.answer,
             expects=question.expects,
+            needed_for=question.needed_for,
             why="answers for the CUDA device that the body was told of, or does nothing",
         )
         for question in asked_of(_MODULE)
