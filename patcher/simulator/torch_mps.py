@@ -83,9 +83,10 @@ def _teach_storages(allocator: int) -> None:
     """
     construct: Callable[..., Any] = torch._C.StorageBase.__new__
 
-    def new(cls: type[Any], *args: Any, device: Any = None, **keywords: Any) -> Any:
+    def new(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
+        device = kwargs.get("device")
         if device is None or torch.device(device).type != "mps":
-            return construct(cls, *args, device=device, **keywords)
-        return construct(cls, *args, allocator=allocator, **keywords)
+            return construct(cls, *args, **kwargs)
+        return construct(cls, *args, **{**kwargs, "device": None}, allocator=allocator)
 
     torch.UntypedStorage.__new__ = new  # type: ignore[method-assign]

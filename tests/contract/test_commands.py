@@ -77,7 +77,7 @@ def check_subcommand(arguments: list[str]) -> None:
         return
     options = {name for parameter in group.commands[arguments[0]].params for name in parameter.opts}
     for argument in arguments[1:]:
-        if argument in USERS or argument == "-m":
+        if argument in USERS or argument == "-m" or argument.startswith("$("):  # what follows is the script's
             break
         if argument.startswith("-"):
             assert argument.partition("=")[0] in options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 
@@ -24,6 +25,7 @@ def test_untyped_storage_on_mps() -> None:
     assert torch.UntypedStorage(8, device=torch.device("mps", 0)).device.type == "mps"
     assert torch.UntypedStorage(4).device.type == "cpu"
     assert torch.UntypedStorage(4, device="cpu").device.type == "cpu"
+    assert [*inspect.signature(torch.UntypedStorage).parameters] == ["args", "kwargs"]  # what torch itself says
 
 
 def test_storages_move_and_copy() -> None:

@@ -17,8 +17,8 @@ import torch
 from torch.overrides import has_torch_function
 
 from patcher.engine.ledger import LEDGER, original
+from patcher.overrides import TENSORS, hand_over
 from patcher.replacements.torch import float64
-from patcher.replacements.torch.overrides import TENSORS, hand_over
 
 log = logging.getLogger("patcher")
 

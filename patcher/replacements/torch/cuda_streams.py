@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.overrides import has_torch_function
 
+from patcher.overrides import hand_over
 from patcher.replacements.torch import mps
-from patcher.replacements.torch.overrides import hand_over
 
 _RECORD_STREAM = torch._C.TensorBase.record_stream
 

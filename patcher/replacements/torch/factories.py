@@ -10,9 +10,9 @@ from torch.overrides import has_torch_function
 
 from patcher.engine.ledger import original
 from patcher.errors import NotOnMac, compose
+from patcher.overrides import hand_over
 from patcher.replacements.torch import float64
 from patcher.replacements.torch.cuda_device import MPS, is_cuda, made_on_mps, say_once
-from patcher.replacements.torch.overrides import hand_over
 
 
 def _compressed(name: str) -> Callable[..., Any]:

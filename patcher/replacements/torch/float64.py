@@ -19,8 +19,8 @@ from patcher import environment
 from patcher.changes.torch.float64 import FACTORIES, FILLS, LIKE, NEW, NEW_FILLS, NORMS, REDUCTIONS
 from patcher.engine.ledger import LEDGER, original
 from patcher.errors import Float64OnMps, compose
+from patcher.overrides import TENSORS, hand_over
 from patcher.provenance import is_library
-from patcher.replacements.torch.overrides import TENSORS, hand_over
 from patcher.simulator.places import place_of
 
 log = logging.getLogger("patcher")
