@@ -40,7 +40,7 @@ SOURCES: dict[str, str] = {
     "https://tzakharko.github.io/apple-neural-accelerators-benchmark",
     "m5 matrix": "1024 FLOP per core and cycle for FP16 matrices, measured on A19, which has the same cores: "
     "https://tzakharko.github.io/apple-neural-accelerators-benchmark",
-    "working set": "docs/memory.md lists the observations with their links",
+    "working set": "WORKING_SET below holds the observations with their links",
 }
 """Where a figure comes from."""
 
