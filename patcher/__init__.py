@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from types import TracebackType
 
 from patcher.engine.ledger import LEDGER
 from patcher.engine.report import Report
 from patcher.engine.session import Session, begin
+from patcher.environment import names
 from patcher.environment import switches as _switches
 
 __version__ = "0.1.0"
@@ -82,7 +84,7 @@ def patch_for_mac(
     simulate: str | bool | None = None,
     verbose: bool | None = None,
     strict: bool = True,
-    without: Iterable[str] = (),
+    without: str | Iterable[str] = (),
 ) -> Handle:
     """Makes Unsloth, TRL, PEFT, transformers and bitsandbytes train on this Mac's GPU; call it before importing them.
 
@@ -96,8 +98,8 @@ def patch_for_mac(
         verbose: print every change as it is applied; None follows ``UNSLOTH_VERBOSE``.
         strict: raise when a change that training needs cannot be put in place; False reports it and goes on.
         without: changes that are left out, by the names that the report prints: a library (``"trl"``), a module
-            (``"transformers.trainer"``), one target (``"torch.cuda:memory_summary"``), or a glob. ``PATCHER_WITHOUT``,
-            with commas between the names, adds to them.
+            (``"transformers.trainer"``), one target (``"torch.cuda:memory_summary"``), or a glob; a text holds one
+            or several with commas between them. ``PATCHER_WITHOUT`` adds to them.
 
     Returns:
         A handle with ``.report()`` and ``.undo()``.
@@ -115,14 +117,17 @@ def patch_for_mac(
         if _HANDLES:
             return _HANDLES[0]
         asked = _switches()
-        if asked.verbose if verbose is None else verbose:
-            _log_to_stderr()
         wanted = asked.simulate if simulate is None else simulate
         mac = "1" if wanted is True else wanted or None
-        session, reason = begin(device=device, simulate=mac, strict=strict, switches=asked, without=without)
-        handle = Handle(session, reason)
-        if session is not None:
-            _HANDLES.append(handle)
+        without = names(without) if isinstance(without, str) else without
+        with ExitStack() as undone:
+            if asked.verbose if verbose is None else verbose:
+                undone.callback(_log_to_stderr())
+            session, reason = begin(device=device, simulate=mac, strict=strict, switches=asked, without=without)
+            handle = Handle(session, reason)
+            if session is not None:
+                _HANDLES.append(handle)
+                LEDGER.on_undo(undone.pop_all().close)
         return handle
 
 
@@ -131,8 +136,16 @@ def report() -> Report:
     return _HANDLES[0].report() if _HANDLES else Report.of(LEDGER, "patch_for_mac() has not been called")
 
 
-def _log_to_stderr() -> None:
-    logger = logging.getLogger("patcher")
-    logger.setLevel(logging.INFO)
+def _log_to_stderr() -> Callable[[], None]:
+    """Shows every change as it is made; returns what ends that."""
+    logger, handler = logging.getLogger("patcher"), logging.StreamHandler()
+    before = logger.level
     if not logger.hasHandlers():
-        logger.addHandler(logging.StreamHandler())
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+    def end() -> None:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+    return end

@@ -57,12 +57,27 @@ def switches() -> Switches:
         mlx_quant=_flag("UNSLOTH_ENABLE_MLX_QUANT") or False,
         verbose=_flag("UNSLOTH_VERBOSE") or False,
         simulate=None if simulate.lower() in _FALSE else simulate,
-        stop_at_nan=_flag("PATCHER_STOP_AT_NAN") or False,
-        check_fit=_flag("PATCHER_CHECK_FIT") is not False,
+        stop_at_nan=stop_at_nan(),
+        check_fit=check_fit(),
         float64=float64(),
         without=names(os.environ.get(WITHOUT, "")),
-        cuda_answers=_flag("PATCHER_CUDA_ANSWERS") is not False,
+        cuda_answers=cuda_answers(),
     )
+
+
+def stop_at_nan() -> bool:
+    """``PATCHER_STOP_AT_NAN``, off where unset; as the other switches that are asked for later."""
+    return _flag("PATCHER_STOP_AT_NAN") or False
+
+
+def check_fit() -> bool:
+    """``PATCHER_CHECK_FIT``, on where unset."""
+    return _flag("PATCHER_CHECK_FIT") is not False
+
+
+def cuda_answers() -> bool:
+    """``PATCHER_CUDA_ANSWERS``, on where unset."""
+    return _flag("PATCHER_CUDA_ANSWERS") is not False
 
 
 def float64() -> str:

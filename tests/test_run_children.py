@@ -68,6 +68,24 @@ def test_children_are_patched(tmp_path: Path) -> None:
     assert found["sitecustomize"] is False, "the user's sitecustomize ran after the patches, or not at all"
 
 
+def test_a_sitecustomize_that_raises_leaves_children_patched(tmp_path: Path) -> None:
+    """Python reports what it raised and goes on; an empty entry of the import path stays the working directory."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "sitecustomize.py").write_text("raise RuntimeError('the user is wrong')\n")
+    (tmp_path / "mine.py").write_text("import patcher\nprint(bool(patcher.report().entries))\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "tool.py").write_text("import mine\n")
+    (tmp_path / "parent.py").write_text(
+        "import subprocess, sys\nsubprocess.run([sys.executable, 'bin/tool.py'], check=True)\n"
+    )
+    path = f":{tmp_path / 'own'}:{ROOT}"
+    done = run_module("patcher", "run", "parent.py", cwd=tmp_path, UNSLOTH_SIMULATE_MAC="1", PYTHONPATH=path)
+    assert done.stdout.strip() == "True"
+    assert "the user is wrong" in done.stderr
+    given = children.variables({"PYTHONPATH": ""}, strict=True, verbose=False)
+    assert given["PYTHONPATH"] == str(Path(children.__file__).parent)
+
+
 def test_without_a_mac_children_are_pythons(tmp_path: Path) -> None:
     """Nothing is patched there, and nothing is in the environment of children."""
     (tmp_path / "show.py").write_text("import os; print(__import__('json').dumps(dict(os.environ)))")

@@ -47,7 +47,8 @@ class Outcome:
         if self.code is None:
             return "ran into the time limit"
         if self.code < 0:
-            return f"was ended by {signal.Signals(-self.code).name}"
+            known = -self.code in {each.value for each in signal.Signals}  # not those of real time
+            return f"was ended by {signal.Signals(-self.code).name if known else f'signal {-self.code}'}"
         if self.passed:
             return "passes"
         return f"fails with {error.partition(':')[0]}" if (error := self.error) else f"exits with {self.code}"

@@ -20,6 +20,7 @@ def variables(environment: Mapping[str, str], *, strict: bool, verbose: bool) ->
     """What the environment of children needs, beside ``environment``, so that they are patched."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     here = os.path.join(package, "children")
-    rest = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path != here]
+    theirs = environment.get("PYTHONPATH", "")  # an empty entry is the working directory, an empty variable is not
+    rest = [path for path in theirs.split(os.pathsep) if path != here] if theirs else []
     order = {"prefix": sys.prefix, "root": os.path.dirname(package), "strict": strict, "verbose": verbose}
     return {VARIABLE: json.dumps(order), "PYTHONPATH": os.pathsep.join([here, *rest])}

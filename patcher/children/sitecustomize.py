@@ -44,6 +44,8 @@ def _patch(order: dict[str, object]) -> None:
             sys.path.remove(root)
 
 
-_run_that_of_the_user()
-if "PATCHER_RUN" in os.environ:  # noqa: TID251 - this file must not need the package, which may not be importable
-    _patch(json.loads(os.environ["PATCHER_RUN"]))  # noqa: TID251
+try:
+    _run_that_of_the_user()
+finally:  # site prints what it raised, and goes on
+    if "PATCHER_RUN" in os.environ:  # noqa: TID251 - this file must not need the package, which may not be importable
+        _patch(json.loads(os.environ["PATCHER_RUN"]))  # noqa: TID251

@@ -28,7 +28,7 @@ from patcher.engine.attributes import (
 from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
 from patcher.engine.stand_in import standing_in
 from patcher.engine.targets import check_signature, installed_version, is_reviewed, load_for, mismatch, resolve
-from patcher.errors import RefusedChange, UndoConflict, compose
+from patcher.errors import InvalidSwitch, RefusedChange, UndoConflict, compose
 from patcher.macs.machine import Machine, detect
 
 _LOGGER = logging.getLogger("patcher")
@@ -185,7 +185,7 @@ class Ledger:
                 self._give(change, module)
             else:
                 self._implement(change)
-        except RefusedChange as refusal:
+        except (RefusedChange, InvalidSwitch) as refusal:
             return self.mark(change, State.REFUSED, str(refusal), refusal.__cause__)
         return self.mark_in_place(change)
 

@@ -64,7 +64,7 @@ class Need:
 
 def check(name: str, need: Need, limit: Limit, machine: Machine) -> None:
     """Raises ModelDoesNotFit where the weights alone are more than the limit leaves."""
-    if limit.free is None or need.weights <= limit.free or not environment.switches().check_fit:
+    if limit.free is None or need.weights <= limit.free or not environment.check_fit():
         return
     taken = f", and tensors hold {_gib(limit.taken)} of it already" if limit.taken else ""
     raise ModelDoesNotFit(

@@ -151,6 +151,7 @@ def test_the_output_of_a_command(program: Callable[[set[str]], Outcome], answer:
         (raised("torch.cuda.OutOfMemoryError"), "fails with torch.cuda.OutOfMemoryError"),
         (Outcome(3, "Traceback of the day\nValueError: said so\n", 0), "exits with 3"),
         (Outcome(-11, "", 0), "was ended by SIGSEGV"),
+        (Outcome(-40, "", 0), "was ended by signal 40"),
         (Outcome(None, "", 9), "ran into the time limit"),
     ],
 )

@@ -6,6 +6,7 @@ python -m tests.e2e.out_of_memory
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,11 @@ from patcher import patch_for_mac
 
 HANDLE = patch_for_mac(simulate="M1 8GB")
 
+import cloudpickle
+import dill
 import torch
 from accelerate.utils import find_executable_batch_size
+from datasets.fingerprint import Hasher
 
 GIB = 2**28
 """Values of fp32 in one GiB."""
@@ -95,7 +99,30 @@ def others_pass() -> list[str]:
             passed.append("caught")
         except RuntimeError:
             passed.append("passed")
+    try:
+        try:
+            raise RuntimeError("the wrong shape")
+        except RuntimeError as error:
+            raise error from error
+    except torch.cuda.OutOfMemoryError:
+        passed.append("caught")
+    except RuntimeError:
+        passed.append("its own cause")
     return passed
+
+
+def three(count: int) -> float:
+    return torch.ones(count).sum().item()
+
+
+def pickled() -> list[float]:
+    """What refers to torch can be sent to another process, and hashed for a cache, as without the patch."""
+    assert Hasher.hash(three) == Hasher.hash(three)
+    return [
+        pickle.loads(cloudpickle.dumps(three))(3),
+        dill.loads(dill.dumps(three, recurse=True))(3),
+        pickle.loads(pickle.dumps(torch)) is torch,
+    ]
 
 
 @find_executable_batch_size(starting_batch_size=64)
@@ -109,10 +136,11 @@ def main() -> None:
     steps = (too_many, in_forward, in_backward, too_large, again)
     found = {step.__name__: [caught_by_torch(step), caught_by_cuda(step)[:24]] for step in steps}
     others, halved = others_pass(), batch()
+    sent = pickled()
     outside = torch.OutOfMemoryError is torch.cuda.OutOfMemoryError is own
     HANDLE.undo()
     undone = type(torch) is type(torch.cuda) is type(json) and torch.OutOfMemoryError is own
-    print(json.dumps({**found, "others": others, "batch": halved, "outside": outside, "undone": undone}))
+    print(json.dumps({**found, "others": others, "batch": halved, "sent": sent, "outside": outside, "undone": undone}))
 
 
 if __name__ == "__main__":

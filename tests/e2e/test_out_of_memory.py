@@ -17,7 +17,8 @@ def test_running_out_of_memory_is_caught_by_its_class() -> None:
     for step in ("too_many", "in_forward", "in_backward", "too_large"):
         assert found[step] == [True, "MPS backend out of memory"[:24]], step
     assert found["again"] == [True, "the step did not fit: ou"]
-    assert found["others"] == ["RuntimeError", "ZeroDivisionError", "passed"]
+    assert found["others"] == ["RuntimeError", "ZeroDivisionError", "passed", "its own cause"]
+    assert found["sent"] == [3.0, 3.0, True]
     # An M1 of 8 GB takes buffers up to 4 GiB: accelerate comes down from 64 to the first size below.
     assert found["batch"] == 3
     assert found["outside"] and found["undone"]

@@ -65,6 +65,14 @@ def test_on_a_mac_the_patches_are_in_place_until_undone(monkeypatch: pytest.Monk
     assert patch_for_mac() is not handle and lib.f(1) == "replaced"
 
 
+@pytest.mark.parametrize("without", ["lib", "lib:f", ["lib:f"], " lib, lib:f "])
+def test_a_text_is_names_with_commas_between_them(monkeypatch: pytest.MonkeyPatch, without: str | list[str]) -> None:
+    """Not a sequence of letters."""
+    _on(monkeypatch, M3_MAX)
+    patch_for_mac(without=without)
+    assert importlib.import_module("lib").f(1) == "original"
+
+
 def test_a_second_call_gives_the_same_handle_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with other arguments: the first call decides."""
     _on(monkeypatch, M3_MAX)
@@ -284,10 +292,12 @@ def test_verbose_prints_each_change_as_it_is_applied(
     if by == "switch":
         monkeypatch.setenv("UNSLOTH_VERBOSE", "1")
     level = logger.level
-    try:
-        patch_for_mac(verbose=True if by == "argument" else None)
-        assert "lib:f" not in capsys.readouterr().err
-        importlib.import_module("lib")
-        assert "patcher: unreviewed lib:f" in capsys.readouterr().err
-    finally:
-        logger.setLevel(level)
+    handle = patch_for_mac(verbose=True if by == "argument" else None)
+    assert "lib:f" not in capsys.readouterr().err
+    importlib.import_module("lib")
+    assert "patcher: unreviewed lib:f" in capsys.readouterr().err
+    handle.undo()
+    assert (logger.level, logger.handlers) == (level, [])
+    _on(monkeypatch, LINUX)
+    assert not patch_for_mac(verbose=True).active
+    assert (logger.level, logger.handlers) == (level, [])

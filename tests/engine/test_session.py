@@ -15,7 +15,8 @@ from patcher.engine import imports, session
 from patcher.engine.ledger import LEDGER
 from patcher.engine.model import AnyChange, EnvDefault, Shim, State, Substitute
 from patcher.engine.session import Session
-from patcher.errors import GateClosed, RefusedChange, TooLate
+from patcher.errors import GateClosed, InvalidSwitch, RefusedChange, TooLate
+from patcher.macs.machine import Machine
 from tests.engine.conftest import OURS, UPSTREAM, Library, patch
 
 Start = Callable[..., Session]
@@ -148,6 +149,18 @@ def test_without_strict_a_refusal_is_reported_only(start: Start, caplog: pytest.
     start(change, strict=False)
     assert importlib.import_module("user").f(1) == "original"
     assert _state(change) is State.REFUSED and "lib.core:f" in caplog.text
+
+
+def test_a_switch_that_became_wrong_since_is_a_refusal(start: Start) -> None:
+    """The variable is read at the import, which it does not end."""
+
+    def ask(here: Machine) -> str | None:
+        raise InvalidSwitch("PATCHER_ODD is neither on nor off")
+
+    change = patch("lib.core:f", "f", needed_for=None, skip=ask)
+    start(change)
+    assert importlib.import_module("user").f(1) == "original"
+    assert _state(change) is State.REFUSED and "PATCHER_ODD" in LEDGER.entry(change).detail
 
 
 def test_a_change_that_is_not_required_may_be_refused(start: Start) -> None:

@@ -6,13 +6,13 @@ from functools import partial
 
 from patcher.changes.torch import DISTRIBUTION, REVIEWED, native, source
 from patcher.engine.model import AnyChange, Patch
-from patcher.environment import switches
+from patcher.environment import cuda_answers
 from patcher.macs.machine import Machine
 
 
 def where_the_user_says_no(machine: Machine) -> str | None:
     """Why nothing speaks for CUDA: the switch; None where it does."""
-    return None if switches().cuda_answers else "PATCHER_CUDA_ANSWERS=0"
+    return None if cuda_answers() else "PATCHER_CUDA_ANSWERS=0"
 
 
 _patch = partial(Patch, distribution=DISTRIBUTION, reviewed=REVIEWED, needed_for=None, skip=where_the_user_says_no)

@@ -26,7 +26,8 @@ _NOTE = (
     "the script asks whether there is CUDA: it is told yes, one GPU, and gets mps "
     "(PATCHER_CUDA_ANSWERS=0 answers no; libraries are told no)"
 )
-_DYNAMO = f"{torch.__path__[0]}/_dynamo/"
+_DYNAMO = f"{torch.__path__[0]}/_dynamo/variables/"
+"""Where Dynamo answers what the code that it traces asks. Elsewhere it asks for itself."""
 
 
 def is_available() -> bool:

@@ -106,17 +106,16 @@ def copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
 def cuda(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
     """A copy on mps."""
     device = args[0] if args else kwargs.get("device")
-    answers = device is None or isinstance(device, int) or is_cuda(device) or str(device).startswith("mps")
-    if not answers or has_torch_function((self,)):
+    answers = device is None or isinstance(device, int) or is_cuda(device) or _is_mps(device)
+    known = len(args) < 3 and kwargs.keys() <= {"device", "memory_format", *_WAITING}
+    if not answers or not known or has_torch_function((self,)):
         return _TENSOR_CUDA(self, *args, **kwargs)
     say_once()
-    return _on_gpu(self, *args, **{"non_blocking" if name == "async" else name: kwargs[name] for name in kwargs})
+    return to(self, MPS, memory_format=kwargs.get("memory_format"))
 
 
-def _on_gpu(
-    self: torch.Tensor, device: Any = None, non_blocking: bool = False, *, memory_format: Any = None
-) -> torch.Tensor:
-    return to(self, MPS, memory_format=memory_format)
+def _is_mps(device: Any) -> bool:
+    return isinstance(device, (str, torch.device)) and torch.device(device).type == "mps"
 
 
 _WAITING = ("non_blocking", "async")  # the second is torch's deprecated name of the first

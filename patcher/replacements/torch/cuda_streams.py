@@ -8,16 +8,15 @@ import torch
 from torch.overrides import has_torch_function
 
 from patcher.overrides import hand_over
-from patcher.replacements.torch import mps
 
 _RECORD_STREAM = torch._C.TensorBase.record_stream
 
 
 def record_stream(self: torch.Tensor, s: Any) -> None:
-    """Nothing to do for the queue of mps, on which memory is used in order; other streams as torch."""
+    """Nothing to do on mps, whose one queue uses memory in order; elsewhere as torch."""
     if has_torch_function((self,)):
         hand_over(torch.Tensor.record_stream, (self,), (self, s), {})
-    elif not isinstance(s, mps.Stream):
+    elif not self.is_mps:
         _RECORD_STREAM(self, s)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map_only
 
 from patcher import environment
 from patcher.replacements.torch.cuda_device import MPS
@@ -45,4 +44,13 @@ def data_parallel(
 
 
 def _on_mps(batch: Any) -> Any:
-    return tree_map_only(torch.Tensor, lambda tensor: tensor.to(MPS), batch)
+    """The batch with its tensors on mps: in what torch scatters (tuples, lists, dictionaries and their subclasses)."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(MPS)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(_on_mps, batch))
+    if isinstance(batch, dict):
+        return type(batch)((name, _on_mps(value)) for name, value in batch.items())
+    if isinstance(batch, (tuple, list)):
+        return (tuple if isinstance(batch, tuple) else list)(map(_on_mps, batch))
+    return batch

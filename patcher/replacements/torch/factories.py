@@ -114,7 +114,7 @@ def nested_tensor(
         tensor_list,
         dtype=dtype,
         layout=layout,
-        device=_device_of_nested("nested_tensor", device, layout),
+        device=_device_of_nested("nested_tensor", tensor_list, device, layout),
         requires_grad=requires_grad,
         pin_memory=pin_memory,
     )
@@ -122,14 +122,16 @@ def nested_tensor(
 
 def as_nested_tensor(ts: Any, dtype: Any = None, device: Any = None, layout: Any = None) -> Any:
     """As torch's, with mps for CUDA; NotOnMac for the strided layout, which mps lacks."""
-    device = _device_of_nested("as_nested_tensor", device, layout)
+    device = _device_of_nested("as_nested_tensor", ts, device, layout)
     return original("torch.nested:as_nested_tensor")(ts, dtype, device, layout)
 
 
-def _device_of_nested(name: str, device: Any, layout: Any) -> Any:
-    if not is_cuda(device):
-        return device
-    say_once()
-    if layout is not torch.jagged:
+def _device_of_nested(name: str, tensors: Any, device: Any, layout: Any) -> Any:
+    if is_cuda(device):
+        say_once()
+        device = MPS
+    each = [tensors] if isinstance(tensors, torch.Tensor) else tensors
+    there = MPS if device is None and any(isinstance(x, torch.Tensor) and x.is_mps for x in each) else device
+    if layout is not torch.jagged and there is not None and torch.device(there).type == "mps":
         raise _not_on_mac(f"torch.nested.{name}", "nested tensors of the strided layout", "layout=torch.jagged")
-    return MPS
+    return device

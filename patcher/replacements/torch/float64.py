@@ -7,6 +7,7 @@ made again with the narrower type. Calls that torch does not refuse cost a ``try
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType, SimpleNamespace
@@ -66,8 +67,8 @@ def made(
 ) -> torch.Tensor:
     """What ``factory`` (`torch.tensor`, `torch.full` and their like) makes of numbers on mps, which torch has refused.
 
-    It is made on the CPU, and moved in the narrower type. Raises as `moved`. A tensor without elements stays refused:
-    torch lays it over a storage (``set_``), whose bytes would be read in the wrong type.
+    It is made on the CPU, and moved in the narrower type. Raises as `moved`, and where torch itself makes an empty
+    tensor to lay it over a storage.
     """
     _only_of_float64(refusal)
     device = kwargs.get("device", getattr(args[0], "device", None) if args else None)
@@ -75,7 +76,7 @@ def made(
         raise refusal
     leaf = kwargs.pop("requires_grad", False)
     wide = factory(*args, **{**kwargs, "device": "cpu"})
-    if wide.dtype not in NARROWER or not wide.numel():
+    if wide.dtype not in NARROWER or (not wide.numel() and _lays_it_over_a_storage()):
         raise refusal
     _allow(wide)
     moved_there = _TENSOR_TO(wide, device, NARROWER[wide.dtype])
@@ -104,9 +105,16 @@ def _narrowed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     args = tuple(NARROWER[value] if _is_wide(value) else value for value in args)
     kwargs = {name: NARROWER[value] if _is_wide(value) else value for name, value in kwargs.items()}
     result = function(*args, **kwargs, **default)
-    if not result.numel():  # see `made`
+    if not result.numel() and _lays_it_over_a_storage():
         raise refusal
     return result
+
+
+def _lays_it_over_a_storage() -> bool:
+    """Whether torch's own code asks, whose ``set_`` would read the bytes of the storage in the wrong type."""
+    ours = os.path.dirname(__file__)
+    files = (frame.f_code.co_filename for frame in _frames())
+    return next(file for file in files if not file.startswith(ours)) in (torch._utils.__file__, torch.storage.__file__)
 
 
 def _is_wide(value: Any) -> bool:
@@ -164,9 +172,9 @@ def _lost(tensor: torch.Tensor | None) -> str | None:
             return None
     elif tensor.dtype not in (torch.int32, torch.int64, torch.uint32, torch.uint64):
         return None
-    values = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
+    values = _numbers(tensor.detach())
     sizes = values.abs()
-    if bool(sizes.max() <= _EXACT):
+    if values.numel() == 0 or bool(sizes.max() <= _EXACT):
         return None
     rounded = values.to(torch.float32)
     whole = (sizes > _EXACT) & (sizes <= _EXACT_IN_FLOAT64) & (values == values.round())
@@ -174,6 +182,19 @@ def _lost(tensor: torch.Tensor | None) -> str | None:
     if not bool(lost.any()):
         return None
     return f"{values[lost][0].item()!r}, which float32 makes {rounded[lost][0].item()!r}"
+
+
+def _numbers(tensor: torch.Tensor) -> torch.Tensor:
+    """What ``tensor`` holds, in a type that torch computes with; float64 for unsigned ones, of which it counts up to
+    2**53.
+    """
+    if tensor.layout is torch.sparse_coo:
+        tensor = tensor._values()
+    elif tensor.layout is not torch.strided:
+        tensor = tensor.values()
+    if tensor.dtype in (torch.uint32, torch.uint64):
+        return tensor.to(torch.float64)
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def _name_of(tensor: torch.Tensor | None) -> str | None:

@@ -70,7 +70,8 @@ class device:
     """A context manager that selects the one device, as ``torch.cuda.device`` does."""
 
     def __init__(self, device: DeviceLike) -> None:
-        set_device(device)
+        if device is not None:  # the current one
+            set_device(device)
         self.idx = 0
 
     def __enter__(self) -> None:
@@ -121,7 +122,7 @@ class Stream:
 
     def record_event(self, event: Any = None) -> Any:
         """Records an event on the queue and returns it."""
-        event = event or torch.mps.Event()
+        event = event or Event()
         event.record()
         return event
 

@@ -7,7 +7,9 @@ it then names the type that this exception has.
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 TOO_LARGE = "Invalid buffer size: "
@@ -38,10 +40,18 @@ class KnowsOutOfMemory(ModuleType):
     def OutOfMemoryError(self) -> None:
         del vars(self)["OutOfMemoryError"]
 
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
+        """Its name: dill, cloudpickle and joblib know modules by their exact type, and ask others as pickle does."""
+        return importlib.import_module, (self.__name__,)
+
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether ``error``, or what it was raised from, says that memory ran out."""
-    if error is None:
-        return False
-    text = str(error)
-    return "out of memory" in text.lower() or text.startswith(TOO_LARGE) or is_out_of_memory(error.__cause__)
+    seen: set[int] = set()  # ``raise error from error`` makes a circle
+    while error is not None and id(error) not in seen:
+        text = str(error)
+        if "out of memory" in text.lower() or text.startswith(TOO_LARGE):
+            return True
+        seen.add(id(error))
+        error = error.__cause__
+    return False

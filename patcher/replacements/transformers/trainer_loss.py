@@ -41,7 +41,7 @@ _FORWARDS: WeakKeyDictionary[Any, Forward] = WeakKeyDictionary()
 def compute_loss_context_manager(self: Any) -> Any:
     """As transformers', and where it is asked for every module's output is watched while the loss is computed."""
     stack = original("transformers.trainer:Trainer.compute_loss_context_manager")(self)
-    if torch.is_grad_enabled() and environment.switches().stop_at_nan:
+    if torch.is_grad_enabled() and environment.stop_at_nan():
         stack.enter_context(_watching(self))
     return stack
 

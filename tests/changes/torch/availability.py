@@ -26,6 +26,7 @@ import types
 from typing import Any, ClassVar
 
 import torch
+from torch._dynamo.device_interface import get_registered_device_interfaces
 from torch.cuda import is_available
 
 ASKED = "(torch.cuda.is_available(), torch.cuda.device_count())"
@@ -104,6 +105,9 @@ answers["DataParallel"] = str(net(torch.ones(32 // torch.cuda.device_count(), 4)
 with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
     first = torch.rand(2, device="cuda").tolist()
 answers["fork_rng restores"] = torch.rand(2, device="cuda").tolist() == first
+get_registered_device_interfaces()
+torch.utils._triton.has_triton()
+answers["Dynamo for itself"] = "cuda:0" in dict(get_registered_device_interfaces())
 x, y = torch.zeros(1, device="cuda"), torch.zeros(1)
 answers["is_cuda"] = (x.is_cuda, next(net.parameters()).is_cuda, x.as_subclass(Watched).is_cuda, y.is_cuda)
 answers["is_cuda asked of a subclass"] = Watched.asked

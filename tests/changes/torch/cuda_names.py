@@ -123,9 +123,16 @@ def asked(module: Any, code: str, cuda: Any, torch: Any) -> str:
     return outcome(lambda: eval(f"module.{code}", {"module": module, "cuda": cuda, "torch": torch}))
 
 
+def made_in(torch: Any, device: Any) -> str:
+    with torch.cuda.device(device):
+        return str(torch.ones(1, device="cuda").device.type)
+
+
 def facts(torch: Any) -> dict[str, Any]:
     """Answers whose value is known."""
     cuda = torch.cuda
+    stream = cuda.current_stream()
+    event = stream.record_event()
     held = torch.ones(2**18, device="cuda")  # a MiB
     stats, nested = cuda.memory_stats(), cuda.memory_stats_as_nested_dict()
     cuda.default_generators[0].manual_seed(7)
@@ -144,6 +151,11 @@ def facts(torch: Any) -> dict[str, Any]:
         "process": [cuda.list_gpu_processes().split()[2] == str(os.getpid()), cuda.list_gpu_processes().split()[-3:]],
         "streams": cuda.current_stream() == cuda.default_stream() != 0,
         "scatter": [len(parts), parts[0]["x"].device.type, torch.equal(parts[0]["x"], held)],
+        "scatter from the CPU": torch.nn.parallel.scatter((torch.ones(2), [torch.ones(2)]), [0])[0][1][0].device.type,
+        "stream of torch": [held.record_stream(torch.Stream(device=d)) for d in ("cuda", "mps")],
+        "event": [isinstance(event, cuda.Event), event.wait(stream), event.record(stream)],
+        "the current device": made_in(torch, None),
+        "unknown argument": outcome(lambda: held.cuda(colour=1)),
         "gather": torch.nn.parallel.gather([held[:2], held[:3]], 0).shape[0],
         "replicas": len(torch.nn.parallel.replicate(torch.nn.Linear(2, 2).cuda(), [0])),
         "runtime": [cuda.cudart().cudaProfilerStart(), cuda.cudart().cudaMemGetInfo(0) == cuda.mem_get_info()],

@@ -129,6 +129,7 @@ def facts(known: dict[str, Any]) -> dict[str, Any]:
         "repeatable": torch.equal(drawn(3), drawn(3)) and not torch.equal(drawn(3), drawn(4)),
         "from GPU to CPU": str(torch.load(known["saved_here"], map_location={"cuda:0": "cpu"}).device),
         "pinned": str(x.cpu().pin_memory("cuda").device),
+        "nested on the CPU": str(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]).device),
     }
 
 
@@ -140,6 +141,11 @@ def refused() -> dict[str, str]:
             eval(f"torch.{name}([[0.0]], device='cuda')")
         except NotOnMac as error:
             said[name] = str(error)
+    for name in ("nested_tensor", "as_nested_tensor"):
+        try:
+            getattr(torch.nested, name)([torch.ones(2, device="mps")])
+        except NotOnMac as error:
+            said[f"{name} of tensors on mps"] = str(error)
     return said
 
 

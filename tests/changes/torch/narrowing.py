@@ -62,6 +62,7 @@ CALLS: dict[str, Callable[[], torch.Tensor]] = {
     "buffer by cuda": lambda: buffered().cuda().b,
     "send_to_device": lambda: send_to_device({"y": [torch.from_numpy(SEVENTHS)]}, torch.device("mps"))["y"][0],
     "load": lambda: loaded(f"{sys.argv[1]}.pt"),
+    "sparse": lambda: torch.from_numpy(SEVENTHS).to_sparse().cuda().cpu().to_dense().cuda(),
 }
 """Each one is `SEVENTHS`, rounded once."""
 
@@ -80,6 +81,10 @@ OTHERS: dict[str, Callable[[], torch.Tensor]] = {
     "torch.mean": lambda: torch.mean(torch.ones(3, device="cuda"), dtype=torch.float64),
     "cumsum": lambda: torch.ones(3, device="cuda").cumsum(0, dtype=torch.float64),
     "softmax": lambda: torch.nn.functional.softmax(torch.ones(3, device="cuda"), -1, dtype=torch.float64),
+    "nothing": lambda: torch.as_tensor(np.zeros((0, 4)), device="cuda"),
+    "nothing on mps": lambda: torch.zeros(0, 4, dtype=torch.float64, device="mps"),
+    "nothing, as another": lambda: torch.ones(1, device="cuda").new_tensor(np.zeros(0)),
+    "unsigned": lambda: torch.tensor([1, 2], dtype=torch.uint64).to("cuda", torch.float64),
     "vector_norm": lambda: torch.linalg.vector_norm(torch.ones(3, device="cuda"), dtype=torch.float64),
 }
 
@@ -99,6 +104,8 @@ def in_a_module() -> Any:
 REFUSED: dict[str, Callable[[], Any]] = {
     "identifiers": lambda: IDS.to("cuda"),
     "by cuda()": lambda: IDS.cuda(),
+    "unsigned": lambda: torch.tensor([2**24 + 1], dtype=torch.uint32).to("cuda", torch.float64),
+    "sparse": lambda: IDS.to_sparse().cuda(),
     "in a batch": in_a_batch,
     "in a module": in_a_module,
     "from numpy": lambda: torch.tensor(np.array([16777217.0]), device="cuda"),
@@ -165,6 +172,7 @@ def main() -> None:
     wide = {name: torch.tensor(values, dtype=torch.float64) for name, values in KEPT.items()}
     found["kept"] = {name: torch.equal(x.cuda().cpu(), x.float()) for name, x in wide.items()}
     found["cpu"] = [str(x.dtype) for x in (torch.zeros(1, dtype=torch.float64), torch.ones(1).double(), IDS.to("cpu"))]
+    found["storage"] = raised(lambda: torch.TypedStorage(4, dtype=torch.float64, device="mps")[0])
     found["back"] = str(torch.ones(1, device="cuda").to("cpu", torch.float64).dtype)
     found["words"] = [raised(lambda: torch.sum(1)), raised(lambda: torch.ones(1).to(src=1))]  # type: ignore[call-overload]
     found |= {"gradient": gradient(), "as torch": as_torch(), "said": [text for text in said if "float64" in text]}

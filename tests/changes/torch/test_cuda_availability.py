@@ -33,6 +33,7 @@ EXPECTED = {
     "library in an editable install": NO,
     "torch.compile of the script's": 1.0,
     "torch.compile of a library's": 0.0,
+    "Dynamo for itself": False,
     "DataParallel": "mps:0",
     "fork_rng restores": True,
     "no GPU visible": NO,

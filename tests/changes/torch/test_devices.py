@@ -40,7 +40,8 @@ def test_so_do_the_ways_without_a_device(found: dict[str, Any]) -> None:
 
 def test_what_mps_lacks_is_refused_with_what_to_write(found: dict[str, Any]) -> None:
     assert "torch.sparse_coo_tensor" in found["refused"]["sparse_csr_tensor"]
-    assert "layout=torch.jagged" in found["refused"]["nested.nested_tensor"]
+    for name in ("nested.nested_tensor", "nested_tensor of tensors on mps", "as_nested_tensor of tensors on mps"):
+        assert "layout=torch.jagged" in found["refused"][name]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,7 @@ def test_what_mps_lacks_is_refused_with_what_to_write(found: dict[str, Any]) -> 
         ("repeatable", True),
         ("from GPU to CPU", "cpu"),
         ("pinned", "cpu"),
+        ("nested on the CPU", "cpu"),
     ],
 )
 def test_classes_and_tables_hold(fact: str, right: object, found: dict[str, Any]) -> None:

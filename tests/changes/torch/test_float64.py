@@ -24,12 +24,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_what_is_moved_is_rounded_once(found: dict[str, Any]) -> None:
-    assert len(found["moved"]) == 17
+    assert len(found["moved"]) == 18
     assert found["moved"] == {name: [F32, "mps", True] for name in found["moved"]}
 
 
 def test_what_is_made_there_is_float32(found: dict[str, Any]) -> None:
-    assert len(found["others"]) == 15
+    assert len(found["others"]) == 19
     assert found["others"] == {name: [F32, "mps"] for name in found["others"]}
     assert found["complex"] == "torch.complex64"
 
@@ -44,6 +44,8 @@ def test_it_is_said_once_with_the_line(found: dict[str, Any]) -> None:
     [
         ("identifiers", "IDS", "16777217.0"),
         ("by cuda()", "IDS", "16777217.0"),
+        ("unsigned", "a tensor", "16777217.0"),
+        ("sparse", "a tensor", "16777217.0"),
         ("in a batch", '"labels"', "1e+300"),
         ("in a module", "Linear.ids", "16777217.0"),
         ("from numpy", "a tensor", "16777217.0"),
@@ -66,6 +68,11 @@ def test_numbers_that_would_be_others_are_refused(case: str, named: str, number:
 def test_what_float32_can_tell_is_moved(found: dict[str, Any]) -> None:
     """Whole numbers that float32 has, measures that are rounded, infinities."""
     assert len(found["kept"]) == 4 and all(found["kept"].values())
+
+
+def test_bytes_of_a_storage_are_not_read_in_another_type(found: dict[str, Any]) -> None:
+    """torch itself makes an empty tensor, and lays it over a storage of float64."""
+    assert found["storage"].startswith("TypeError: Cannot convert a MPS Tensor to float64")
 
 
 def test_the_gradient_has_the_type_of_the_source(found: dict[str, Any]) -> None:
