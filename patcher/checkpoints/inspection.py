@@ -9,6 +9,7 @@ to anything but tensors and plain data is refused before it is read.
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import zipfile
@@ -38,7 +39,7 @@ class Verdict:
 
     Attributes:
         problems: why the folder cannot be used; empty where it can.
-        lacks: parts that a checkpoint without a manifest does not have and that start anew after it.
+        lacks: parts that it does not have, or no longer, and that start anew after it.
     """
 
     problems: tuple[str, ...] = ()
@@ -47,14 +48,16 @@ class Verdict:
 
 def inspect(folder: Path) -> Verdict:
     """Reads the folder once, and where a manifest gives checksums all that `is_read` names."""
-    differences = manifest.differences(folder, is_read)
+    absent = {name for name in _PARTS if not os.path.lexists(folder / name)}
+    differences = manifest.differences(folder, lambda name: is_read(name) and name not in absent)
     if differences:
         return Verdict(tuple(differences))
     pickles = tuple(problem for path in _torch_files(folder) if (problem := _unsafe(path)) is not None)
     if differences is not None:
-        return Verdict(pickles)
-    lacks = tuple(name for name in _PARTS if not (folder / name).is_file())
-    return Verdict((*_structure(folder), *pickles), lacks)
+        return Verdict(pickles, tuple(sorted(absent & (manifest.listed(folder) or {}).keys())))
+    weights = any(_WEIGHTS.match(path.name) for path in _files(folder))
+    lacks = () if weights else ("model weights in a file of transformers' (a trainer may have another)",)
+    return Verdict((*_structure(folder), *pickles), (*lacks, *(name for name in _PARTS if name in absent)))
 
 
 def is_read(name: str) -> bool:
@@ -69,8 +72,6 @@ def _structure(folder: Path) -> Iterator[str]:
         yield f"{UNFINISHED} says that it was not written to its end"
     if not (folder / STATE).is_file():
         yield f"{STATE} is missing"
-    if not any(_WEIGHTS.match(path.name) for path in _files(folder)):
-        yield "there are no model weights"
     for path in _files(folder):
         problem = problem_of(path)
         if problem is not None:

@@ -21,26 +21,65 @@ _CHUNK = 8 * 2**20
 
 def write(folder: Path, besides: Collection[str] = ()) -> None:
     """Lists the files under ``folder``, besides some, in ``folder/checkpoint_manifest.json``. A save's last file."""
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": f"{checksum(path):08x}"}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).as_posix() not in {NAME, *besides}
+    files = {name: _entry(path) for name, path in _files(folder).items() if name not in besides}
+    (folder / NAME).write_text(_text(files, besides), encoding="utf-8")
+
+
+def renew(folder: Path) -> bool:
+    """Lists what has been written, removed or added since the manifest was; says whether there was anything.
+
+    What was beside the manifest's files then stays so. Files that have not changed since are not read again.
+    """
+    content = _content(folder)
+    if content is None:
+        return False
+    since = (folder / NAME).stat().st_ctime_ns
+    before, besides = content["files"], content.get("besides", [])
+    now = {
+        name: before[name] if name in before and path.stat().st_ctime_ns < since else _entry(path)
+        for name, path in _files(folder).items()
+        if name not in besides
     }
-    (folder / NAME).write_text(json.dumps({"format": _FORMAT, "files": files}, indent=1) + "\n", encoding="utf-8")
+    if now == before:
+        return False
+    beside = folder / f"{NAME}.new"
+    beside.write_text(_text(now, besides), encoding="utf-8")
+    os.replace(beside, folder / NAME)
+    return True
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {name: path for path in paths if (name := path.relative_to(folder).as_posix()) != NAME}
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "crc32": f"{checksum(path):08x}"}
+
+
+def _text(files: dict[str, Any], besides: Collection[str]) -> str:
+    return json.dumps({"format": _FORMAT, "files": files, "besides": sorted(besides)}, indent=1) + "\n"
 
 
 def listed(folder: Path) -> dict[str, Any] | None:
     """The files that the manifest names; None where there is none. Raises ValueError where it cannot be read."""
+    content = _content(folder)
+    if content is None:
+        return None
+    files: dict[str, Any] = content["files"]
+    return files
+
+
+def _content(folder: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        content: Any = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     if not isinstance(content, dict) or content.get("format") != _FORMAT or not isinstance(content.get("files"), dict):
         raise ValueError(f"{NAME} is not in format {_FORMAT}")
-    files: dict[str, Any] = content["files"]
-    if not all(isinstance(entry, dict) and {"bytes", "crc32"} <= entry.keys() for entry in files.values()):
+    if not all(isinstance(entry, dict) and {"bytes", "crc32"} <= entry.keys() for entry in content["files"].values()):
         raise ValueError(f"{NAME} names a file without its size and checksum")
-    return files
+    return content
 
 
 def differences(folder: Path, matters: Callable[[str], bool] | None = None) -> list[str] | None:

@@ -76,6 +76,12 @@ def _staging(parent: Path, name: str) -> Iterator[Path]:
                 return
 
 
+def renew(folder: Path) -> None:
+    """Takes what the script has done to a complete folder since it was saved into its manifest."""
+    if folder.is_dir() and manifest.renew(folder):
+        flush(folder)
+
+
 def publish(staging: Path, parent: Path, name: str) -> None:
     """Renames the complete folder ``staging/name`` to ``parent/name`` and takes the staging folder away."""
     final, old = parent / name, _old(staging, name)
@@ -172,12 +178,14 @@ def _keep_files_of_others(final: Path, new: Path) -> set[str]:
     """Copies what the folder that is replaced holds and the new one lacks, and no save had written.
 
     Without a manifest that is all that no resume reads: of old weights in other files than the new ones, one of both
-    would be loaded.
+    would be loaded. A folder without the state of a trainer is no save: the script has written into it beforehand.
     """
     try:
         ours = manifest.listed(final)
     except ValueError:
         ours = None
+    if not (final / manifest.NAME).exists() and not (final / inspection.STATE).exists():
+        ours = {}
     kept = set()
     for path in sorted(final.rglob("*")):
         name = path.relative_to(final).as_posix()

@@ -19,7 +19,8 @@ from patcher.checkpoints import manifest
 from patcher.checkpoints.inspection import Verdict, inspect
 from patcher.replacements.transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
-FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json")
+PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+FILES = ("model.safetensors", *PARTS, "trainer_state.json", "config.json")
 
 
 class Bomb:
@@ -82,7 +83,11 @@ def test_every_damage_to_a_saved_checkpoint_is_found(tmp_path: Path, file: str, 
     damage(path / file)
     if damage is flip:
         manifest._checksum.cache_clear()  # as in the process that resumes
-    (problem,) = inspect(path).problems
+    verdict = inspect(path)
+    if damage is Path.unlink and file in PARTS:  # somebody has removed it: it starts anew
+        assert verdict == Verdict(lacks=(file,))
+        return
+    (problem,) = verdict.problems
     assert problem.startswith(file)
 
 
@@ -98,14 +103,46 @@ def test_without_a_manifest_the_structure_tells(tmp_path: Path, file: str, damag
 
 
 def test_without_a_manifest_parts_may_be_missing(tmp_path: Path) -> None:
-    """save_only_model leaves out optimizer and generators; without weights or the trainer's state nothing can go on."""
+    """save_only_model leaves out optimizer and generators; without the trainer's state nothing can go on. Weights may
+    be in a file that only the trainer knows.
+    """
     path = checkpoint(tmp_path, 2, whole=False)
     (path / "optimizer.pt").unlink()
     assert inspect(path).problems == () and inspect(path).lacks == ("optimizer.pt",)
     (path / "trainer_state.json").unlink()
     assert inspect(path).problems == ("trainer_state.json is missing",)
     (path / "model.safetensors").unlink()
-    assert "there are no model weights" in inspect(path).problems
+    assert inspect(path).problems == ("trainer_state.json is missing",)
+    assert inspect(path).lacks[0].startswith("model weights") and inspect(path).lacks[1:] == ("optimizer.pt",)
+
+
+def test_a_part_that_was_removed_afterwards_is_lacking(tmp_path: Path) -> None:
+    """As ``rm checkpoint-*/optimizer.pt`` does, to save space; weights that are gone are damage."""
+    path = checkpoint(tmp_path, 2)
+    (path / "optimizer.pt").unlink()
+    assert inspect(path).problems == () and inspect(path).lacks == ("optimizer.pt",)
+    (path / "model.safetensors").unlink()
+    assert inspect(path).problems == ("model.safetensors is missing",)
+
+
+def test_a_manifest_is_renewed_with_what_has_changed(tmp_path: Path) -> None:
+    """Written, removed and added files; those beside it stay so, and nothing else is read again."""
+    path = checkpoint(tmp_path, 2, whole=False)
+    (path / "notes.txt").write_text("mine")
+    manifest.write(path, besides={"notes.txt"})
+    assert not manifest.renew(path)
+    (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes())
+    (path / "optimizer.pt").unlink()
+    (path / "config.json").write_text('{"changed": true}')
+    (path / "added.json").write_text("{}")
+    assert inspect(path).problems
+    assert manifest.renew(path)
+    assert inspect(path).problems == () and inspect(path).lacks == ()
+    listed = manifest.listed(path) or {}
+    assert "added.json" in listed and not {"optimizer.pt", "notes.txt", manifest.NAME} & listed.keys()
+    assert not manifest.renew(path) and not list(path.glob("*.new"))
+    (path / manifest.NAME).unlink()
+    assert not manifest.renew(path)
 
 
 def test_an_index_whose_shard_is_missing(tmp_path: Path) -> None:

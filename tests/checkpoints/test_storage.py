@@ -196,7 +196,13 @@ def test_old_weights_do_not_come_beside_new_ones(tmp_path: Path, broken: bool) -
     """A checkpoint from elsewhere, or one whose manifest is broken, is replaced by one in other files."""
     old = tmp_path / "checkpoint-2"
     (old / "default").mkdir(parents=True)
-    of_a_save = ("model.safetensors", "model.safetensors.index.json", "optimizer.pt", "default/adapter_model.bin")
+    of_a_save = (
+        "trainer_state.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "optimizer.pt",
+        "default/adapter_model.bin",
+    )
     for name in (*of_a_save, "notes.txt"):
         (old / name).write_text("old")
     if broken:
@@ -204,6 +210,17 @@ def test_old_weights_do_not_come_beside_new_ones(tmp_path: Path, broken: bool) -
     save(tmp_path, "checkpoint-2", "new")
     names = sorted(path.relative_to(old).as_posix() for path in old.rglob("*") if path.is_file())
     assert names == [manifest.NAME, "file", "notes.txt"]
+
+
+def test_what_a_script_writes_before_the_save_is_kept(tmp_path: Path) -> None:
+    """An overridden ``_save_checkpoint`` may write a projector and a state of its own into the folder first."""
+    folder = tmp_path / "checkpoint-2"
+    folder.mkdir()
+    for name in ("projector.safetensors", "my_state.json", "ema.pt"):
+        (folder / name).write_text("mine")
+    save(tmp_path, "checkpoint-2", "new")
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [manifest.NAME, "ema.pt", "file", "my_state.json", "projector.safetensors"]
 
 
 def test_a_link_to_a_checkpoint_is_rotated_away(tmp_path: Path) -> None:
@@ -266,3 +283,9 @@ def test_the_reason_of_a_failed_save_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointNotSaved, match=r"TimeoutError; .* GiB are free"):
         save_whole(TrainerOf(tmp_path / "run"), None, slow)
+
+    def elsewhere() -> None:
+        (tmp_path / "nowhere" / "tokenizer.json").read_text()
+
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        save_whole(TrainerOf(tmp_path / "run"), None, elsewhere)

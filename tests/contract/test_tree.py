@@ -40,7 +40,6 @@ ELSEWHERE = {
     "changes/transformers/attention_names": "e2e/test_refusals.py: what is refused, by plugin, variable and name",
     "changes/transformers/trainer": "training/test_arguments.py: arguments that are changed after their creation",
     "changes/transformers/trainer_batches": "e2e/test_odd_rows.py: rows without tokens, in trainings",
-    "changes/transformers/trainer_checkpoint": "checkpoints/test_storage.py: a kill at every file operation",
     "changes/transformers/trainer_utils": "checkpoints/test_storage.py: which checkpoint is the last",
     "changes/transformers/training_args": "training/test_arguments.py: every configuration of TRL",
     "changes/triton/shim": "contract/test_triton_shim.py: with the other shim",

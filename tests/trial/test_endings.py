@@ -134,7 +134,7 @@ def test_forked_children_leave_the_account_alone(tmp_path: Path) -> None:
             child = os.fork()
             if child == 0:
                 ending()
-            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         """,
     )
     found = simulate(tmp_path, "script.py")

@@ -11,7 +11,7 @@ _patch = partial(
     Patch,
     distribution=DISTRIBUTION,
     reviewed=REVIEWED,
-    why="torch.is_autocast_enabled() and get_autocast_gpu_dtype() tell of CUDA's autocast, which is never on here",
+    why="torch.is_autocast_enabled() and set_autocast_enabled(False) are about CUDA's autocast, which is never on here",
     upstream=native("torch/csrc/autograd/init.cpp", "is_autocast_enabled"),
     until="torch.is_autocast_enabled() without a device tells of the accelerator's",
     needed_for=None,
@@ -19,5 +19,12 @@ _patch = partial(
 
 CHANGES: tuple[AnyChange, ...] = tuple(
     _patch(target=f"torch:{name}", replacement=f"patcher.replacements.torch.autocast_state:{name}")
-    for name in ("is_autocast_enabled", "get_autocast_dtype", "get_autocast_gpu_dtype")
+    for name in (
+        "is_autocast_enabled",
+        "get_autocast_dtype",
+        "get_autocast_gpu_dtype",
+        "set_autocast_enabled",
+        "set_autocast_dtype",
+        "set_autocast_gpu_dtype",
+    )
 )

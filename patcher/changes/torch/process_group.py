@@ -49,4 +49,18 @@ CHANGES: tuple[AnyChange, ...] = (
         )
         for name in ("_check_single_tensor", "_check_tensor_list")
     ),
+    *(
+        _patch(
+            target=f"torch.distributed:{name}",
+            replacement=f"{_HERE}:{name}",
+            expects=expects,
+            why="for a list of tensors on mps gloo says, in one process too, that they have the wrong type",
+            upstream=source(_C10D, name),
+        )
+        for name, expects in (
+            ("all_gather", "(tensor_list, tensor, group=None, async_op=False)"),
+            ("gather", "(tensor, gather_list=None, dst=None, group=None, async_op=False, group_dst=None)"),
+            ("scatter", "(tensor, scatter_list=None, src=None, group=None, async_op=False, group_src=None)"),
+        )
+    ),
 )

@@ -69,4 +69,16 @@ CHANGES: tuple[AnyChange, ...] = (
         "and trains one step too many where max_steps was reached",
         "transformers restores the generators before the sampler draws, and looks at max_steps before a step",
     ),
+    Patch(
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
+        target="transformers.trainer_callback:CallbackHandler.on_save",
+        replacement="patcher.replacements.transformers.trainer_checkpoint:on_save",
+        expects="(self, args, state, control, **kwargs)",
+        needed_for=None,
+        why="a checkpoint that a callback or an overridden _save_checkpoint has touched would count as damaged",
+        upstream=source("transformers/trainer_callback.py", "CallbackHandler.on_save"),
+        until="Trainer._save_checkpoint is not patched",
+        everywhere=True,
+    ),
 )

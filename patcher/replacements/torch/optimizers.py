@@ -25,6 +25,8 @@ def _without_capture(optimizer: torch.optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         if group.get("capturable") and any(parameter.device.type == "mps" for parameter in group["params"]):
             group["capturable"] = False
+            if isinstance(group.get("lr"), torch.Tensor):  # which torch takes together with foreach for a capture alone
+                group["foreach"] = False
 
 
 def _device_has_foreach_support(device: torch.device) -> bool:

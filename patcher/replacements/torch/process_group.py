@@ -92,6 +92,62 @@ def _check_tensor_list(param: Any, param_name: str) -> None:
     _refuse_among_several(param_name, *param)
 
 
+def all_gather(tensor_list: list[torch.Tensor], tensor: torch.Tensor, group: Any = None, async_op: bool = False) -> Any:
+    """As torch's, for tensors on mps in one process too: torch's fallback does not reach into lists."""
+    collective = original("torch.distributed:all_gather")
+    if not _alone_on_mps([tensor, *tensor_list], group):
+        return collective(tensor_list, tensor, group, async_op)
+    copies = [each.cpu() for each in tensor_list]
+    return _brought_back(collective(copies, tensor.cpu(), group, async_op), tensor_list, copies)
+
+
+def gather(
+    tensor: torch.Tensor,
+    gather_list: list[torch.Tensor] | None = None,
+    dst: int | None = None,
+    group: Any = None,
+    async_op: bool = False,
+    group_dst: int | None = None,
+) -> Any:
+    """As `all_gather`."""
+    collective, tensors = original("torch.distributed:gather"), gather_list or []
+    if not _alone_on_mps([tensor, *tensors], group):
+        return collective(tensor, gather_list, dst, group, async_op, group_dst)
+    copies = [each.cpu() for each in tensors]
+    return _brought_back(collective(tensor.cpu(), copies, dst, group, async_op, group_dst), tensors, copies)
+
+
+def scatter(
+    tensor: torch.Tensor,
+    scatter_list: list[torch.Tensor] | None = None,
+    src: int | None = None,
+    group: Any = None,
+    async_op: bool = False,
+    group_src: int | None = None,
+) -> Any:
+    """As `all_gather`."""
+    collective, tensors = original("torch.distributed:scatter"), scatter_list or []
+    if not _alone_on_mps([tensor, *tensors], group):
+        return collective(tensor, scatter_list, src, group, async_op, group_src)
+    copy = tensor.cpu()
+    work = collective(copy, [each.cpu() for each in tensors], src, group, async_op, group_src)
+    return _brought_back(work, [tensor], [copy])
+
+
+def _alone_on_mps(tensors: list[Any], group: Any) -> bool:
+    on_mps = any(isinstance(each, torch.Tensor) and each.is_mps for each in tensors)
+    return on_mps and torch.distributed.get_world_size(group) == 1
+
+
+def _brought_back(work: Any, tensors: list[torch.Tensor], copies: list[torch.Tensor]) -> Any:
+    """Copies the results back to where they were asked for; ``work`` is then done."""
+    if work is not None:
+        work.wait()
+    for tensor, copy in zip(tensors, copies, strict=True):
+        tensor.copy_(copy)
+    return work
+
+
 def _refuse_among_several(name: str, *tensors: torch.Tensor) -> None:
     if any(tensor.device.type == "mps" for tensor in tensors) and torch.distributed.get_world_size() > 1:
         raise NotOnMac(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -28,6 +29,11 @@ _WRITING: ContextVar[tuple[Any, str] | None] = ContextVar("_WRITING", default=No
 
 _EPOCH_STARTS: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 """The states of the generators when the epoch of each trainer began."""
+
+_SAVED: ContextVar[Path | None] = ContextVar("_SAVED", default=None)
+"""The checkpoint that was saved in this thread, until the callbacks have been told of it."""
+
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE}
 
 log = logging.getLogger("patcher")
 
@@ -192,10 +198,21 @@ def save_whole(trainer: Any, trial: Any, write: Callable[[], None]) -> None:
             _correct_state(trainer, run_dir, folder / name, best_before)
     except BaseException as error:
         trainer.state.best_model_checkpoint = best_before
-        if _is_of_the_disk(error):
+        if _is_of_the_disk(error, run_dir):
             raise _not_saved(error, run_dir, name) from error
         raise
+    _SAVED.set(run_dir / name)
     _after(trainer, run_dir, name)
+
+
+def on_save(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+    """As transformers', and what a script has done to the checkpoint since it was saved belongs to it from then on."""
+    answer = original("transformers.trainer_callback:CallbackHandler.on_save")(self, args, state, control, **kwargs)
+    saved = _SAVED.get()
+    if saved is not None:
+        _SAVED.set(None)
+        storage.renew(saved)
+    return answer
 
 
 def _write_in(trainer: Any, folder: str, write: Callable[[], None]) -> None:
@@ -235,11 +252,17 @@ def _folder_of(trainer: Any) -> str | None:
     return writing[1] if writing is not None and writing[0] is trainer else None
 
 
-def _is_of_the_disk(error: BaseException) -> bool:
-    """Whether writing failed: OSError from Python, and the errors into which torch and safetensors turn it."""
-    return isinstance(error, OSError) or any(
-        sign in str(error) for sign in ("PytorchStreamWriter", "inline_container", "I/O error")
-    )
+def _is_of_the_disk(error: BaseException, run_dir: Path) -> bool:
+    """Whether writing failed: OSError from Python, and the errors into which torch and safetensors turn it.
+
+    Not one about a file elsewhere, which a script's own code may read or write meanwhile.
+    """
+    if isinstance(error, OSError):
+        elsewhere = isinstance(error.filename, str) and not Path(error.filename).absolute().is_relative_to(
+            run_dir.absolute()
+        )
+        return not elsewhere or error.errno in _OF_THE_DISK
+    return any(sign in str(error) for sign in ("PytorchStreamWriter", "inline_container", "I/O error"))
 
 
 def _not_saved(error: BaseException, run_dir: Path, name: str) -> CheckpointNotSaved:

@@ -128,6 +128,30 @@ def made_in(torch: Any, device: Any) -> str:
         return str(torch.ones(1, device="cuda").device.type)
 
 
+def autocast_off(torch: Any) -> list[Any]:
+    """A region that a script takes out of mixed precision by hand, and the dtype that it asks for another."""
+    x, y = torch.ones(1, 4096, device="cuda"), torch.full((4096, 1), 1.0009, device="cuda")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        before = torch.is_autocast_enabled()
+        torch.set_autocast_enabled(False)
+        whole = x @ y
+        torch.set_autocast_enabled(device_type="cuda", enabled=before)
+        torch.set_autocast_gpu_dtype(torch.float16)
+        half = x @ y
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        named = torch.get_autocast_gpu_dtype()
+    return [before, str(whole.dtype), str(half.dtype), str(named), torch._C.is_autocast_enabled("cuda")]
+
+
+def captured(torch: Any) -> float:
+    weight = torch.nn.Parameter(torch.ones(1, device="cuda"))
+    rate = torch.tensor(0.5, device="cuda")
+    optimizer = torch.optim.Adam([weight], lr=rate, foreach=True, capturable=True)
+    weight.sum().backward()
+    optimizer.step()
+    return round(weight.item(), 6)
+
+
 def facts(torch: Any) -> dict[str, Any]:
     """Answers whose value is known."""
     cuda = torch.cuda
@@ -156,6 +180,8 @@ def facts(torch: Any) -> dict[str, Any]:
         "event": [isinstance(event, cuda.Event), event.wait(stream), event.record(stream)],
         "the current device": made_in(torch, None),
         "unknown argument": outcome(lambda: held.cuda(colour=1)),
+        "autocast off within autocast": autocast_off(torch),
+        "learning rate of a captured optimizer": captured(torch),
         "gather": torch.nn.parallel.gather([held[:2], held[:3]], 0).shape[0],
         "replicas": len(torch.nn.parallel.replicate(torch.nn.Linear(2, 2).cuda(), [0])),
         "runtime": [cuda.cudart().cudaProfilerStart(), cuda.cudart().cudaMemGetInfo(0) == cuda.mem_get_info()],

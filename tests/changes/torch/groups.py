@@ -41,6 +41,17 @@ def gathered() -> list[float]:
     return found.tolist()
 
 
+def listed() -> list[list[float]]:
+    """What the collectives over lists give, with and without waiting."""
+    x, one = torch.tensor([1.0, 2.0], device="cuda"), torch.zeros(2, device="cuda")
+    gathered_later, gathered_at, scattered = [one.clone()], [one.clone()], one.clone()
+    distributed.all_gather(gathered_later, x, async_op=True).wait()
+    distributed.gather(x, gathered_at, dst=0)
+    distributed.scatter(scattered, [x], src=0)
+    assert scattered.is_mps
+    return [gathered_later[0].tolist(), gathered_at[0].tolist(), scattered.tolist()]
+
+
 def wrapped(device: str) -> list[float]:
     net = torch.nn.Linear(2, 1, bias=False).to(device)
     DistributedDataParallel(net)(torch.ones(1, 2, device=device)).sum().backward()
@@ -57,6 +68,7 @@ def main() -> None:
         "average": tried(lambda: collective("all_reduce", distributed.ReduceOp.AVG)),
         "broadcast": tried(lambda: collective("broadcast", 0)),
         "all_gather_into_tensor": tried(gathered),
+        "over lists": tried(listed),
         "barrier": tried(distributed.barrier),
         "on the CPU": tried(lambda: wrapped("cpu")),
         "on mps": tried(lambda: wrapped("cuda")),

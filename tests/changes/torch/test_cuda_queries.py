@@ -60,6 +60,8 @@ def test_every_statistic_that_torch_documents_is_there(found: dict[str, Any]) ->
         ("event", [True, None, None]),
         ("the current device", "mps"),
         ("unknown argument", "TypeError: cuda() got an unexpected keyword argument 'colour'"),
+        ("autocast off within autocast", [True, "torch.float32", "torch.float16", "torch.bfloat16", False]),
+        ("learning rate of a captured optimizer", 0.5),
         ("gather", 5),
         ("replicas", 1),
         ("runtime", [0, True]),

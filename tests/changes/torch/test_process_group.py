@@ -25,6 +25,11 @@ def test_the_default_is_gloo_and_takes_tensors_on_mps(found: dict[str, Any]) -> 
         assert found[name] == [1.0, 2.0], (name, found[name])
 
 
+def test_lists_of_tensors_on_mps_are_filled(found: dict[str, Any]) -> None:
+    """all_gather, gather and scatter, which torch's fallback does not reach."""
+    assert found["over lists"] == [[1.0, 2.0]] * 3
+
+
 def test_what_is_on_the_cpu_is_torchs(found: dict[str, Any]) -> None:
     assert found["on the CPU"] == [1.0, 1.0]
     assert found["the CPU's among several"] is None
