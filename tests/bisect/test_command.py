@@ -90,7 +90,7 @@ def test_a_run_that_takes_too_long_is_ended_with_what_it_started(tmp_path: Path)
     with contextlib.chdir(tmp_path), environment.temporarily({"PYTHONPATH": str(ROOT), "UNSLOTH_SIMULATE_MAC": "1"}):
         outcome = Program([str(script)], timeout=4).run([])
     assert (outcome.kind, outcome.passed) == ("ran into the time limit", False)
-    assert not _is_alive(int((tmp_path / "child").read_text()))
+    assert _ends(int((tmp_path / "child").read_text()))
 
 
 def test_ctrl_c_ends_the_run_and_says_how_far_it_came(tmp_path: Path) -> None:
@@ -112,7 +112,16 @@ def test_ctrl_c_ends_the_run_and_says_how_far_it_came(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None and "interrupted after 1 runs; nothing is known yet" in process.stderr.read()
     assert process.wait() == 130
-    assert not _is_alive(int(pid.read_text()))
+    assert _ends(int(pid.read_text()))
+
+
+def _ends(pid: int) -> bool:
+    """Whether a process that was killed is gone soon: the kernel takes its memory back while others go on."""
+    for _ in range(100):
+        if not _is_alive(pid):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _is_alive(pid: int) -> bool:

@@ -156,7 +156,7 @@ def damages(folder: Path) -> dict[str, tuple[str, Callable[[Path], None]]]:
     return {
         "truncated": ("model.safetensors", lambda path: os.truncate(path, path.stat().st_size // 2)),
         "flipped": ("optimizer.pt", flip),
-        "missing": ("scheduler.pt", Path.unlink),
+        "missing": ("trainer_state.json", Path.unlink),
         "foreign": ("trainer_state.json", lambda path: path.write_text("[1, 2]")),
         "bomb": ("rng_state.pth", lambda path: torch.save({"cpu": bomb}, path)),
         "bomb, old form": ("optimizer.pt", lambda path: torch.save({"state": bomb}, path)),

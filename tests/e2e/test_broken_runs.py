@@ -43,7 +43,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(result: dict[str, Any]) -> None:
     [
         ("truncated", "model.safetensors has"),
         ("flipped", "optimizer.pt has other content than was saved"),
-        ("missing", "scheduler.pt is missing"),
+        ("missing", "trainer_state.json is missing"),
         ("foreign", "trainer_state.json has"),
         ("bomb", "rng_state.pth has"),
         ("bomb, old form", "optimizer.pt holds a pickle that would run posix.mkdir: refused"),

@@ -54,6 +54,9 @@ EXAMPLES: dict[str, Callable[[], Call]] = {
     "torch:is_autocast_enabled": lambda: (("cpu",), {}),
     "torch:get_autocast_dtype": lambda: (("cpu",), {}),
     "torch:get_autocast_gpu_dtype": lambda: ((), {}),
+    "torch:set_autocast_enabled": lambda: (("cpu", False), {}),
+    "torch:set_autocast_dtype": lambda: (("cpu", torch.bfloat16), {}),
+    "torch:set_autocast_gpu_dtype": lambda: ((torch.float16,), {}),
     **{f"torch:{name}": lambda: ((3,), {"dtype": torch.float64}) for name in float64.FACTORIES},
     **{f"torch:{name}": lambda: ((torch.zeros(2, 3),), {"dtype": torch.float64}) for name in float64.LIKE},
     **{f"torch:{name}": lambda: ((torch.zeros(2, 3), 1.5), {"dtype": torch.float64}) for name in float64.FILLS},
@@ -79,5 +82,5 @@ NOT_TORCHS = {"torch:Tensor.record_stream"}
 OF_CUDA = {"torch:Tensor.to", "torch:Tensor.cuda", "torch:tensor", "torch:as_tensor"}
 """Whose example asks for CUDA, which torch's own refuses."""
 
-NOT_COMPILED = {"torch:Tensor.pin_memory", *(f"torch:{name}" for name in _SPARSE)}
+NOT_COMPILED = {"torch:Tensor.pin_memory", "torch:set_autocast_gpu_dtype", *(f"torch:{name}" for name in _SPARSE)}
 """What torch's own compiler does not take either."""
