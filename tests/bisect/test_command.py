@@ -16,6 +16,8 @@ from patcher import environment
 from patcher.bisect.runs import Program
 from tests.process import ROOT, clean_environment, run_python
 
+pytestmark = pytest.mark.slow
+
 VARIABLES = {"TOKENIZERS_PARALLELISM": "false", "PYTORCH_ENABLE_MPS_FALLBACK": "1", "UNSLOTH_FORCE_GPU_PATH": "1"}
 LOOK = (
     f"import os, sys, time\nset = {{name for name, value in {VARIABLES!r}.items() if os.environ.get(name) == value}}\n"

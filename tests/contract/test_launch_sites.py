@@ -32,6 +32,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+pytestmark = pytest.mark.slow
+
 PACKAGES = ("unsloth", "unsloth_zoo", "trl", "peft", "transformers")
 DATA = tomllib.loads(Path(__file__).with_name("launch_sites.toml").read_text())
 SITES: list[dict[str, Any]] = DATA["site"]

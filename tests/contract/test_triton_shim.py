@@ -18,6 +18,8 @@ from patcher.errors import KernelNotReplaced
 from tests.contract.surface import names_read, resolves, unread
 from tests.process import run_python
 
+pytestmark = pytest.mark.slow
+
 READERS = ("torch", "trl", "unsloth", "unsloth_zoo", "transformers", "peft", "accelerate", "bitsandbytes")
 SKIP = ("torch/testing/", "torch/_vendor/quack", "/benchmark/", "unsloth_zoo/stubs/")
 """Torch's own test tools, its vendored CUDA-only quack, benchmarks, and Unsloth's stand-in for Triton."""

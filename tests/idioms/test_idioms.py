@@ -11,6 +11,8 @@ import pytest
 from tests.idioms.table import PAGE, ROWS, printed
 from tests.process import run_module
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:

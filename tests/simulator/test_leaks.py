@@ -16,6 +16,8 @@ from torch import nn
 
 from patcher.simulator import Device
 
+pytestmark = pytest.mark.slow
+
 CYCLES = 1000
 
 
@@ -108,15 +110,20 @@ def test_nothing_is_left(device: Device, cycle: Callable[[], None], times: int) 
     for _ in range(times // 5):  # caches and pools fill
         cycle()
     gc.collect()
-    before, objects, size = device.memory(), len(gc.get_objects()), resident()
-    for _ in range(times):
-        cycle()
-    gc.collect()
-    after = device.memory()
-    assert (after.current, after.blocks) == (before.current, before.blocks)
-    assert len(gc.get_objects()) - objects < times / 20
+    grown = []
+    for _ in range(3):  # what is lost is lost each time; the allocator's own growth is not
+        before, objects, size = device.memory(), len(gc.get_objects()), resident()
+        for _ in range(times):
+            cycle()
+        gc.collect()
+        after = device.memory()
+        assert (after.current, after.blocks) == (before.current, before.blocks)
+        assert len(gc.get_objects()) - objects < times / 20
+        grown.append(resident() - size)
+        if grown[-1] < 1 << 20:
+            break
     # The number of cycles is such that one lost event (3 a cycle, 60 bytes) or generator (5 KB) would be 3 MB and more.
-    assert resident() - size < 1 << 20
+    assert min(grown) < 1 << 20
 
 
 def test_modules_and_optimizers_go_away(device: Device) -> None:

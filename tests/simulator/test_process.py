@@ -9,6 +9,8 @@ import pytest
 
 from tests.process import run_python
 
+pytestmark = pytest.mark.slow
+
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
     return run_python("-X", "faulthandler", "-c", textwrap.dedent(code), timeout=120, check=False)

@@ -21,6 +21,8 @@ from patcher.verify.compare import assert_close, tolerance
 from patcher.verify.output import Lines, passed
 from tests.process import ROOT, run_module, run_python
 
+pytestmark = pytest.mark.slow
+
 REPORT = {"machine", "simulated", "python", "patcher", "platform", "passed", "counts", "seconds", "checks"}
 LINE = {"section", "name", "status", "detail", "do", "seconds"}
 

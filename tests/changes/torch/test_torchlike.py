@@ -9,6 +9,8 @@ import pytest
 from tests.changes.torch.torchlike import KINDS
 from tests.process import run_module
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
