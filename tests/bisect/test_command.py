@@ -105,6 +105,7 @@ def test_ctrl_c_ends_the_run_and_says_how_far_it_came(tmp_path: Path) -> None:
         env=clean_environment(UNSLOTH_SIMULATE_MAC="1", PYTHONPATH=str(ROOT)),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
     pid = tmp_path / "pid"
     deadline = time.monotonic() + 60
