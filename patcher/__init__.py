@@ -18,7 +18,7 @@ from types import TracebackType
 from patcher.engine.ledger import LEDGER
 from patcher.engine.report import Report
 from patcher.engine.session import Session, begin
-from patcher.environment import names
+from patcher.environment import names as _names
 from patcher.environment import switches as _switches
 
 __version__ = "0.1.0"
@@ -119,7 +119,7 @@ def patch_for_mac(
         asked = _switches()
         wanted = asked.simulate if simulate is None else simulate
         mac = "1" if wanted is True else wanted or None
-        without = names(without) if isinstance(without, str) else without
+        without = _names(without) if isinstance(without, str) else without
         with ExitStack() as undone:
             if asked.verbose if verbose is None else verbose:
                 undone.callback(_log_to_stderr())

@@ -1,19 +1,10 @@
 # ruff: noqa: E402, S102 - patch_for_mac() comes before torch; code of others is executed
 """Questions of a CUDA script whether there is a GPU, asked from everywhere; the answers go to ``argv[1]`` as JSON."""
 
-import logging
-
 from patcher import patch_for_mac
+from tests.said import kept
 
-said: list[str] = []
-
-
-class Keep(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        said.append(record.getMessage())
-
-
-logging.getLogger("patcher").addHandler(Keep())
+said = kept()
 handle = patch_for_mac(simulate="M1 8GB")
 
 import dataclasses

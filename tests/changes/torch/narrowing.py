@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from patcher import patch_for_mac
+from tests.said import kept
 
-said: list[str] = []
-
-
-class Keep(logging.Handler):
-    """Keeps what was said."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        said.append(record.getMessage())
-
-
-logging.getLogger("patcher").addHandler(Keep())
+said = kept()
 handle = patch_for_mac(simulate="M3 Max 36GB")
 
 import numpy as np  # noqa: E402

@@ -33,12 +33,10 @@ FORMS = {
 }
 
 SCRIPT = """
-import json, logging, sys
+import json, sys
 from patcher import patch_for_mac
-seen = []
-class Keep(logging.Handler):
-    def emit(self, record): seen.append(record.getMessage())
-logging.getLogger("patcher").addHandler(Keep())
+from tests.said import kept
+seen = kept()
 handle = patch_for_mac(simulate="M1 8GB")
 import torch
 file = sys.argv[1]

@@ -6,24 +6,14 @@ python -m tests.changes.transformers.touching FOLDER; prints what it found as JS
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from patcher import patch_for_mac
+from tests.said import kept
 
-said: list[str] = []
-
-
-class Keep(logging.Handler):
-    """Keeps what was said."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        said.append(record.getMessage())
-
-
-logging.getLogger("patcher").addHandler(Keep())
+said = kept()
 handle = patch_for_mac(simulate="M2 16GB")
 
 import torch  # noqa: E402
