@@ -40,24 +40,36 @@ class Verdict:
     Attributes:
         problems: why the folder cannot be used; empty where it can.
         lacks: parts that it does not have, or no longer, and that start anew after it.
+        weights: whether there is a file of weights as transformers names it.
     """
 
     problems: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
+    weights: bool = True
+
+    @property
+    def shortcomings(self) -> str:
+        """What a training that goes on from it has to know; empty where it has everything."""
+        said = [] if self.weights else ["no weights in a file of transformers' (a trainer may have its own)"]
+        return "; ".join(said + ([f"no {', '.join(self.lacks)}: these start anew"] if self.lacks else []))
 
 
 def inspect(folder: Path) -> Verdict:
     """Reads the folder once, and where a manifest gives checksums all that `is_read` names."""
     absent = {name for name in _PARTS if not os.path.lexists(folder / name)}
-    differences = manifest.differences(folder, lambda name: is_read(name) and name not in absent)
+    try:
+        listed = manifest.listed(folder)
+    except (ValueError, OSError, RecursionError) as error:
+        return Verdict((f"{manifest.NAME} cannot be read: {error}",))
+    read = {name: entry for name, entry in (listed or {}).items() if is_read(name) and name not in absent}
+    differences = tuple(manifest.differences(folder, read))
     if differences:
-        return Verdict(tuple(differences))
+        return Verdict(differences)
     pickles = tuple(problem for path in _torch_files(folder) if (problem := _unsafe(path)) is not None)
-    if differences is not None:
-        return Verdict(pickles, tuple(sorted(absent & (manifest.listed(folder) or {}).keys())))
+    if listed is not None:
+        return Verdict(pickles, tuple(sorted(absent & listed.keys())))
     weights = any(_WEIGHTS.match(path.name) for path in _files(folder))
-    lacks = () if weights else ("model weights in a file of transformers' (a trainer may have another)",)
-    return Verdict((*_structure(folder), *pickles), (*lacks, *(name for name in _PARTS if name in absent)))
+    return Verdict((*_structure(folder), *pickles), tuple(name for name in _PARTS if name in absent), weights)
 
 
 def is_read(name: str) -> bool:

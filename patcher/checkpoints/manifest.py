@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,11 @@ def renew(folder: Path) -> bool:
     if now == before:
         return False
     beside = folder / f"{NAME}.new"
-    beside.write_text(_text(now, besides), encoding="utf-8")
-    os.replace(beside, folder / NAME)
+    try:
+        beside.write_text(_text(now, besides), encoding="utf-8")
+        os.replace(beside, folder / NAME)
+    finally:
+        beside.unlink(missing_ok=True)
     return True
 
 
@@ -82,22 +85,18 @@ def _content(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def differences(folder: Path, matters: Callable[[str], bool] | None = None) -> list[str] | None:
-    """In which ways the folder's files are not those of its manifest; None where it has no manifest.
-
-    Args:
-        folder: of a checkpoint.
-        matters: says of a file's name, with slashes, whether the file is looked at; without it, all are.
-    """
+def is_kept(folder: Path) -> bool:
+    """Whether the folder has a manifest, and all the files that it lists, as they were saved."""
     try:
         files = listed(folder)
-    except (ValueError, OSError, RecursionError) as error:
-        return [f"{NAME} cannot be read: {error}"]
-    if files is None:
-        return None
-    found = (
-        _difference(folder / name, entry, name) for name, entry in files.items() if matters is None or matters(name)
-    )
+    except (ValueError, OSError, RecursionError):
+        return False
+    return files is not None and not differences(folder, files)
+
+
+def differences(folder: Path, files: dict[str, Any]) -> list[str]:
+    """In which ways the folder's files are not those of a manifest, given by their names, with slashes."""
+    found = (_difference(folder / name, entry, name) for name, entry in files.items())
     return [difference for difference in found if difference is not None]
 
 

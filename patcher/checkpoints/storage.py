@@ -77,7 +77,10 @@ def _staging(parent: Path, name: str) -> Iterator[Path]:
 
 
 def renew(folder: Path) -> None:
-    """Takes what the script has done to a complete folder since it was saved into its manifest."""
+    """Takes what the script has done to a complete folder since it was saved into its manifest.
+
+    Raises OSError or ValueError where it cannot be read or written; the manifest is then as it was.
+    """
     if folder.is_dir() and manifest.renew(folder):
         flush(folder)
 
@@ -163,7 +166,7 @@ def _put_back(staging: Path, parent: Path, name: str) -> None:
 
 def _finished(staging: Path, parent: Path, name: str) -> bool:
     """Publishes a save that is complete; says whether it was, and could be: the file system may be read-only."""
-    complete = manifest.differences(staging / name) == []
+    complete = manifest.is_kept(staging / name)
     try:
         if complete:
             publish(staging, parent, name)

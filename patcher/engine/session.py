@@ -42,6 +42,7 @@ class Session:
         self.strict = strict
         self.changes = tuple(change for change in known if change.key not in off)
         self._off = tuple(change for change in known if change.key in off)
+        self._of_module = _by_module(self.changes)
         self._finder = imports.Finder()
         self._torch_is_complete = False
 
@@ -130,8 +131,11 @@ class Session:
 
     def _modules(self) -> list[str]:
         """The modules that some change names, once each, in the order of the changes; without those of a shim."""
-        named = (change for change in self.changes if isinstance(change, _OF_A_MODULE))
-        return list(dict.fromkeys(c.module for c in named if LEDGER.entry(c).state is not State.SKIPPED))
+        return [
+            module
+            for module, changes in self._of_module.items()
+            if any(LEDGER.entry(change).state is not State.SKIPPED for change in changes)
+        ]
 
     def _conditions(self, change: Substitute) -> Callable[[], AbstractContextManager[None]]:
         @contextmanager
@@ -168,9 +172,8 @@ class Session:
             self._apply(module)
 
     def _apply(self, module: ModuleType) -> None:
-        for change in self.changes:
-            if isinstance(change, _OF_A_MODULE) and change.module == module.__name__:
-                self._judge(LEDGER.apply(change, module))
+        for change in self._of_module.get(module.__name__, ()):
+            self._judge(LEDGER.apply(change, module))
 
     def _judge(self, entry: Entry) -> None:
         """Raises where what was refused is required, in the import that would train wrong.
@@ -289,6 +292,15 @@ class Session:
             module = imports.imported(name)
             if module is not None and _root(name) != "torch":
                 self._apply(module)
+
+
+def _by_module(changes: Iterable[AnyChange]) -> dict[str, list[Patch | Substitute | Kernel]]:
+    """The changes of every module that some change names, in their order."""
+    found: dict[str, list[Patch | Substitute | Kernel]] = {}
+    for change in changes:
+        if isinstance(change, _OF_A_MODULE):
+            found.setdefault(change.module, []).append(change)
+    return found
 
 
 def _library_of(change: AnyChange) -> str:

@@ -84,8 +84,8 @@ def test_every_damage_to_a_saved_checkpoint_is_found(tmp_path: Path, file: str, 
     if damage is flip:
         manifest._checksum.cache_clear()  # as in the process that resumes
     verdict = inspect(path)
-    if damage is Path.unlink and file in PARTS:  # somebody has removed it: it starts anew
-        assert verdict == Verdict(lacks=(file,))
+    if damage is Path.unlink and file in PARTS:  # as ``rm checkpoint-*/optimizer.pt`` does, to save space
+        assert verdict == Verdict(lacks=(file,)) and verdict.shortcomings == f"no {file}: these start anew"
         return
     (problem,) = verdict.problems
     assert problem.startswith(file)
@@ -113,16 +113,10 @@ def test_without_a_manifest_parts_may_be_missing(tmp_path: Path) -> None:
     assert inspect(path).problems == ("trainer_state.json is missing",)
     (path / "model.safetensors").unlink()
     assert inspect(path).problems == ("trainer_state.json is missing",)
-    assert inspect(path).lacks[0].startswith("model weights") and inspect(path).lacks[1:] == ("optimizer.pt",)
-
-
-def test_a_part_that_was_removed_afterwards_is_lacking(tmp_path: Path) -> None:
-    """As ``rm checkpoint-*/optimizer.pt`` does, to save space; weights that are gone are damage."""
-    path = checkpoint(tmp_path, 2)
-    (path / "optimizer.pt").unlink()
-    assert inspect(path).problems == () and inspect(path).lacks == ("optimizer.pt",)
-    (path / "model.safetensors").unlink()
-    assert inspect(path).problems == ("model.safetensors is missing",)
+    assert not inspect(path).weights and inspect(path).lacks == ("optimizer.pt",)
+    assert inspect(path).shortcomings == (
+        "no weights in a file of transformers' (a trainer may have its own); no optimizer.pt: these start anew"
+    )
 
 
 def test_a_manifest_is_renewed_with_what_has_changed(tmp_path: Path) -> None:
@@ -143,6 +137,17 @@ def test_a_manifest_is_renewed_with_what_has_changed(tmp_path: Path) -> None:
     assert not manifest.renew(path) and not list(path.glob("*.new"))
     (path / manifest.NAME).unlink()
     assert not manifest.renew(path)
+
+
+def test_a_manifest_that_cannot_be_renewed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk: the error is raised, and nothing half-written is left."""
+    path = checkpoint(tmp_path, 2)
+    before = (path / manifest.NAME).read_text()
+    (path / "added.json").write_text("{}")
+    monkeypatch.setattr(os, "replace", lambda *_: os.truncate("/dev/full/none", 0))
+    with pytest.raises(OSError, match="/dev/full/none"):
+        manifest.renew(path)
+    assert (path / manifest.NAME).read_text() == before and not list(path.glob("*.new"))
 
 
 def test_an_index_whose_shard_is_missing(tmp_path: Path) -> None:
@@ -186,7 +191,7 @@ def test_what_no_resume_reads_may_change(tmp_path: Path) -> None:
     (path / "README.md").write_text("edited")
     (path / "tokenizer.json").unlink()
     assert inspect(path) == Verdict()
-    assert len(manifest.differences(path) or ()) == 2
+    assert len(manifest.differences(path, manifest.listed(path) or {})) == 2
     (path / "reference" / "adapter_model.safetensors").write_text("edited")
     assert [problem.split()[0] for problem in inspect(path).problems] == ["reference/adapter_model.safetensors"]
 

@@ -59,7 +59,7 @@ def test_a_save_at_work_is_left_alone(tmp_path: Path) -> None:
         manifest.write(folder / "checkpoint-2")
         found = run_python("-c", look, tmp_path)
     assert found.stdout.strip() == "[]"
-    assert manifest.differences(tmp_path / "checkpoint-2") == []
+    assert manifest.is_kept(tmp_path / "checkpoint-2")
 
 
 def test_a_save_that_is_tidied_away_before_its_lock_begins_again(
@@ -77,7 +77,7 @@ def test_a_save_that_is_tidied_away_before_its_lock_begins_again(
 
     monkeypatch.setattr(tempfile, "mkdtemp", tidied)
     save(tmp_path, "checkpoint-2")
-    assert len(made) == 2 and manifest.differences(tmp_path / "checkpoint-2") == []
+    assert len(made) == 2 and manifest.is_kept(tmp_path / "checkpoint-2")
 
 
 def test_what_a_script_writes_beside_its_checkpoint_stays(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_replaced_checkpoint_comes_back_where_the_new_one_is_damaged(
     assert (tmp_path / "checkpoint-2" / "file").read_text() == "old"
     storage.remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
-    assert manifest.differences(tmp_path / "checkpoint-2") == []
+    assert manifest.is_kept(tmp_path / "checkpoint-2")
 
 
 def test_the_only_copy_stays_where_it_cannot_be_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_links_to_nothing_and_pipes_are_not_flushed(tmp_path: Path) -> None:
         (folder / "checkpoint-2").mkdir()
         (folder / "checkpoint-2" / "latest").symlink_to("nothing")
         os.mkfifo(folder / "checkpoint-2" / "pipe")
-    assert manifest.differences(tmp_path / "checkpoint-2") == []
+    assert manifest.is_kept(tmp_path / "checkpoint-2")
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EBADF, errno.EACCES])

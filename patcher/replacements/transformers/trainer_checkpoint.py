@@ -211,7 +211,14 @@ def on_save(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> An
     saved = _SAVED.get()
     if saved is not None:
         _SAVED.set(None)
-        storage.renew(saved)
+        try:
+            storage.renew(saved)
+        except (OSError, ValueError, RecursionError) as error:
+            log.warning(
+                "patcher: the checksums of %s could not be renewed (%s): if a callback has changed its weights or "
+                "states, it will not be resumed from; deleting its %s makes it count as it is",
+                *(saved, inspection.first_line(error), manifest.NAME),
+            )
     return answer
 
 
@@ -304,5 +311,5 @@ def _refuse_if_damaged(folder: Path) -> None:
                 + (f". If you changed it yourself, delete its {manifest.NAME}" if has_manifest else ""),
             )
         )
-    if verdict.lacks:
-        log.warning("patcher: %s has no %s: these start anew", folder, ", ".join(verdict.lacks))
+    if verdict.shortcomings:
+        log.warning("patcher: %s has %s", folder, verdict.shortcomings)

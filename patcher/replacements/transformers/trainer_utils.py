@@ -22,18 +22,18 @@ def get_last_checkpoint(folder: str) -> str | None:
     """
     for name in storage.finish_interrupted(Path(folder)):
         log.warning("patcher: a save of %s in %s was interrupted; what is there of it is not used", name, folder)
-    partial: tuple[str, tuple[str, ...]] | None = None
+    partial: tuple[str, str] | None = None
     for path in _newest_first(folder):
         verdict = inspection.inspect(Path(path))
         if verdict.problems:
             log.warning("patcher: %s is skipped: %s", path, "; ".join(verdict.problems))
-        elif verdict.lacks:
-            partial = partial or (path, verdict.lacks)
+        elif verdict.shortcomings:
+            partial = partial or (path, verdict.shortcomings)
         else:
             return path
     if partial is None:
         return None
-    log.warning("patcher: %s has no %s: these start anew", partial[0], ", ".join(partial[1]))
+    log.warning("patcher: %s has %s", *partial)
     return partial[0]
 
 

@@ -41,6 +41,13 @@ class Averages(TrainerCallback):
         (folder / "optimizer.pt").unlink()
 
 
+class Overwrites(TrainerCallback):
+    """Leaves no manifest that could be renewed."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "checkpoint_manifest.json").write_text("mine")
+
+
 class Writes(Trainer):
     """Writes into its checkpoints before and after they are saved."""
 
@@ -53,15 +60,15 @@ class Writes(Trainer):
         state.write_text(json.dumps({**json.loads(state.read_text()), "trial_name": "mine"}))
 
 
-def trainer(steps: int) -> Trainer:
+def trainer(steps: int, callback: TrainerCallback) -> Trainer:
     args = TrainingArguments(sys.argv[1], max_steps=steps, save_steps=2, report_to="none", disable_tqdm=True)
     data = [{"x": torch.ones(2)} for _ in range(64)]
-    return Writes(Net(), args, train_dataset=data, callbacks=[Averages()])
+    return Writes(Net(), args, train_dataset=data, callbacks=[callback])
 
 
 def main() -> None:
-    trainer(4).train()
-    resumed = trainer(6)
+    trainer(4, Averages()).train()
+    resumed = trainer(6, Overwrites())
     resumed.train(resume_from_checkpoint=True)
     files = sorted(path.name for path in (Path(sys.argv[1]) / "checkpoint-4").iterdir())
     print(json.dumps({"step": resumed.state.global_step, "files": files, "said": said}))
