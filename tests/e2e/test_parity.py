@@ -49,11 +49,11 @@ class Run:
         return cls(result["losses"], load_file(folder / "gradients.safetensors"), result["tokens"], result["paths"])
 
 
-def train(folder: Path, stack: str, runs: list[dict[str, Any]], without: str = "", **common: Any) -> None:
+def train(folder: Path, stack: str, runs: list[dict[str, Any]], without: str = "") -> None:
     """Runs ``tests.e2e.train`` in a fresh process, without some changes; its whole output is shown if it fails."""
-    spec = {"sentences": 6, "max_length": 256, "steps": 20, "checkpointing": True, **common}
+    spec = {"sentences": 6, "max_length": 256, "steps": 20, "checkpointing": True, "stack": stack, "runs": runs}
     file = folder / f"{stack}.json"
-    file.write_text(json.dumps({**spec, "stack": stack, "runs": runs}))
+    file.write_text(json.dumps(spec))
     run_module("tests.e2e.train", file, UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), PATCHER_WITHOUT=without)
 
 
@@ -65,21 +65,63 @@ def distance(a: Run, b: Run) -> tuple[float, float]:
     return losses.item(), ((left - right).norm() / right.norm()).item()
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+@dataclass(frozen=True)
+class Trained:
+    """Where every run of every family is, one process for each stack."""
+
+    folder: Path
+
+    def out(self, name: str, run: str) -> Path:
+        return self.folder / "runs" / name / run
+
+    def of(self, name: str) -> dict[str, Run]:
+        """The runs of a family, by stack and dtype."""
+        return {f"{stack}-{dtype}": self.read(name, f"{stack}-{dtype}") for stack in PLAN for dtype in PLAN[stack]}
+
+    def read(self, name: str, run: str) -> Run:
+        return Run.read(self.out(name, run))
+
+    def spec(self, name: str, run: str, start: str | None, **more: Any) -> dict[str, Any]:
+        """What to train: a family, from the adapter of another run; without one, from one that it makes and keeps."""
+        adapter = None if start is None else str(self.out(name, start) / "initial.safetensors")
+        return {"model": str(self.folder / name), "out": str(self.out(name, run)), "adapter": adapter, **more}
+
+
+PLAN = {"unsloth": ("float32", *HALF), "cpu": ("float32",), "mps": HALF}
+FIRST = "unsloth-float32"
+LONG = {"sentences": 60, "max_length": 1024, "steps": 4, "dtype": "float32"}
+"""From 512 tokens on Unsloth's checkpointing would offload through CUDA streams."""
+LONG_FAMILIES = ("llama", "gemma2")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Everything that a process of its own need not train."""
+    found = Trained(tmp_path_factory.mktemp("parity"))
+    for name in FAMILIES:
+        save(name, found.folder)
+    for stack, dtypes in PLAN.items():
+        names = [(name, f"{stack}-{dtype}", dtype) for name in FAMILIES for dtype in dtypes]
+        runs = [found.spec(name, run, None if run == FIRST else FIRST, dtype=dtype) for name, run, dtype in names]
+        if stack != "mps":
+            start = None if stack == "unsloth" else "unsloth-long"
+            runs += [found.spec(name, f"{stack}-long", start, **LONG) for name in LONG_FAMILIES]
+        train(found.folder, stack, runs)
+    return found
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest, trained: Trained) -> dict[str, Run]:
     """All runs of one family, by stack and dtype."""
-    folder = tmp_path_factory.mktemp(request.param)
-    model = str(save(request.param, folder))
-    start = str(folder / "unsloth-float32" / "initial.safetensors")
+    return trained.of(request.param)
 
-    def run(stack: str, dtype: str) -> dict[str, Any]:
-        first = (stack, dtype) == ("unsloth", "float32")
-        return {"out": str(folder / f"{stack}-{dtype}"), "dtype": dtype, "adapter": None if first else start}
 
-    plan = {"unsloth": ("float32", *HALF), "cpu": ("float32",), "mps": HALF}
-    for stack, dtypes in plan.items():
-        train(folder, stack, [run(stack, dtype) for dtype in dtypes], model=model)
-    return {f"{s}-{d}": Run.read(folder / f"{s}-{d}") for s, dtypes in plan.items() for d in dtypes}
+def assert_equal(ours: Run, reference: Run) -> None:
+    """The losses, and every adapter gradient of the first step."""
+    assert ours.losses == pytest.approx(reference.losses, rel=LOSS)
+    assert ours.gradients.keys() == reference.gradients.keys()
+    for name, expected in reference.gradients.items():
+        assert (ours.gradients[name] - expected).norm() <= GRADIENT * expected.norm(), name
 
 
 def test_fp32_training_equals_the_cpu(family: dict[str, Run]) -> None:
@@ -87,11 +129,8 @@ def test_fp32_training_equals_the_cpu(family: dict[str, Run]) -> None:
     ours, reference = family["unsloth-float32"], family["cpu-float32"]
     assert len(reference.losses) == 20
     assert reference.losses[-1] < 0.95 * reference.losses[0]
-    assert ours.losses == pytest.approx(reference.losses, rel=LOSS)
-    assert ours.gradients.keys() == reference.gradients.keys()
+    assert_equal(ours, reference)
     assert len(reference.gradients) == 2 * 7 * 2
-    for name, expected in reference.gradients.items():
-        assert (ours.gradients[name] - expected).norm() <= GRADIENT * expected.norm(), name
     assert ours.tokens == reference.tokens
 
 
@@ -119,29 +158,15 @@ def test_16_bit_training_takes_the_fused_lora_paths(
     assert not fused & set(family["unsloth-float32"].paths)
 
 
-def test_what_is_required_is_enough(tmp_path: Path) -> None:
+def test_what_is_required_is_enough(trained: Trained, tmp_path: Path) -> None:
     """A Llama trains as on the CPU with the required changes and the variables alone."""
     left_out = [change.key for change in catalogue() if not change.required and not isinstance(change, EnvDefault)]
-    common: dict[str, Any] = {"model": str(save("llama", tmp_path)), "steps": 4, "dtype": "float32"}
-    runs = [{"out": str(tmp_path / "unsloth"), "adapter": None}]
-    train(tmp_path, "unsloth", runs, without=",".join(left_out), **common)
-    start = str(tmp_path / "unsloth" / "initial.safetensors")
-    train(tmp_path, "cpu", [{"out": str(tmp_path / "cpu"), "adapter": start}], **common)
-    ours, reference = Run.read(tmp_path / "unsloth"), Run.read(tmp_path / "cpu")
-    assert ours.losses == pytest.approx(reference.losses, rel=LOSS)
-    for key, expected in reference.gradients.items():
-        assert (ours.gradients[key] - expected).norm() <= GRADIENT * expected.norm(), key
+    run = trained.spec("llama", "unsloth-required", FIRST, dtype="float32")
+    train(tmp_path, "unsloth", [run], without=",".join(left_out))
+    assert_equal(trained.read("llama", "unsloth-required"), trained.read("llama", "cpu-float32"))
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_rows_beyond_512_tokens_equal_the_cpu(name: str, tmp_path: Path) -> None:
-    """From 512 tokens on Unsloth's checkpointing would offload through CUDA streams; losses and gradients agree."""
-    model = str(save(name, tmp_path))
-    common: dict[str, Any] = {"model": model, "sentences": 60, "max_length": 1024, "steps": 4, "dtype": "float32"}
-    train(tmp_path, "unsloth", [{"out": str(tmp_path / "unsloth"), "adapter": None}], **common)
-    start = str(tmp_path / "unsloth" / "initial.safetensors")
-    train(tmp_path, "cpu", [{"out": str(tmp_path / "cpu"), "adapter": start}], **common)
-    ours, reference = Run.read(tmp_path / "unsloth"), Run.read(tmp_path / "cpu")
-    assert ours.losses == pytest.approx(reference.losses, rel=LOSS)
-    for key, expected in reference.gradients.items():
-        assert (ours.gradients[key] - expected).norm() <= GRADIENT * expected.norm(), key
+@pytest.mark.parametrize("name", LONG_FAMILIES)
+def test_rows_beyond_512_tokens_equal_the_cpu(trained: Trained, name: str) -> None:
+    """Losses and gradients agree where Unsloth checkpoints in its other way."""
+    assert_equal(trained.read(name, "unsloth-long"), trained.read(name, "cpu-long"))
