@@ -12,7 +12,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import Distribution, DistributionFinder
 from pathlib import Path
@@ -214,11 +214,11 @@ def exists(module: str) -> bool:
     return path is not None and _find(module, path) is not None
 
 
-def names_in_modules() -> Iterator[tuple[str, ModuleType, str, Any]]:
-    """Every name of every imported module: (the module's name, module, name, value)."""
+def names_of(wanted: Container[int]) -> Iterator[tuple[str, ModuleType, str, Any]]:
+    """Where an imported module has one of these values, given by identity: (the module's name, module, name, value)."""
     for place, module in list(sys.modules.items()):
         if isinstance(module, ModuleType):
-            for name, value in list(vars(module).items()):
+            for name, value in [item for item in list(vars(module).items()) if id(item[1]) in wanted]:
                 yield place, module, name, value
 
 

@@ -105,7 +105,8 @@ class Ledger:
         """What the user should know besides the changes: limits that do not fit, switches without effect."""
         self._lock = threading.RLock()
         self._entries: dict[str, Entry] = {}
-        self._bindings: list[_Binding] = []
+        self._bindings: dict[tuple[int, str], list[_Binding]] = {}
+        """What was set under each name of an object (by its identity: the binding keeps it alive), in that order."""
         self._originals: dict[str, Any] = {}
         self._cleanups: list[Callable[[], object]] = []
         self._versions: dict[str, str | None] = {}
@@ -196,14 +197,13 @@ class Ledger:
         if isinstance(change, Kernel):
             return True
         holder, name = resolve(change, module)
-        return any(b.holder is holder and b.name == name and b.stands() for b in list(self._bindings))
+        return any(binding.stands() for binding in self._at(holder, name))
 
     def _why_not(self, change: Patch | Substitute | Kernel, module: ModuleType) -> str | None:
         reason = change.skip(self.machine) if change.skip and self.machine else None
         if reason is None and isinstance(change, Patch) and change.adds:
             holder, name = resolve(change, module)
-            ours = any(b.holder is holder and b.name == name for b in self._bindings)
-            if lookup(holder, name) is not MISSING and not ours:
+            if lookup(holder, name) is not MISSING and not self._at(holder, name):
                 return f"{change.distribution} has {change.qualname} itself"
         return reason
 
@@ -260,13 +260,19 @@ class Ledger:
         origin = origin if defining_package(value) == origin else ""
         target = change.target if isinstance(change, Patch) else f"{change.module}:{name}"
         with self._lock:
-            self._bindings = [b for b in self._bindings if b.holder is not holder or b.name != name or b.stands()]
+            standing = [binding for binding in self._at(holder, name) if binding.stands()]
             before = own(holder, name)
             try:
                 setattr(holder, name, value)
             except (AttributeError, TypeError) as error:
                 raise RefusedChange(mismatch(change, f"{name} can be set", str(error))) from error
-            self._bindings.append(_Binding(target, holder, name, before, value, origin))
+            self._bindings[id(holder), name] = [*standing, _Binding(target, holder, name, before, value, origin)]
+
+    def _at(self, holder: Any, name: str) -> list[_Binding]:
+        return self._bindings.get((id(holder), name), [])
+
+    def _all_bindings(self) -> list[_Binding]:
+        return [binding for bindings in self._bindings.values() for binding in bindings]
 
     def _installed(self, change: AnyChange) -> str | None:
         if isinstance(change, EnvDefault):
@@ -289,7 +295,7 @@ class Ledger:
                 stack.callback(self._originals.clear)  # last: until its kernel is gone another thread may ask
                 for cleanup in self._cleanups:
                     stack.callback(cleanup)
-                for binding in self._bindings:
+                for binding in self._all_bindings():
                     stack.callback(binding.restore)
                 self.machine = None
                 self.notes.clear()
@@ -297,8 +303,7 @@ class Ledger:
                     held.clear()
 
     def _refuse_conflicts(self) -> None:
-        last = {(id(binding.holder), binding.name): binding for binding in self._bindings}
-        conflicts = [binding for binding in last.values() if not binding.stands()]
+        conflicts = [bindings[-1] for bindings in self._bindings.values() if not bindings[-1].stands()]
         if conflicts:
             found = ("nothing" if b.current() is MISSING else repr(b.current()) for b in conflicts)
             raise UndoConflict(
@@ -314,12 +319,12 @@ class Ledger:
     def _restore_copies(self) -> None:
         replaced = {
             id(function_of(binding.after)): binding
-            for binding in self._bindings
+            for binding in self._all_bindings()
             if binding.origin and binding.before is not MISSING and binding.target in self._originals
         }
-        for place, module, name, value in imports.names_in_modules():
-            binding = replaced.get(id(value))
-            if binding is not None and place.partition(".")[0] != binding.origin:
+        for place, module, name, value in imports.names_of(replaced):
+            binding = replaced[id(value)]
+            if place.partition(".")[0] != binding.origin:
                 setattr(module, name, self._originals[binding.target])
 
 

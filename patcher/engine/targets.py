@@ -58,9 +58,9 @@ def holders_of(values: dict[int, str]) -> Iterator[tuple[str, str]]:
     Args:
         values: id of the object to the target (``"package.module:name"``) that it belongs to.
     """
-    for place, _, name, value in imports.names_in_modules():
-        target = values.get(id(value))
-        if target is not None and place != target.partition(":")[0]:
+    for place, _, name, value in imports.names_of(values):
+        target = values[id(value)]
+        if place != target.partition(":")[0]:
             yield target, f"{place}.{name}"
 
 

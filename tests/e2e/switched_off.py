@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from patcher import patch_for_mac
@@ -120,7 +120,9 @@ def left() -> list[str]:
     added = {c.qualname.rpartition(".")[2] for c in catalogue() if isinstance(c, Patch) and c.adds}
     held = [
         f"{place}.{name}"
-        for place, _, name, value in imports.names_in_modules()
+        for place, module in list(sys.modules.items())
+        if isinstance(module, ModuleType)
+        for name, value in list(vars(module).items())
         if isinstance(value, FunctionType) and REPLACEMENTS in value.__code__.co_filename
         if place.partition(".")[0] not in OURS and value.__name__ not in added
     ]
