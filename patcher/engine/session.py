@@ -27,6 +27,9 @@ GATE = "unsloth"
 TRAINER = "transformers.trainer"
 """Where training without Unsloth begins: at its end the required changes of torch and transformers must be in place."""
 
+_LARGE = ("torch", TRAINER, GATE)
+"""What a script imports first of the libraries that take seconds: the garbage collector waits until they are there."""
+
 _OF_A_MODULE = (Patch, Substitute, Kernel)
 
 
@@ -120,6 +123,8 @@ class Session:
     def _watch(self) -> None:
         self._finder.after("torch", self._torch_is_there)
         self._finder.once("torch")
+        for library in _LARGE:
+            self._finder.around(library, imports.without_collecting)
         for change in self.changes:
             if isinstance(change, Substitute) and LEDGER.entry(change).state is State.PENDING:
                 self._finder.around(change.module, self._conditions(change))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.machinery
 import importlib.metadata
@@ -161,6 +162,24 @@ def test_conditions_hold_during_the_body_only_also_when_it_raises(
     with pytest.raises(ValueError, match="during"):
         importlib.import_module("broken")
     assert environment.value_of("ENGINE_SET") == "before" and environment.value_of("ENGINE_UNSET") is None
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_waits_for_a_body_also_when_it_raises(library: Library, finder: Finder, enabled: bool) -> None:
+    """Afterwards it is on or off as before."""
+    library.write("lib", "import gc\nduring = gc.isenabled()\n")
+    library.write("broken", "import gc\nraise ValueError(gc.isenabled())")
+    for name in ("lib", "broken"):
+        finder.around(name, imports.without_collecting)
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        assert importlib.import_module("lib").during is False
+        with pytest.raises(ValueError, match="False"):
+            importlib.import_module("broken")
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 def test_namespace_packages_and_zip_files_import_as_ever(

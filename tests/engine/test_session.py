@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -208,6 +209,15 @@ def test_the_gate_shows_a_refusal_that_upstream_swallowed(
     with pytest.raises(GateClosed, match=r"(?s)1 change.*unsloth\.kernels:f.*\(a\).*\(other\).*strict=False"):
         importlib.import_module("unsloth")
     assert "unsloth" not in sys.modules
+
+
+def test_the_collector_waits_until_unsloth_is_there(start: Start, library: Library) -> None:
+    """Its import is the longest of all; afterwards garbage is collected as before."""
+    library.package("unsloth", "import gc\nduring = gc.isenabled()")
+    start()
+    assert gc.isenabled()
+    assert importlib.import_module("unsloth").during is False
+    assert gc.isenabled()
 
 
 def test_the_gate_shows_a_replacement_that_could_not_be_imported(start: Start, library: Library) -> None:
