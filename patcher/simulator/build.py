@@ -26,8 +26,9 @@ SUPPORTED = "2.13"
 """The torch release whose C++ interfaces the sources use."""
 
 FLAGS = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-w")
-USUAL_SECONDS = 90
-PARALLEL = 2
+USUAL_SECONDS = 30
+UNITS = 2
+"""How many compilers run side by side, each with its part of the sources: torch's headers cost more than any source."""
 
 
 def library(torch: ModuleType) -> Path:
@@ -135,12 +136,23 @@ def _build_once(torch: ModuleType, folder: Path, final: Path) -> None:
 def _compile(cxx: str, torch: Path, python_headers: Path, scratch: Path, target: Path) -> None:
     include = [torch / "include", torch / "include/torch/csrc/api/include", python_headers]
     options = [*FLAGS, *(f"-isystem{path}" for path in include)]
-    jobs = [(path, scratch / f"{path.stem}.o") for path in _files() if path.suffix == ".cpp"]
-    jobs.sort(key=lambda job: job[0].stat().st_size, reverse=True)
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(lambda job: compile_with([cxx, *options, "-c", str(job[0]), "-o", str(job[1])]), jobs))
+    units = _units(scratch)
+    with ThreadPoolExecutor(UNITS) as pool:
+        list(pool.map(lambda unit: compile_with([cxx, *options, "-c", f"{unit}.cpp", "-o", f"{unit}.o"]), units))
     libraries = [f"-L{torch / 'lib'}", "-ltorch_python", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch / 'lib'}"]
-    compile_with([cxx, "-shared", *(str(compiled) for _, compiled in jobs), "-o", str(target), *libraries])
+    compile_with([cxx, "-shared", *(f"{unit}.o" for unit in units), "-o", str(target), *libraries])
+
+
+def _units(scratch: Path) -> list[Path]:
+    """Writes files ``unit-0.cpp``, ... that include the sources, about the same size each; gives them without ``.cpp``.
+
+    So names in unnamed namespaces are unique in all sources.
+    """
+    sources = sorted(SOURCES.glob("*.cpp"), key=lambda path: path.stat().st_size, reverse=True)
+    units = [scratch / f"unit-{number}" for number in range(UNITS)]
+    for number, unit in enumerate(units):
+        unit.with_suffix(".cpp").write_text("".join(f'#include "{path}"\n' for path in sources[number::UNITS]))
+    return units
 
 
 def compile_with(command: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The main job, as `make demo` runs it: examples/finetune.py, unmodified, on the simulated Mac."""
+"""The main job, as `make demo` runs it, on the simulated Mac: examples/finetune.py, with half of its steps."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from tests.process import ROOT, run_python
 
 pytestmark = pytest.mark.slow
 
+EXAMPLES = ROOT / "examples"
 
-def run(script: str, *arguments: str, folder: Path) -> str:
-    """The output of a script of examples/ that was started in ``folder``."""
-    done = run_python(
-        ROOT / "examples" / script, *arguments, cwd=folder, timeout=900, UNSLOTH_SIMULATE_MAC="1", OMP_NUM_THREADS="2"
-    )
-    return done.stdout
+
+def run(script: Path, *arguments: str, folder: Path) -> str:
+    """The output of a script that was started in ``folder``."""
+    switches = {"UNSLOTH_SIMULATE_MAC": "1", "OMP_NUM_THREADS": "2"}
+    return run_python(script, *arguments, cwd=folder, timeout=900, **switches).stdout
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder in which the demo ran, and what it printed."""
     folder = tmp_path_factory.mktemp("main-job")
-    run("prepare_smollm2.py", "demo", folder=folder)
-    return folder / "demo", run("finetune.py", folder=folder)
+    run(EXAMPLES / "prepare_smollm2.py", "demo", folder=folder)
+    source = (EXAMPLES / "finetune.py").read_text()
+    assert source.count("max_steps=40") == 1
+    script = folder / "finetune.py"
+    script.write_text(source.replace("max_steps=40", "max_steps=20"))
+    return folder / "demo", run(script, folder=folder)
 
 
 def test_the_demo_says_what_a_user_wants_to_know(demo: tuple[Path, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import types
@@ -40,11 +41,14 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str = 'echo 
 def test_built_once_and_announced(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first call compiles every source and says so in one line; the second finds the result."""
-    log = compiler(tmp_path, monkeypatch)
+    """The first call compiles every source once and says so in one line; the second finds the result."""
+    body = f'cat "${{target%.o}}.cpp" >> {tmp_path}/read; echo built > "$target"'
+    log = compiler(tmp_path, monkeypatch, body)
     path = build.library(torch)
     calls = log.read_text().splitlines()
-    assert len(calls) == len(list(build.SOURCES.glob("*.cpp"))) + 1
+    assert len(calls) == build.UNITS + 1
+    included = re.findall('#include "(.*)"', (tmp_path / "read").read_text())
+    assert sorted(included) == sorted(map(str, build.SOURCES.glob("*.cpp")))
     assert path.read_text() == "built\n" and cache in path.parents
     (message,) = capsys.readouterr().err.splitlines()
     assert f"building the simulated mps device for torch {torch.__version__} (once, about" in message
@@ -75,7 +79,7 @@ def test_two_processes_build_once(tmp_path: Path, cache: Path, monkeypatch: pyte
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
     paths = {process.communicate()[0] for process in processes}
     assert len(paths) == 1
-    assert len(log.read_text().splitlines()) == len(list(build.SOURCES.glob("*.cpp"))) + 1
+    assert len(log.read_text().splitlines()) == build.UNITS + 1
 
 
 def test_key_changes_with_source_and_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

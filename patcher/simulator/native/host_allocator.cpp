@@ -26,12 +26,12 @@ class HostAllocator final : public at::HostAllocator {
   void reset_peak_stats() override {}
 };
 
-HostAllocator* instance() {
+HostAllocator* host_instance() {
   static auto* allocator = new HostAllocator;
   return allocator;
 }
 
-const at::HostAllocatorRegistry<kType> registered(instance());
+const at::HostAllocatorRegistry<kType> host_registered(host_instance());
 
 }  // namespace
 }  // namespace simulator

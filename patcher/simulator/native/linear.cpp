@@ -17,11 +17,11 @@ Tensor rows_of(const Tensor& tensor, int64_t columns) {
 }
 
 // The kernel that torch has for mps, and the CPU has not: what autograd makes of the products on the CPU.
-std::tuple<Tensor, Tensor, Tensor> linear_backward(
+std::tuple<Tensor, Tensor, Tensor> gradients_of_linear(
     const Tensor& input, const Tensor& gradient, const Tensor& weight, std::array<bool, 3> wanted) {
   if (weight.dim() == 1) {
     auto [to_input, to_weight, to_bias] =
-        linear_backward(input, gradient.unsqueeze(-1), weight.unsqueeze(0), wanted);
+        gradients_of_linear(input, gradient.unsqueeze(-1), weight.unsqueeze(0), wanted);
     return {to_input, to_weight.defined() ? to_weight.squeeze(0) : to_weight, to_bias};
   }
   const Tensor x = rows_of(input, weight.size(1)), g = rows_of(gradient, weight.size(0));
@@ -42,7 +42,7 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(
 }  // namespace simulator
 
 TORCH_LIBRARY_IMPL(aten, CPU, library) {
-  library.impl("linear_backward", simulator::linear_backward);
+  library.impl("linear_backward", simulator::gradients_of_linear);
 }
 
 TORCH_LIBRARY_IMPL(aten, MPS, library) {

@@ -12,15 +12,15 @@ namespace {
 using Flops = Cost::Flops;
 using Access = Cost::Access;
 
-struct Entry {
+struct Row {
   Flops flops;
   uint64_t factor;
 };
 
 // By name without namespace, overload and the underscore of the in-place form. Operators that are not here cost one
 // FLOP for each element that they write, and those that torch tags as reductions one for each that they read.
-const std::unordered_map<std::string_view, Entry>& table() {
-  static const auto* entries = new std::unordered_map<std::string_view, Entry>{
+const std::unordered_map<std::string_view, Row>& table() {
+  static const auto* entries = new std::unordered_map<std::string_view, Row>{
       {"mm", {Flops::kMatmul, 1}},
       {"addmm", {Flops::kMatmul, 1}},
       {"_addmm_activation", {Flops::kMatmul, 1}},
