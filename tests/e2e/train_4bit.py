@@ -2,8 +2,9 @@
 
     python -m tests.e2e.train_4bit SPEC.json
 
-Further fields of a run: ``quantization`` (a name of `QUANTIZATIONS`, or "stored": as the checkpoint is), ``base``
-(where the quantized base is saved, or None), ``merged`` (where the merged model is saved, or None).
+Further fields of a run: ``quantization`` (a name of `QUANTIZATIONS`, or "stored": as the checkpoint is), ``compiled``
+(whether torch.compile has its effect), ``base`` (where the quantized base is saved, or None), ``merged`` (where the
+merged model is saved, or None).
 """
 
 from __future__ import annotations
@@ -142,4 +143,6 @@ def run(spec: dict[str, Any]) -> None:
 if __name__ == "__main__":
     gc.freeze()  # Unsloth collects garbage a dozen times for each model, with all modules
     for one in plain.SPEC["runs"]:
-        run({**plain.SPEC, **one})
+        spec = {**plain.SPEC, **one}
+        with torch.compiler.set_stance("default" if spec["compiled"] else "force_eager"):
+            run(spec)
