@@ -159,10 +159,9 @@ class Builder:
         tensors = [x.number for x in operands if isinstance(x, Value)]
         numbers = [types.type_of_number(x) for x in operands if not isinstance(x, Value)]
         tensor, number = (_joined(kinds) for kinds in (tensors, numbers))
+        dtype = tensor or number or types.float32
         if tensor and number:
             dtype = promote(tensor, False, number, True)
-        else:
-            dtype = tensor or number or types.float32
         return self.alike(*(self.numeric(operand, dtype) for operand in operands))
 
     # -- operators -------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class Expressions:
                 target=f"{self.source.name} ({self.source.place(node)})",
                 found=text,
                 left="nothing was computed",
-                run="choose an option of the library that does not use this kernel, or report its name and this message",
+                run="choose an option that does not use this kernel, or report its name and this message",
             )
         )
 
@@ -121,7 +121,8 @@ class Expressions:
     def visit_Tuple(self, node: ast.Tuple | ast.List) -> tuple[Any, ...]:
         return tuple(self.several(node.elts))
 
-    visit_List = visit_Tuple
+    def visit_List(self, node: ast.List) -> tuple[Any, ...]:
+        return self.visit_Tuple(node)
 
     def several(self, nodes: list[ast.expr]) -> list[Any]:
         """The values of expressions, ``*those`` among them."""
@@ -272,7 +273,7 @@ class Expressions:
         number = isinstance(owner, (bool, int, float))
         if number and name == "value":
             return owner
-        if isinstance(owner, Value) or number and name in (*METHODS, "dtype", "type", "shape"):
+        if isinstance(owner, Value) or (number and name in (*METHODS, "dtype", "type", "shape")):
             return self.tensor_attribute(owner, name)
         return plain(getattr(owner, name))
 

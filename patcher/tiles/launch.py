@@ -17,10 +17,12 @@ from patcher.tiles.program import Program
 from patcher.tiles.types import DType, Pointer
 
 OPTIONS = frozenset(
-    "num_warps num_stages num_ctas maxnreg ir_override debug sanitize_overflow enable_fp_fusion launch_pdl "
-    "launch_cooperative_grid cluster_dims waves_per_eu matrix_instr_nonkdim kpack extern_libs instrumentation_mode "
-    "schedule_hint max_num_imprecise_acc_default stream device device_type generate_native_code "
-    "allow_fp8e4nv default_dot_input_precision allowed_dot_input_precisions".split()
+    (
+        *("num_warps", "num_stages", "num_ctas", "maxnreg", "ir_override", "debug", "sanitize_overflow", "extern_libs"),
+        *("enable_fp_fusion", "launch_pdl", "launch_cooperative_grid", "cluster_dims", "waves_per_eu", "kpack"),
+        *("matrix_instr_nonkdim", "schedule_hint", "instrumentation_mode", "stream", "device", "device_type"),
+        *("allow_fp8e4nv", "default_dot_input_precision", "allowed_dot_input_precisions"),
+    )
 )
 """Keywords of a launch that tune the compiler or choose a device; they change nothing here."""
 

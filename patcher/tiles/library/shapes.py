@@ -50,7 +50,7 @@ def full(b: Builder, shape: Any, value: Operand, dtype: Any) -> Value:
         filled = b.constant(value, scalar)
     else:
         raise TypeError("full makes blocks of numbers")
-    return b.broadcast(filled, shape_of((shape,) if isinstance(shape, (tuple, list)) else (shape,)))
+    return b.broadcast(filled, shape_of((shape,)))
 
 
 @function()

@@ -74,7 +74,7 @@ def bitcast(x: torch.Tensor, source: Scalar, target: Scalar) -> torch.Tensor:
 
 
 def cast(x: torch.Tensor, source: Scalar, target: Scalar, rounding: str | None = None) -> torch.Tensor:
-    """The same numbers as another type: truncated to integers, wrapped among them, rounded to nearest even to floats."""
+    """The same numbers as another type: truncated to integers, wrapped among them, rounded to even to floats."""
     if not isinstance(source, DType) or not isinstance(target, DType):
         return x != 0 if isinstance(target, DType) and target.is_int1() else x
     if target.is_int1():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence as Items
+from collections.abc import Callable
+from collections.abc import Sequence as Items
 from typing import Any, TypeAlias
 
 import torch
@@ -12,7 +13,7 @@ from patcher.errors import KernelFailed, compose
 from patcher.tiles.on_torch import reductions
 from patcher.tiles.on_torch.carriers import bitcast, carrier, cast, itemsize
 from patcher.tiles.on_torch.maps import apply
-from patcher.tiles.on_torch.memory import Memory, OutOfBounds
+from patcher.tiles.on_torch.memory import Memory, OutOfBoundsError
 from patcher.tiles.program import Operation, Program, Sequence, Value, operations
 from patcher.tiles.types import Pointer
 
@@ -130,7 +131,7 @@ class _Portion:
         operands = [self.values[operand] for operand in operation.operands]
         try:
             results = perform(operation, *operands)
-        except OutOfBounds as error:
+        except OutOfBoundsError as error:
             raise self.failed(operation, f"it reads or writes outside of its tensors: {error}") from error
         if results is None:
             return False

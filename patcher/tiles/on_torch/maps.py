@@ -109,9 +109,9 @@ def _boolean(fn: str, x: Tensor, y: Tensor) -> Tensor:
     return BINARY[{"add": "xor", "sub": "xor", "mul": "and"}.get(fn, fn)](x, y)
 
 
-def _in_order(scalar: Scalar, *operands: Tensor) -> tuple[Tensor, ...]:
+def _in_order(scalar: Scalar, *operands: Tensor) -> list[Tensor]:
     """Operands in torch's order: the top bit of uint64 counts upwards."""
-    return tuple(x ^ TOP for x in operands) if scalar.name == "uint64" else operands  # type: ignore[union-attr]
+    return [x ^ TOP if scalar.name == "uint64" else x for x in operands]  # type: ignore[union-attr]
 
 
 def _extreme(name: str) -> Callable[[Scalar, Tensor, Tensor], Tensor]:
@@ -120,8 +120,7 @@ def _extreme(name: str) -> Callable[[Scalar, Tensor, Tensor], Tensor]:
     def extreme(scalar: Scalar, x: Tensor, y: Tensor) -> Tensor:
         if x.dtype.is_floating_point:
             return floats(x, y)
-        (result,) = _in_order(scalar, others(*_in_order(scalar, x, y)))
-        return result
+        return _in_order(scalar, others(*_in_order(scalar, x, y)))[0]
 
     return extreme
 
@@ -173,7 +172,7 @@ def _umulhi(scalar: Scalar, x: Tensor, y: Tensor) -> Tensor:
 def _fma(scalar: Scalar, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """Rounded once where a wider type is there; mps has none beyond fp32."""
     wider = {"fp16": torch.float32, "bf16": torch.float32, "fp32": torch.float64}.get(scalar.name)  # type: ignore[union-attr]
-    if wider is None or wider is torch.float64 and x.device.type != "cpu":
+    if wider is None or (wider is torch.float64 and x.device.type != "cpu"):
         return wrap(x * y + z, scalar)
     return (x.to(wider) * y.to(wider) + z.to(wider)).to(NATIVE[scalar.name])  # type: ignore[union-attr]
 

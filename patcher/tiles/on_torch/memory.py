@@ -17,7 +17,7 @@ SPACING = 40
 """log2 of the bytes between the beginnings of two storages."""
 
 
-class OutOfBounds(Exception):
+class OutOfBoundsError(Exception):
     """An address that lies in no tensor of the launch."""
 
 
@@ -100,7 +100,7 @@ class Memory:
         """For each storage that is met: its elements, indices into them, and which of the accesses go there.
 
         Raises:
-            OutOfBounds: a valid access meets no storage.
+            OutOfBoundsError: a valid access meets no storage.
         """
         valid = None if valid is None else valid.expand(address.shape)
         met = address if valid is None else address[valid]
@@ -122,17 +122,17 @@ class Memory:
         number, size = low >> SPACING, itemsize(scalar)
         base = number << SPACING
         if not 1 <= number <= len(self.tensors):
-            raise OutOfBounds("the address is in no tensor that was passed")
+            raise OutOfBoundsError("the address is in no tensor that was passed")
         tensor = self.tensors[number - 1]
         room = tensor.untyped_storage().nbytes()
         if high + size > base + room:
-            raise OutOfBounds(f"byte {high - base} of a tensor's storage that has {room}")
+            raise OutOfBoundsError(f"byte {high - base} of a tensor's storage that has {room}")
         flat = tensor.as_strided((room // tensor.element_size(),), (1,), 0)
         if flat.dtype != stored(scalar):
             whole = room // size * size
             flat = flat[: whole // flat.element_size()].view(stored(scalar))
         if (low - base) % size:
-            raise OutOfBounds(f"byte {low - base} is no place for elements of {size} bytes")
+            raise OutOfBoundsError(f"byte {low - base} is no place for elements of {size} bytes")
         index = (address if hit is None else torch.where(hit, address, torch.full_like(address, low))) - base
         return flat, index // size if size > 1 else index, hit
 
