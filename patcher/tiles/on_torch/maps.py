@@ -87,7 +87,8 @@ def apply(fn: str, operands: list[Tensor], scalars: list[Scalar]) -> Tensor:
     """``fn`` of tensors that carry values of ``scalars``; the result carries its own type."""
     first = scalars[0]
     if fn == "where":
-        return torch.where(*operands)
+        condition, x, y = operands
+        return torch.where(condition, x, y)
     if isinstance(first, DType) and first.is_fp8():
         return _in_fp32(fn, operands, first)
     if fn in SPECIAL:

@@ -1,5 +1,5 @@
 """Mathematical functions of the kernel language."""
 
-from patcher.tiles.language import MATH_NAMES
+from patcher.tiles.language import MATH_NAMES as _NAMES
 
-globals().update(MATH_NAMES)
+globals().update(_NAMES)

@@ -82,7 +82,7 @@ class Autotuner(KernelInterface[Any]):
         self.cache: dict[Any, Config] = {}
         self.best_config: Config | None = None
 
-    def run(self, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+    def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
         """Runs the kernel with the configuration for these arguments. Raises as the kernel does."""
         named = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
         key = tuple(str(named[name]) for name in self.keys if name in named)
@@ -124,7 +124,7 @@ class Heuristics(KernelInterface[Any]):
         self.arg_names = arg_names
         self.values = values
 
-    def run(self, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+    def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
         """Runs the kernel with the arguments that the functions compute. Raises as the kernel does."""
         named = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
         for name, value in self.values.items():

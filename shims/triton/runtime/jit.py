@@ -17,7 +17,7 @@ class KernelInterface(Generic[T]):
 
     fn: Any
 
-    def run(self, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+    def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
         """Launches the kernel, or only makes its program; the subclasses say how."""
         raise NotImplementedError
 
@@ -79,7 +79,7 @@ class JITFunction(KernelInterface[T], Jitted):
         self.__doc__ = fn.__doc__
         self._kernel: Any = None
 
-    def run(self, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+    def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
         """Runs the kernel for every place in ``grid``, or with ``warmup`` only makes its program; gives the program.
 
         Raises:

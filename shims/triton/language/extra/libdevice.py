@@ -1,5 +1,5 @@
 """Mathematical functions of the device library."""
 
-from patcher.tiles.language import LIBDEVICE_NAMES
+from patcher.tiles.language import LIBDEVICE_NAMES as _NAMES
 
-globals().update(LIBDEVICE_NAMES)
+globals().update(_NAMES)

@@ -1,5 +1,0 @@
-"""The names of the kernel language, under the module where some libraries look for them."""
-
-from patcher.tiles.language import NAMES
-
-globals().update(NAMES)
