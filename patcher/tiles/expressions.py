@@ -16,7 +16,7 @@ from patcher.tiles.library.shapes import expand_dims, trans
 from patcher.tiles.program import Sequence, Value
 from patcher.tiles.source import Source
 from patcher.tiles.structures import BlockPointer, flatten, kind, rebuild, say
-from patcher.tiles.types import DType, Pointer
+from patcher.tiles.types import Block, DType, Pointer
 
 Names: TypeAlias = "dict[str, Any]"
 
@@ -309,7 +309,9 @@ def _window_attribute(window: BlockPointer, name: str) -> Any:
         return Method(f"{name}_tensor_descriptor", window)
     if name in METHODS:
         return Method(name, window)
-    found = {"dtype": window.base.scalar.element_ty, "block_shape": window.block_shape}  # type: ignore[union-attr]
+    element = window.base.scalar.element_ty  # type: ignore[union-attr]
+    dtype = element if window.checked else Pointer(Block(element, window.block_shape))
+    found = {"dtype": dtype, "type": dtype, "block_shape": window.block_shape}
     found |= {"shape": window.shape, "strides": window.strides}
     if name not in found:
         raise AttributeError(f"a block pointer has no attribute {name}")

@@ -96,7 +96,7 @@ class Kernel:
         program = self.program(bound)
         passed = [part for name, value in bound.items() for part in self.passed(name, value)]
         if all(extents):
-            with torch.no_grad():
+            with torch.inference_mode():  # where tensors made in that mode can be written too
                 on_torch.run(program, extents, passed, device)
         return program
 

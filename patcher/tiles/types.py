@@ -78,12 +78,12 @@ class DType:
         return "int" in self.name
 
     def is_int_signed(self) -> bool:
-        """int8 to int64, and int1, as Triton has it."""
-        return self.name.startswith("int")
+        """int8 to int64."""
+        return self.name.startswith("int") and not self.is_int1()
 
     def is_int_unsigned(self) -> bool:
-        """uint8 to uint64."""
-        return self.name.startswith("uint")
+        """uint8 to uint64, and int1, as Triton has it."""
+        return self.name.startswith("uint") or self.is_int1()
 
     def is_int1(self) -> bool:
         """The type of masks and comparisons."""
@@ -141,12 +141,11 @@ class DType:
 
     def get_int_min_value(self) -> int:
         """The least integer of the type."""
-        return -(1 << (self.primitive_bitwidth - 1)) if self.name.startswith("int") and not self.is_int1() else 0
+        return -(1 << (self.primitive_bitwidth - 1)) if self.is_int_signed() else 0
 
     def get_int_max_value(self) -> int:
         """The greatest integer of the type."""
-        signed = self.name.startswith("int") and not self.is_int1()
-        return int((1 << (self.primitive_bitwidth - signed)) - 1)
+        return int((1 << (self.primitive_bitwidth - self.is_int_signed())) - 1)
 
     @property
     def rank(self) -> int:

@@ -401,7 +401,7 @@ def test_random_numbers_are_philox() -> None:
     seed = 0x123456789ABC
     kernel[(1,)](out, floats, seed, 64)
     assert out.tolist() == [philox([n, 0, 0, 0], [seed & 0xFFFFFFFF, seed >> 32])[0] for n in range(64)]
-    assert 0 <= floats[:64].min() and floats[:64].max() < 1 and abs(float(floats[64:].mean())) < 0.4
+    assert floats[:64].min() >= 0 and floats[:64].max() < 1 and abs(float(floats[64:].mean())) < 0.4
 
 
 def test_device_assert_names_its_line() -> None:

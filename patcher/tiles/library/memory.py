@@ -48,9 +48,7 @@ def load(
     test = _mask(b, mask)
     if other is not None and test is None:
         other = None
-    rest = (
-        () if other is None else (b.numeric(other, element) if isinstance(element, DType) else b.cast(other, element),)
-    )
+    rest = () if other is None else (_number(b, other, element),)
     operands = (pointer, *(() if test is None else (test,)), *rest)
     shape = together(*operands) if pointer.shape else ()
     operands = tuple(b.broadcast(operand, shape) for operand in operands)
@@ -73,7 +71,7 @@ def store(
             raise TypeError("a store through a block pointer takes boundary_check, and no mask")
         pointer, mask = _window(b, pointer, boundary_check)
     element = _element(pointer)
-    stored = b.cast(value, element) if isinstance(value, Value) else _number(b, value, element)
+    stored = _number(b, value, element)
     test = _mask(b, mask)
     operands = (pointer, stored, *(() if test is None else (test,)))
     shape = together(*operands) if pointer.shape else ()

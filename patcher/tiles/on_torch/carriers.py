@@ -51,7 +51,7 @@ def itemsize(scalar: Scalar) -> int:
 
 def wrap(x: torch.Tensor, scalar: Scalar) -> torch.Tensor:
     """A result of integer arithmetic, cut to the width of its type."""
-    if isinstance(scalar, DType) and scalar.is_int_unsigned() and scalar.primitive_bitwidth < 64:
+    if isinstance(scalar, DType) and scalar.is_int_unsigned() and 1 < scalar.primitive_bitwidth < 64:
         return x & scalar.get_int_max_value()
     return x
 

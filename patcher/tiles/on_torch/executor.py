@@ -166,9 +166,8 @@ class _Portion:
         dtype, number = carrier(op.results[0].scalar), op.attributes["value"]
         if dtype == torch.int64 and number >= 1 << 63:
             number -= 1 << 64
-        if isinstance(number, float):
-            return torch.tensor([number], dtype=torch.promote_types(dtype, torch.float32), device=self.device).to(dtype)
-        return torch.tensor([number], dtype=dtype, device=self.device)
+        narrow = isinstance(number, float) and dtype.itemsize == 1
+        return torch.tensor([number], dtype=torch.float32 if narrow else dtype, device=self.device).to(dtype)
 
     def do_program_id(self, op: Operation) -> Tensor:
         axis = op.attributes["axis"]

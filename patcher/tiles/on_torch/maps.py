@@ -67,19 +67,19 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "and": torch.bitwise_and,
     "or": torch.bitwise_or,
     "xor": torch.bitwise_xor,
-    "eq": torch.eq,
-    "ne": torch.ne,
     "pow": torch.pow,
     "atan2": torch.atan2,
     "hypot": torch.hypot,
     "copysign": torch.copysign,
 }
 
-ORDERED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+COMPARED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "lt": torch.lt,
     "le": torch.le,
     "gt": torch.gt,
     "ge": torch.ge,
+    "eq": torch.eq,
+    "ne": torch.ne,
 }
 
 
@@ -93,8 +93,8 @@ def apply(fn: str, operands: list[Tensor], scalars: list[Scalar]) -> Tensor:
         return _in_fp32(fn, operands, first)
     if fn in SPECIAL:
         return SPECIAL[fn](first, *operands)
-    if fn in ORDERED:
-        return ORDERED[fn](*_in_order(first, *operands))
+    if fn in COMPARED:
+        return COMPARED[fn](*_in_order(first, *operands))
     if fn in UNARY:
         return wrap(UNARY[fn](operands[0]), first)
     return wrap(_boolean(fn, *operands) if operands[0].dtype == torch.bool else BINARY[fn](*operands), first)
