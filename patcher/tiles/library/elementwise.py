@@ -146,7 +146,7 @@ def cast(
         return b.bitcast(value, scalar)
     if fp_downcast_rounding not in (None, "rtne", "rtz"):
         raise ValueError(f"fp_downcast_rounding is 'rtne' or 'rtz', not {fp_downcast_rounding!r}")
-    if fp_downcast_rounding and not _narrows(value.scalar, scalar):
+    if fp_downcast_rounding and value.scalar != scalar and not _narrows(value.scalar, scalar):
         raise ValueError(f"fp_downcast_rounding is for a narrower float; this is {value.scalar} to {scalar}")
     return b.cast(value, scalar, None if fp_downcast_rounding == "rtne" else fp_downcast_rounding)
 
