@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -52,17 +51,6 @@ class Parameter(Protocol):
     is_constexpr: bool
     do_not_specialize: bool
     annotation: Any
-
-
-@dataclass
-class Descriptors:
-    """A tensor descriptor made outside of a kernel, as `Kernel` sees it."""
-
-    base: torch.Tensor
-    shape: list[int]
-    strides: list[int]
-    block_shape: list[int]
-    padding: str = "zero"
 
 
 class Kernel:
@@ -186,7 +174,7 @@ class Kernel:
         if isinstance(value, torch.dtype) and value in OF_TORCH:
             return Pointer(OF_TORCH[value])
         if _is_descriptor(value):
-            return Descriptor(OF_TORCH[value.base.dtype], tuple(value.block_shape), getattr(value, "padding", "zero"))
+            return Descriptor(OF_TORCH[value.base.dtype], tuple(value.block_shape), value.padding)
         found = f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__qualname__}"
         raise self.refused(f"{name} is no argument for a kernel", expected="tensors, numbers, None", found=found)
 
@@ -214,6 +202,7 @@ def _is_language(value: Any) -> bool:
 
 
 def _is_descriptor(value: Any) -> bool:
+    """Whether it has the attributes of the shim's ``TensorDescriptor``."""
     return all(hasattr(value, name) for name in ("base", "shape", "strides", "block_shape"))
 
 

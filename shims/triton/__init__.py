@@ -20,6 +20,10 @@ from triton.runtime.autotuner import Config, autotune, heuristics
 from triton.runtime.jit import JITFunction, KernelInterface, constexpr_function, jit
 
 
+def set_allocator(allocator: object) -> None:
+    """Does nothing: kernels need no memory of their own here."""
+
+
 def cdiv(x: int, y: int) -> int:
     """``x / y`` rounded up, for a positive ``y``."""
     return -(-x // y)
@@ -42,4 +46,5 @@ __all__ = [
     "language",
     "next_power_of_2",
     "runtime",
+    "set_allocator",
 ]

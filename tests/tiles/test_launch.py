@@ -136,6 +136,20 @@ def test_the_shim_launches(triton: Any) -> None:
     assert x.eq(4).all() and len(called) == 2
 
 
+def test_descriptors_made_outside(triton: Any) -> None:
+    """What lies outside is padding; the kernel sees the block's shape and type."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    @triton.jit
+    def kernel(source, target):
+        block = source.load([1, 0])
+        target.store([0, 0], (block + source.block_shape[1]).to(target.dtype))
+
+    x, out = torch.arange(12.0).reshape(3, 4), torch.zeros(2, 4, dtype=torch.int32)
+    kernel[(1,)](TensorDescriptor.from_tensor(x, [4, 4]), TensorDescriptor.from_tensor(out, [4, 4]))
+    assert torch.equal(out, (x[1:] + 4).int())
+
+
 def test_warmup_makes_a_program_and_runs_none(triton: Any) -> None:
     """Types stand for tensors."""
 
