@@ -13,12 +13,10 @@ from typing import Any, TypeAlias
 
 from patcher.tiles import types
 from patcher.tiles.program import Operation, Sequence, Value
-from patcher.tiles.types import Block, DType, Pointer, Scalar, Shape, Type, block, broadcast_shapes, promote
+from patcher.tiles.types import DType, Pointer, Scalar, Shape, Type, block, broadcast_shapes, promote
 
 Number: TypeAlias = "bool | int | float"
 Operand: TypeAlias = "Value | Number"
-
-COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
 class Builder:
@@ -265,6 +263,3 @@ def _is_pointer(operand: Operand) -> bool:
 
 def _no_calls(*_: Any) -> Any:
     raise TypeError("no function can be called here")
-
-
-__all__ = ["Block", "Builder", "Number", "Operand"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from patcher.tiles import types
 from patcher.tiles.expressions import Expressions, Method
-from patcher.tiles.language import Builtin, ConstexprFunction, Jitted, constexpr, plain, tensor
+from patcher.tiles.language import Builtin, Jitted, constexpr, plain, tensor
 from patcher.tiles.library import FUNCTIONS
 from patcher.tiles.program import Value
 from patcher.tiles.structures import BlockPointer, flatten
@@ -120,6 +120,3 @@ def _is_instance(value: Any, classes: Any) -> bool:
 
 def _is_class(function: Any) -> bool:
     return isinstance(function, type) and issubclass(function, tuple)
-
-
-__all__ = ["Calls", "ConstexprFunction"]

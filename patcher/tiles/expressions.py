@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 from patcher.errors import KernelNotSupported, compose
 from patcher.tiles import types
 from patcher.tiles.builder import Builder
-from patcher.tiles.language import Builtin, ConstexprFunction, Jitted, constexpr, plain
+from patcher.tiles.language import plain
 from patcher.tiles.library import METHODS
 from patcher.tiles.library.shapes import expand_dims, trans
 from patcher.tiles.program import Sequence, Value
 from patcher.tiles.source import Source
 from patcher.tiles.structures import BlockPointer, flatten, kind, rebuild, say
-from patcher.tiles.types import Block, DType, Pointer
+from patcher.tiles.types import Block, Pointer
 
 Names: TypeAlias = "dict[str, Any]"
 
@@ -316,15 +316,3 @@ def _window_attribute(window: BlockPointer, name: str) -> Any:
     if name not in found:
         raise AttributeError(f"a block pointer has no attribute {name}")
     return found[name]
-
-
-__all__ = [
-    "Builtin",
-    "ConstexprFunction",
-    "DType",
-    "Expressions",
-    "Jitted",
-    "Method",
-    "Pointer",
-    "constexpr",
-]

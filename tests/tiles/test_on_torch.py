@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from patcher.errors import KernelFailed
-from patcher.tiles.on_torch import executor
+from patcher.tiles.on_torch import plan
 from tests.tiles.jit import jit, libdevice, tl
 
 
@@ -125,6 +125,22 @@ def test_strides_and_offsets_of_any_view() -> None:
     assert torch.equal(out, base.flip(0, 1)[:4, :4])
 
 
+def test_a_pointer_is_chosen_at_run_time() -> None:
+    """From one tensor or another, in each element and in each program."""
+
+    @jit
+    def kernel(x, y, out, N: tl.constexpr):
+        n = tl.arange(0, N)
+        source = tl.where(n % 2 == 0, x + n, y + n)
+        if tl.program_id(0) == 1:
+            source = y + n
+        tl.store(out + tl.program_id(0) * N + n, tl.load(source))
+
+    x, y, out = torch.arange(8.0), -torch.arange(8.0), torch.zeros(2, 8)
+    kernel[(2,)](x, y, out, 8)
+    assert torch.equal(out, torch.stack([torch.where(torch.arange(8) % 2 == 0, x, y), y]))
+
+
 def test_leaving_a_tensor_is_an_error_with_a_line() -> None:
     """Unmasked reads and writes outside; masked-off ones are none."""
 
@@ -182,7 +198,7 @@ def test_ways_part_and_meet_again(monkeypatch: pytest.MonkeyPatch, at_once: int)
             return
         tl.store(out + pid, finish(total, 7))
 
-    monkeypatch.setattr(executor, "ELEMENTS_AT_ONCE", at_once)
+    monkeypatch.setattr(plan, "ELEMENTS_AT_ONCE", at_once)
     n = torch.tensor([0, 3, 5, 9, 2, 40, 5], dtype=torch.int32)
     out = torch.zeros(7, dtype=torch.int32)
     kernel[(7,)](n, out)

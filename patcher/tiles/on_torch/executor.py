@@ -1,4 +1,4 @@
-"""Runs a program over a grid: portions of programs side by side, under a mask where their ways part."""
+"""Runs a program over a grid: portions of it side by side, under a mask where the ways of programs part."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from patcher.tiles.on_torch import reductions
 from patcher.tiles.on_torch.carriers import bitcast, carrier, cast, itemsize
 from patcher.tiles.on_torch.maps import apply
 from patcher.tiles.on_torch.memory import Memory, OutOfBoundsError
-from patcher.tiles.program import Operation, Program, Sequence, Value, operations
+from patcher.tiles.on_torch.plan import plan_of
+from patcher.tiles.program import Operation, Program, Sequence, Value
 from patcher.tiles.types import Pointer
 
 Tensor: TypeAlias = torch.Tensor
 Mask: TypeAlias = "Tensor | None"
 """Which programs are on a way, of shape ``(programs,)``; None for all of them."""
-
-ELEMENTS_AT_ONCE = 1 << 20
-"""Programs times elements of the largest block of one portion."""
 
 
 def run(
@@ -40,46 +38,10 @@ def run(
     for (_, value), given in zip(program.arguments, arguments, strict=True):
         number = memory.address(given) if isinstance(given, torch.Tensor) else given
         values[value] = torch.tensor([number], dtype=carrier(value.scalar), device=device)
-    plan = _deaths(program.body)
-    total, portion = math.prod(grid), _portion(program)
-    for first in range(0, total, portion):
-        last = min(first + portion, total)
-        _Portion(program, grid, range(first, last), memory, device, plan).run(dict(values))
-
-
-def _portion(program: Program) -> int:
-    """How many programs run side by side; one at a time where a program may wait for another one."""
-    found = list(program.operations())
-    waits = any(inner.kind in ("atomic", "cas") for op in found if op.kind == "while" for inner in _within(op))
-    largest = max((value.type.numel for op in found for value in op.results), default=1)
-    return 1 if waits else max(1, ELEMENTS_AT_ONCE // largest)
-
-
-def _within(operation: Operation) -> list[Operation]:
-    return [inner for block in operation.blocks for inner in operations(block)]
-
-
-Plan: TypeAlias = "dict[int, tuple[Value, ...]]"
-
-
-def _deaths(body: Sequence) -> Plan:
-    """For each operation, by its id, the values that nothing needs after it."""
-    plan: Plan = {}
-
-    def walk(sequence: Sequence) -> set[Value]:
-        last: dict[Value, int] = {}
-        for operation in sequence.operations:
-            used = {*operation.operands, *operation.results}
-            for inner in operation.blocks:
-                used |= walk(inner)
-            last.update(dict.fromkeys(used, id(operation)))
-        own = {value for operation in sequence.operations for value in operation.results}
-        for value in own - set(sequence.results or ()):
-            plan[last[value]] = (*plan.get(last[value], ()), value)
-        return set(last) | set(sequence.results or ())
-
-    walk(body)
-    return plan
+    plan, total = plan_of(program), math.prod(grid)
+    for first in range(0, total, plan.portion):
+        numbers = range(first, min(first + plan.portion, total))
+        _Portion(program, grid, numbers, memory, device).run(dict(values))
 
 
 class _Portion:
@@ -98,9 +60,9 @@ class _Portion:
         numbers: range,
         memory: Memory,
         device: torch.device,
-        plan: Plan,
     ) -> None:
-        self.program, self.grid, self.memory, self.device, self.plan = program, grid, memory, device, plan
+        self.program, self.grid, self.memory, self.device = program, grid, memory, device
+        self.plan = plan_of(program)
         self.count = len(numbers)
         position = torch.arange(numbers.start, numbers.stop, device=device)
         x, y, _ = grid
@@ -108,8 +70,6 @@ class _Portion:
         self.values: dict[Value, Tensor] = {}
         self.active: Mask = None
         self.frames: list[list[tuple[Mask, list[Tensor]]]] = [[]]
-        self.used = {value for op in program.operations() for value in op.operands}
-        self.used |= {v for op in program.operations() for block in op.blocks for v in block.results or ()}
 
     def run(self, arguments: dict[Value, Tensor]) -> None:
         self.values = arguments
@@ -121,7 +81,7 @@ class _Portion:
         for operation in sequence.operations:
             if not self.step(operation):
                 return None
-            for value in self.plan.get(id(operation), ()):
+            for value in self.plan.deaths.get(id(operation), ()):
                 self.values.pop(value, None)
         return None if sequence.results is None else [self.values[value] for value in sequence.results]
 
@@ -306,7 +266,7 @@ class _Portion:
         scalar, fn = op.results[0].scalar, op.attributes["fn"]
         pointer, value = (x.expand(self.count, *x.shape[1:]) for x in (pointer, value))
         valid = self.valid(mask, pointer.dim() - 1, True)
-        if fn == "add" and op.results[0] not in self.used:
+        if fn == "add" and op.results[0] not in self.plan.used:
             self.memory.add(scalar, pointer, value, valid)
             return value
         flat = value.reshape(-1)
