@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -44,6 +44,12 @@ OF_TORCH: dict[torch.dtype, DType] = {
 }
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+_uncompiled: Callable[[F], F] = torch.compiler.disable
+"""Compiled code calls a launch as it is, and goes on after it."""
+
+
 class Parameter(Protocol):
     """What a launch asks of a kernel's parameter; ``annotation`` may fix its type."""
 
@@ -67,6 +73,7 @@ class Kernel:
         self.signature = inspect.signature(fn)
         self.programs: dict[Any, Program] = {}
 
+    @_uncompiled
     def launch(self, grid: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
         """Runs the kernel for every place in ``grid``; gives the program that ran.
 

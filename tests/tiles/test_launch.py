@@ -60,6 +60,23 @@ def test_options_of_the_compiler_change_nothing() -> None:
     assert x[0] == 7
 
 
+def test_compiled_code_launches() -> None:
+    """torch.compile leaves a launch alone and compiles what is around it."""
+    frames: list[int] = []
+
+    def backend(module: torch.fx.GraphModule, inputs: Any) -> Any:
+        frames.append(len(module.graph.nodes))
+        return module.forward
+
+    def around(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        fill[(1,)](y, 5.0, 3)
+        return y + 1
+
+    assert torch.compile(around, backend=backend)(torch.ones(4)).tolist() == [6, 6, 6, 3]
+    assert len(frames) == 2
+
+
 def test_none_tuples_types_and_functions_are_arguments() -> None:
     """None and types decide at compile time; tuples are taken apart."""
     Pair = namedtuple("Pair", "low high")
