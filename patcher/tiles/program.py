@@ -9,7 +9,7 @@ Operations (operands -> results; attributes in braces):
 constant {value}                        a number, of the result's type
 program_id, num_programs {axis}         int32
 arange {start, stop}                    int32[stop - start]
-map {fn} (x, ...)                       elementwise, all operands of one shape; ``fn`` as in `maps`
+map {fn} (x, ...)                       elementwise, all operands of one shape; ``fn`` is one of `MAPS`
 cast (x)                                to the result's scalar type; {rounding}: "rtne" or "rtz"
 bitcast (x)                             the same bits in another type of the same width
 broadcast, reshape (x)                  to the result's shape; broadcast of a scalar fills the block
@@ -43,6 +43,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patcher.tiles.types import DType, Scalar, Shape, Type
+
+MAPS: dict[str, int] = {
+    **dict.fromkeys(("neg", "abs", "not"), 1),
+    **dict.fromkeys(("exp", "exp2", "exp10", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt"), 1),
+    **dict.fromkeys(
+        ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"), 1
+    ),
+    **dict.fromkeys(("erf", "erfc", "erfinv", "lgamma", "floor", "ceil", "trunc", "rint", "round"), 1),
+    **dict.fromkeys(("isnan", "isinf", "isfinite", "signbit"), 1),
+    **dict.fromkeys(("add", "sub", "mul", "div", "idiv", "rem", "umulhi", "pow", "atan2", "hypot", "copysign"), 2),
+    **dict.fromkeys(("min", "max", "minnan", "maxnan", "and", "or", "xor", "shl", "shr"), 2),
+    **dict.fromkeys(("lt", "le", "gt", "ge", "eq", "ne"), 2),
+    **dict.fromkeys(("where", "fma"), 3),
+}
+"""Elementwise functions, with the number of their operands, which are of one type but for ``where``'s condition.
+
+Integers wrap; ``idiv`` and ``rem`` truncate as in C, ``rem`` of floats too; ``shr`` keeps the sign of signed integers.
+``min`` and ``max`` give the number where one side is NaN, ``minnan`` and ``maxnan`` NaN. ``rint`` rounds to even,
+``round`` away from zero. ``umulhi`` is the upper half of an unsigned product. Comparisons and tests give int1.
+Arithmetic in fp16 and bf16 is that of fp32, rounded to nearest even after each operation; ``fma`` rounds once.
+"""
 
 
 class Value:

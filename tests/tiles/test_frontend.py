@@ -10,8 +10,9 @@ import torch
 
 from patcher.errors import KernelNotSupported
 from patcher.tiles import types
+from patcher.tiles.check import check
 from patcher.tiles.language import ConstexprFunction, constexpr
-from patcher.tiles.program import Program
+from patcher.tiles.program import Program, Value
 from tests.tiles.jit import jit, tl
 
 WIDTH = constexpr(8)
@@ -199,6 +200,35 @@ def test_constexpr_functions_run_in_python() -> None:
         tl.store(x + tl.arange(0, double(N)), 0.0)
 
     assert any(str(v.type) == "int32[8]" for op in kernel.compile(X, N=4).operations() for v in op.results)
+
+
+def test_a_program_that_breaks_its_form_is_noticed() -> None:
+    """What a back end relies on is checked for every program: order, types, numbers of values."""
+
+    @jit
+    def kernel(x, n):
+        total = 0.0
+        for i in range(n):
+            total += i
+        tl.store(x, total)
+
+    def spoilt(change: Any) -> Program:
+        program = jit(kernel.fn).compile(X, 7)
+        change({op.kind: op for op in program.operations()})
+        return program
+
+    def swap(ops: dict[str, Any]) -> None:
+        ops["store"].operands = (ops["store"].operands[0], Value(types.float32))
+
+    def widen(ops: dict[str, Any]) -> None:
+        ops["for"].results = (Value(types.float64),)
+
+    def lose(ops: dict[str, Any]) -> None:
+        ops["map"].operands = ops["map"].operands[:1]
+
+    for change, reason in ((swap, "not there"), (widen, "hands out"), (lose, "2 operands")):
+        with pytest.raises(ValueError, match=reason):
+            check(spoilt(change))
 
 
 def refused(fn: Any, *args: Any, **kwargs: Any) -> str:

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from patcher.errors import KernelFailed
+from patcher.tiles import types
 from patcher.tiles.on_torch import plan
+from patcher.tiles.on_torch.maps import apply
+from patcher.tiles.program import MAPS
 from tests.tiles.jit import jit, libdevice, tl
 
 
@@ -399,6 +402,17 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
         c = [(b >> 32) ^ c[1] ^ k[0], b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k[1], a & 0xFFFFFFFF]
         k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
     return c
+
+
+def test_every_elementwise_function_is_there() -> None:
+    """What a program may hold, torch computes."""
+    for fn, arity in MAPS.items():
+        whole = fn in ("and", "or", "xor", "shl", "shr", "not", "idiv", "umulhi")
+        scalar = types.int32 if whole else types.float32
+        operands = [torch.ones(4, dtype=torch.int32 if whole else torch.float32)] * arity
+        if fn == "where":
+            operands = [torch.ones(4, dtype=torch.bool), *operands[1:]]
+        assert apply(fn, operands, [scalar] * arity).shape == (4,), fn
 
 
 def test_random_numbers_are_philox() -> None:
