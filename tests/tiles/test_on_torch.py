@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from patcher.errors import KernelFailed
+from patcher.errors import KernelFailed, KernelNotSupported
 from patcher.tiles import types
 from patcher.tiles.on_torch import plan
 from patcher.tiles.on_torch.maps import apply
@@ -392,6 +392,24 @@ def test_mathematics() -> None:
         d * d + 1 + d.clamp(-0.5, 0.5),
     ]
     assert torch.allclose(out.double(), torch.stack(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_known_instructions() -> None:
+    """Single PTX instructions that are operations of a program; other assembly is refused with what is known."""
+
+    @jit
+    def kernel(x, ASM: tl.constexpr):
+        n = tl.arange(0, 4)
+        v = tl.load(x + n)
+        v = tl.inline_asm_elementwise("rcp.rn.f32 $0, $1;", "=f,f", [v], dtype=tl.float32, is_pure=True, pack=1)
+        tl.store(x + n, tl.inline_asm_elementwise(ASM, "=f,f,f", [v, v + 1], dtype=tl.float32, is_pure=True, pack=1))
+
+    x = torch.tensor([1.0, 3.0, 1e-30, -7.0])
+    expected = (1 / x) / (1 / x + 1)
+    kernel[(1,)](x, "div.rn.f32 $0, $1, $2;")
+    assert torch.equal(x, expected)
+    with pytest.raises(KernelNotSupported, match="assembly only"):
+        kernel[(1,)](x, "prmt.b32 $0, $1, $2;")
 
 
 def philox(counter: list[int], key: list[int]) -> list[int]:
