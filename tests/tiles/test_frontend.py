@@ -231,6 +231,30 @@ def test_a_program_that_breaks_its_form_is_noticed() -> None:
             check(spoilt(change))
 
 
+def test_sources_of_every_form() -> None:
+    """Indented definitions with less indented lines in them keep their line numbers; a lambda is none."""
+
+    # fmt: off
+    @jit
+    def kernel(x):
+        """
+Less indented.
+        """
+    # a comment as well
+        tl.store(x, 1.0)
+    # fmt: on
+
+    line = inspect.getsourcelines(kernel.fn)[1] + 6
+    assert {op.line for op in kernel.compile(X).operations()} == {f"{__file__}:{line}"}
+    with pytest.raises(KernelNotSupported, match="with def"):
+        jit(lambda x: tl.store(x, 1.0)).compile(X)
+
+
+@jit
+def circle(v):
+    return circle(v + 1) * 2
+
+
 def refused(fn: Any, *args: Any, **kwargs: Any) -> str:
     with pytest.raises(KernelNotSupported) as raised:
         jit(fn).compile(*args, **kwargs)
@@ -271,7 +295,11 @@ def test_what_the_language_lacks_is_named() -> None:
     def host(x):
         tl.store(x, torch.exp(tl.load(x)))
 
+    def endless(x):
+        tl.store(x, circle(tl.load(x)))
+
     assert "Lambda is no part" in refused(lambdas, X)
+    assert "calls itself" in refused(endless, X)
     assert "no power of two" in refused(widths, X)
     assert "a is int32 before this loop and fp32" in refused(changing, X, 2)
     assert "the name a is not defined" in refused(parting, X, 2)

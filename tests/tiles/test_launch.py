@@ -112,6 +112,7 @@ def test_launches_that_do_not_fit_are_refused_by_name() -> None:
         (lambda: fill[(1, 1, 1, 1)](x, 1.0, 8), "its grid is none"),
         (lambda: fill[("a",)](x, 1.0, 8), "its grid is none"),
         (lambda: fill[(1,)](x, object(), 8), "value is no argument for a kernel"),
+        (lambda: fill[(1,)](x, 1.0, 2**64), "n is no argument for a kernel"),
         (lambda: fill[(1,)](x.to(torch.complex64), 1.0, 8), "x is no argument for a kernel"),
         (lambda: fill[(1,)](x, torch.zeros(1, device="meta"), 8), "different devices"),
     ):
