@@ -15,7 +15,7 @@ bitcast (x)                             the same bits in another type of the sam
 broadcast, reshape (x)                  to the result's shape; broadcast of a scalar fills the block
 permute {order} (x)                     axes in a new order
 join (x, y), split (x)                  two blocks to one with a new last axis of 2, and back
-cat (x, y)                              along the first axis
+cat {axis} (x, y)                       one after the other along the axis
 gather {axis} (x, index)                ``x[..., index[...], ...]`` along the axis
 flip {axis}, sort {axis, descending}    along the axis
 histogram (x[, mask])                   int32 counts of 0 .. extent - 1
@@ -28,7 +28,8 @@ dot (a, b, c)                           ``c + a @ b``, accumulated in the type o
 reduce {axis} (x, ...) [combine]        along the axis; the block combines one element of each side into one
 scan {axis, reverse} (x, ...) [combine] running results of the same
 if (condition) [then, else]             hands out what the branch taken does
-for (start, stop, step, init...) [body] body takes the index and what the last turn handed out
+for {down} (start, stop, step, init...) [body]
+                                        body takes the index and what the last turn handed out; counts down if said so
 while (init...) [test, body]            test hands out the condition
 call [body]                             a device function that returns early
 return (value...)                       ends the call, or the kernel, for programs that come here

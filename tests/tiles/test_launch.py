@@ -33,6 +33,9 @@ def test_a_program_is_made_once_for_each_kind_of_arguments() -> None:
     assert types[0] == ["*fp32", "fp32", "int32"] and types[2] == ["*fp32", "int32", "int32"]
     assert types[3] == ["*fp32", "int32"] and types[4] == ["*fp32", "int1", "int32"]
     assert types[5] == ["*fp32", "int64"]
+    wide = torch.zeros(2, dtype=torch.uint64)
+    kernel[(1,)](wide, 2**64 - 3, 2)
+    assert wide.tolist() == [2**64 - 3] * 2
     kept = Jit(fill.fn, fixed=("value",)).compile(x, 1, 8)
     assert [name for name, _ in kept.arguments] == ["x", "value", "n"]
 
