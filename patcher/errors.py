@@ -82,8 +82,16 @@ class Float64OnMps(PatcherError, TypeError):
     """Numbers in float64 lose their meaning in the float32 of mps; the message names the tensor. torch: TypeError."""
 
 
-class KernelNotReplaced(PatcherError):
-    """A Triton kernel was launched that has no replacement; the message names it and its file."""
+class KernelNotSupported(PatcherError):
+    """A Triton kernel cannot run, or not with these arguments; the message names kernel, file, line and construct."""
+
+
+class LaunchRefused(PatcherError, TypeError):
+    """A Triton kernel was launched with arguments or a grid that do not fit it. In Triton: TypeError."""
+
+
+class KernelFailed(PatcherError):
+    """A running Triton kernel left its tensors, or its own assertion does not hold; the message names its line."""
 
 
 class MissingLibrary(PatcherError):

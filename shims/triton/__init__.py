@@ -1,7 +1,8 @@
-"""Stands in for Triton, which has no macOS build, so that modules that define Triton kernels can be imported.
+"""Stands in for Triton, which has no macOS build: kernels are defined and run as they ship.
 
-Decorating a kernel works, launching one raises `patcher.errors.KernelNotReplaced`. Only names that an installed
-library reads are here; every other one is an AttributeError or ImportError, as where Triton lacks it.
+A launch makes a block program of the kernel's source and runs it on torch operators (`patcher.tiles`). ``language``
+has the kernel language's names. Outside of it only names that an installed library reads are here; every other one is
+an AttributeError or ImportError, as where Triton lacks it.
 
 The version is at least what the libraries ask for when they are imported (Unsloth 3.0, its flash-linear-attention
 3.3), and below 3.5, from which on transformers would hand MXFP4 weights on the CPU to Triton kernels.
@@ -16,7 +17,11 @@ from triton import compiler as compiler
 from triton import language as language
 from triton import runtime as runtime
 from triton.runtime.autotuner import Config, autotune, heuristics
-from triton.runtime.jit import JITFunction, KernelInterface, jit
+from triton.runtime.jit import JITFunction, KernelInterface, constexpr_function, jit
+
+
+def set_allocator(allocator: object) -> None:
+    """Does nothing: kernels need no memory of their own here."""
 
 
 def cdiv(x: int, y: int) -> int:
@@ -35,9 +40,11 @@ __all__ = [
     "KernelInterface",
     "autotune",
     "cdiv",
+    "constexpr_function",
     "heuristics",
     "jit",
     "language",
     "next_power_of_2",
     "runtime",
+    "set_allocator",
 ]

@@ -7,8 +7,7 @@ names a file's kernels and launches and says what keeps an mps device from them:
 * ``replaced``: ``by`` names the targets of the patches that take the launching functions' place; where they are in
   the same file, no other function of it leads to a launch, unless ``partly`` says why that is all right;
 * ``guarded``: ``guards`` names files and texts in them, the conditions that are false on mps or that raise;
-* ``unreachable``: nothing that a user calls leads there; ``why`` says so;
-* ``raises``: rare, and made for CUDA: launching it raises the shim's error, which names the kernel and its file.
+* ``unreachable``: nothing that a user calls leads there; ``why`` says so.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ pytestmark = pytest.mark.slow
 PACKAGES = ("unsloth", "unsloth_zoo", "trl", "peft", "transformers")
 DATA = tomllib.loads(Path(__file__).with_name("launch_sites.toml").read_text())
 SITES: list[dict[str, Any]] = DATA["site"]
-VERDICTS = {"replaced": "by", "guarded": "guards", "unreachable": "why", "raises": "why"}
+VERDICTS = {"replaced": "by", "guarded": "guards", "unreachable": "why"}
 JIT = re.compile(r"^(triton|gluon)\.jit\b")
 
 

@@ -1,18 +1,10 @@
-"""``triton.language``: what kernel files read while they are imported. Kernel bodies never run."""
+"""``triton.language``: the names of the kernel language. They mean something in a kernel, and nothing outside."""
 
+from patcher.tiles.language import NAMES as _NAMES
 from triton.language import core as core
 from triton.language import extra as extra
 from triton.language import math as math
-from triton.language.core import bfloat16, cast, constexpr, dtype, float16, float32, float64, int64, tensor
 
-__all__ = [
-    "bfloat16",
-    "cast",
-    "constexpr",
-    "dtype",
-    "float16",
-    "float32",
-    "float64",
-    "int64",
-    "tensor",
-]
+globals().update(_NAMES)
+
+__all__ = sorted(_NAMES)

@@ -1,1 +1,5 @@
-"""Mathematical functions of the kernel language: torch takes the module, and nobody a function outside a kernel."""
+"""Mathematical functions of the kernel language."""
+
+from patcher.tiles.language import MATH_NAMES as _NAMES
+
+globals().update(_NAMES)

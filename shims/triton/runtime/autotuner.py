@@ -1,16 +1,17 @@
-"""``@triton.autotune`` and ``@triton.heuristics``: keep what they are given, tune nothing."""
+"""``@triton.autotune`` takes the first configuration that can run; ``@triton.heuristics`` computes arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from patcher.errors import KernelNotSupported, LaunchRefused
 from triton.runtime.errors import OutOfResources as OutOfResources
 from triton.runtime.jit import KernelInterface
 
 
 class Config:
-    """One choice of meta-parameters that the autotuner would try.
+    """One choice of meta-parameters.
 
     Attributes: the arguments, as given.
     """
@@ -43,7 +44,12 @@ class Config:
 
 
 class Autotuner(KernelInterface[Any]):
-    """A kernel with the configurations that would be tried. Attributes: the arguments, as given."""
+    """A kernel with the configurations that may be taken.
+
+    Nothing is timed: the first one whose program can be made is taken, and kept for arguments of the same key.
+
+    Attributes: the arguments, as given, and ``cache``, keys to configurations, and ``best_config``, the last one taken.
+    """
 
     def __init__(
         self,
@@ -74,15 +80,59 @@ class Autotuner(KernelInterface[Any]):
         self.user_defined_post_hook = post_hook is not None
         self.prune_configs_by = prune_configs_by
         self.cache: dict[Any, Config] = {}
+        self.best_config: Config | None = None
+
+    def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
+        """Runs the kernel with the configuration for these arguments. Raises as the kernel does."""
+        named = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
+        key = tuple(str(named[name]) for name in self.keys if name in named)
+        key += tuple(str(value.dtype) for value in named.values() if hasattr(value, "dtype"))
+        if key not in self.cache:
+            self.cache[key] = self._first_that_runs(args, kwargs, named)
+            if not warmup and len(self.configs) > 1:
+                self._reset(named)
+        config = self.best_config = self.cache[key]
+        everything = {**kwargs, **config.all_kwargs()}
+        if config.pre_hook is not None and not warmup:
+            config.pre_hook({**named, **everything})
+        return self.fn.run(*args, grid=grid, warmup=warmup, **everything)
+
+    def _first_that_runs(self, args: Any, kwargs: dict[str, Any], named: dict[str, Any]) -> Config:
+        configs = self.configs
+        prune = (self.prune_configs_by or {}).get("early_config_prune")
+        if prune is not None:
+            configs = prune(configs, named, **kwargs)
+        for config in configs[:-1]:
+            try:
+                self.fn.run(*args, grid=(1,), warmup=True, **{**kwargs, **config.all_kwargs()})
+            except (KernelNotSupported, LaunchRefused):
+                continue
+            return config
+        return configs[-1]
+
+    def _reset(self, named: dict[str, Any]) -> None:
+        """What Triton does after it has timed configurations, before the run that counts."""
+        if self.pre_hook is not None:
+            self.pre_hook(named, reset_only=True)
+            return
+        for name in self.reset_to_zero:
+            named[name].zero_()
 
 
 class Heuristics(KernelInterface[Any]):
-    """A kernel with functions that compute some of its meta-parameters. Attributes: the arguments, as given."""
+    """A kernel with functions that compute some of its arguments from the others. Attributes: as given."""
 
     def __init__(self, fn: Any, arg_names: Sequence[str], values: Mapping[str, Callable[..., Any]]) -> None:
         self.fn = fn
         self.arg_names = arg_names
         self.values = values
+
+    def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
+        """Runs the kernel with the arguments that the functions compute. Raises as the kernel does."""
+        named = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
+        for name, value in self.values.items():
+            kwargs[name] = named[name] = value(named)
+        return self.fn.run(*args, grid=grid, warmup=warmup, **kwargs)
 
 
 def autotune(
@@ -99,7 +149,7 @@ def autotune(
     do_bench: Callable[..., Any] | None = None,
     cache_results: bool = False,
 ) -> Callable[[Any], Autotuner]:
-    """Decorates a kernel with the configurations that the autotuner would try."""
+    """Decorates a kernel with configurations, of which the first that can run is taken."""
 
     def decorate(fn: Any) -> Autotuner:
         return Autotuner(
@@ -118,7 +168,7 @@ def autotune(
 
 
 def heuristics(values: Mapping[str, Callable[..., Any]]) -> Callable[[Any], Heuristics]:
-    """Decorates a kernel with functions that compute some of its meta-parameters from its arguments."""
+    """Decorates a kernel with functions that compute some of its arguments from the others."""
 
     def decorate(fn: Any) -> Heuristics:
         return Heuristics(fn, fn.arg_names, values)

@@ -1,12 +1,13 @@
-"""``@triton.jit``: kernels that can be defined, inspected and passed around, but not launched."""
+"""``@triton.jit``: kernels run as block programs on torch operators."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
-from patcher.errors import KernelNotReplaced, compose
+from patcher.errors import KernelNotSupported
+from patcher.tiles.language import ConstexprFunction, Jitted
 
 T = TypeVar("T")
 
@@ -16,16 +17,16 @@ class KernelInterface(Generic[T]):
 
     fn: Any
 
-    def run(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raises KernelNotReplaced."""
-        raise not_replaced(self)
+    def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
+        """Launches the kernel, or only makes its program; the subclasses say how."""
+        raise NotImplementedError
 
-    def warmup(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raises KernelNotReplaced."""
-        raise not_replaced(self)
+    def warmup(self, *args: Any, grid: Any = (1,), **kwargs: Any) -> Any:
+        """Makes the program for such arguments and gives it; torch types stand for tensors. Nothing runs."""
+        return self.run(*args, grid=grid, warmup=True, **kwargs)
 
     def __getitem__(self, grid: Any) -> Callable[..., Any]:
-        """The launcher for ``grid``; calling it raises KernelNotReplaced, unless a subclass overrides ``run``."""
+        """The launcher for ``grid``: up to three extents, or a function of the arguments to them."""
 
         def launch(*args: Any, **kwargs: Any) -> Any:
             return self.run(*args, grid=grid, warmup=False, **kwargs)
@@ -36,14 +37,16 @@ class KernelInterface(Generic[T]):
 class KernelParam:
     """One parameter of a kernel: its position, name, and whether it is annotated ``tl.constexpr``."""
 
-    def __init__(self, num: int, parameter: inspect.Parameter) -> None:
+    def __init__(self, num: int, parameter: inspect.Parameter, do_not_specialize: bool = False) -> None:
         self.num = num
         self.name = parameter.name
+        self.annotation = parameter.annotation
         self.is_constexpr = "constexpr" in str(parameter.annotation)
+        self.do_not_specialize = do_not_specialize
 
 
-class JITFunction(KernelInterface[T]):
-    """A function that Triton would compile.
+class JITFunction(KernelInterface[T], Jitted):
+    """A function in the kernel language.
 
     Attributes:
         fn: the decorated function.
@@ -63,17 +66,39 @@ class JITFunction(KernelInterface[T]):
         launch_metadata: Callable[..., Any] | None = None,
     ) -> None:
         parameters = inspect.signature(fn).parameters.values()
+        kept = set(do_not_specialize or ())
         self.fn = fn
-        self.params = [KernelParam(num, parameter) for num, parameter in enumerate(parameters)]
+        self.params = [
+            KernelParam(num, parameter, num in kept or parameter.name in kept)
+            for num, parameter in enumerate(parameters)
+        ]
         self.arg_names = [parameter.name for parameter in parameters]
         self.__name__ = fn.__name__
         self.__qualname__ = fn.__qualname__
         self.__module__ = fn.__module__
         self.__doc__ = fn.__doc__
+        self._kernel: Any = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raises KernelNotReplaced: a kernel is called only from within another kernel."""
-        raise not_replaced(self)
+    def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
+        """Runs the kernel for every place in ``grid``, or with ``warmup`` only makes its program; gives the program.
+
+        Raises:
+            LaunchRefused: arguments or grid do not fit.
+            KernelNotSupported: the kernel holds what cannot run.
+            KernelFailed: it left its tensors, or an assertion of its own does not hold.
+        """
+        if self._kernel is None:
+            from patcher.tiles.launch import Kernel  # with torch, which kernels can be defined without
+
+            self._kernel = Kernel(self.fn, self.params)
+        return self._kernel.compile(args, kwargs) if warmup else self._kernel.launch(grid, args, kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises KernelNotSupported: a kernel is called only from within another kernel."""
+        raise KernelNotSupported(
+            f"the Triton kernel {self.__module__}.{self.__qualname__} was called outside a kernel; it is launched as "
+            "kernel[grid](...)"
+        )
 
     def __repr__(self) -> str:
         return f"JITFunction({self.__module__}:{self.__qualname__})"
@@ -92,30 +117,17 @@ def jit(
 ) -> Any:
     """Makes a kernel of a function: ``@triton.jit``, ``@triton.jit(...)`` or ``triton.jit(fn)``.
 
-    The options tune the compiler; without one they change nothing.
+    Of the options only ``do_not_specialize`` changes anything: integers that are 1 stay arguments.
     """
 
     def decorate(function: Callable[..., Any]) -> JITFunction[Any]:
-        return JITFunction(function)
+        if isinstance(function, JITFunction):
+            return function
+        return JITFunction(function, do_not_specialize=do_not_specialize)
 
     return decorate if fn is None else decorate(fn)
 
 
-def not_replaced(kernel: Any) -> KernelNotReplaced:
-    """The error for launching ``kernel``, a kernel that may be wrapped in autotune or heuristics."""
-    function = kernel
-    while isinstance(function, KernelInterface):
-        function = function.fn
-    code = getattr(function, "__code__", None)
-    where = f"{code.co_filename}:{code.co_firstlineno}" if code else "unknown file"
-    name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
-    return KernelNotReplaced(
-        compose(
-            f"the Triton kernel {name} was launched, but Triton cannot run on a Mac and no replacement is in place",
-            target=f"{name} ({where})",
-            expected="a PyTorch replacement of the function that launches it",
-            left="nothing was computed",
-            run="call patch_for_mac() before importing anything else and look at `python -m patcher report`; if it "
-            "lists no change for that function, report the kernel's name, or choose an option that does not use it",
-        )
-    )
+def constexpr_function(fn: Callable[..., Any]) -> ConstexprFunction:
+    """Lets kernels call a Python function with what is known at compile time."""
+    return ConstexprFunction(fn)

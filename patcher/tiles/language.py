@@ -1,0 +1,152 @@
+"""The names of ``triton.language``: objects that the front end recognises in a kernel, and that do nothing outside one.
+
+`NAMES`, `MATH_NAMES` and `LIBDEVICE_NAMES` are what the modules of the shim hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from patcher.errors import KernelNotSupported
+from patcher.tiles import types
+from patcher.tiles.library import FUNCTIONS
+from patcher.tiles.library.elementwise import PropagateNan
+from patcher.tiles.types import DType, Pointer
+
+
+class Builtin:
+    """A function of the kernel language, by its name after ``triton.language.``"""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.__name__ = name.rpartition(".")[2]
+        self.__doc__ = FUNCTIONS[name].__doc__ if name in FUNCTIONS else None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises KernelNotSupported: it works only inside a kernel."""
+        raise KernelNotSupported(
+            f"triton.language.{self.name} was called outside a kernel; it works only inside one, which is launched as "
+            "kernel[grid](...)"
+        )
+
+    def __repr__(self) -> str:
+        return f"triton.language.{self.name}"
+
+
+class Jitted:
+    """Base of what ``@triton.jit`` makes: a function in the kernel language.
+
+    Attributes:
+        fn: the Python function.
+    """
+
+    fn: Callable[..., Any]
+
+
+class ConstexprFunction:
+    """A Python function that kernels may call with what is known at compile time."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+        self.__name__ = fn.__name__
+        self.__doc__ = fn.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*map(plain, args), **{name: plain(value) for name, value in kwargs.items()})
+
+
+class tensor:  # noqa: N801
+    """A value inside a kernel. Nothing makes one; it is there for annotations and ``isinstance`` in kernels."""
+
+
+class constexpr:  # noqa: N801
+    """Marks a parameter that is known when the kernel is compiled, or wraps such a value."""
+
+    def __init__(self, value: Any) -> None:
+        self.value: Any = plain(value)
+
+    def __repr__(self) -> str:
+        return f"constexpr[{self.value}]"
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value == plain(other))
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __index__(self) -> int:
+        return int(self.value)
+
+
+def plain(value: Any) -> Any:
+    """What a ``constexpr`` wraps; anything else as it is."""
+    return value.value if isinstance(value, constexpr) else value
+
+
+def pointer_type(element_ty: Any, address_space: int = 1, const: bool = False) -> Pointer:
+    """The type of a pointer to ``element_ty``."""
+    return Pointer(element_ty)
+
+
+def block_type(element_ty: Any, shape: Any) -> types.Type:
+    """The type of a block."""
+    return types.block(element_ty, tuple(map(int, shape)))
+
+
+TYPES: dict[str, Any] = {
+    **{name: DType(name) for name in ("int1", "int8", "int16", "int32", "int64")},
+    **{name: DType(name) for name in ("uint8", "uint16", "uint32", "uint64", "void")},
+    "float16": types.float16,
+    "bfloat16": types.bfloat16,
+    "float32": types.float32,
+    "float64": types.float64,
+    "float8e4nv": types.float8e4nv,
+    "float8e5": types.float8e5,
+    "pi32_t": Pointer(types.int32),
+    "dtype": DType,
+    "pointer_type": pointer_type,
+    "block_type": block_type,
+    "constexpr": constexpr,
+    "tensor": tensor,
+    "PropagateNan": PropagateNan,
+}
+
+LOOPS = ("range", "static_range")
+
+LEFT_OUT = ("_experimental_make_tensor_descriptor",)
+"""Libraries that find it take it for Triton 3.2 and 3.3, of which the shim is none."""
+
+NAMES: dict[str, Any] = {
+    **TYPES,
+    **{
+        name: Builtin(name)
+        for name in (*LOOPS, *FUNCTIONS)
+        if "." not in name and name not in (*LEFT_OUT, "to", "item")
+    },
+}
+
+MATH = (
+    "umulhi",
+    "exp",
+    "exp2",
+    "fma",
+    "log",
+    "log2",
+    "cos",
+    "rsqrt",
+    "sin",
+    "sqrt",
+    "sqrt_rn",
+    "abs",
+    "fdiv",
+    "div_rn",
+)
+MATH_NAMES: dict[str, Any] = {name: NAMES[name] for name in (*MATH, "erf", "floor", "ceil")}
+
+LIBDEVICE_NAMES: dict[str, Any] = {
+    name.removeprefix("libdevice."): Builtin(name) for name in FUNCTIONS if name.startswith("libdevice.")
+}

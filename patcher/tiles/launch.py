@@ -1,0 +1,240 @@
+"""``kernel[grid](...)``: arguments to types and constants, the program for them, and a run of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from patcher.errors import LaunchRefused, compose
+from patcher.tiles import on_torch, types
+from patcher.tiles.frontend import Descriptor, Known, read
+from patcher.tiles.language import plain
+from patcher.tiles.program import Program
+from patcher.tiles.types import DType, Pointer
+
+OPTIONS = frozenset(
+    (
+        *("num_warps", "num_stages", "num_ctas", "maxnreg", "ir_override", "debug", "sanitize_overflow", "extern_libs"),
+        *("enable_fp_fusion", "launch_pdl", "launch_cooperative_grid", "cluster_dims", "waves_per_eu", "kpack"),
+        *("matrix_instr_nonkdim", "schedule_hint", "instrumentation_mode", "stream", "device", "device_type"),
+        *("allow_fp8e4nv", "default_dot_input_precision", "allowed_dot_input_precisions"),
+    )
+)
+"""Keywords of a launch that tune the compiler or choose a device; they change nothing here."""
+
+OF_TORCH: dict[torch.dtype, DType] = {
+    torch.bool: types.int1,
+    torch.int8: types.int8,
+    torch.int16: types.int16,
+    torch.int32: types.int32,
+    torch.int64: types.int64,
+    torch.uint8: types.uint8,
+    torch.uint16: types.uint16,
+    torch.uint32: types.uint32,
+    torch.uint64: types.uint64,
+    torch.float16: types.float16,
+    torch.bfloat16: types.bfloat16,
+    torch.float32: types.float32,
+    torch.float64: types.float64,
+    torch.float8_e4m3fn: types.float8e4nv,
+    torch.float8_e5m2: types.float8e5,
+}
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_uncompiled: Callable[[F], F] = torch.compiler.disable
+"""Compiled code calls a launch as it is, and goes on after it."""
+
+
+class Parameter(Protocol):
+    """What a launch asks of a kernel's parameter; ``annotation`` may fix its type."""
+
+    name: str
+    is_constexpr: bool
+    do_not_specialize: bool
+    annotation: Any
+
+
+class Kernel:
+    """One kernel and the programs that were made of it.
+
+    Args:
+        fn: the Python function.
+        parameters: its parameters in order.
+    """
+
+    def __init__(self, fn: Callable[..., Any], parameters: Iterable[Parameter]) -> None:
+        self.fn = fn
+        self.parameters = {parameter.name: parameter for parameter in parameters}
+        self.signature = inspect.signature(fn)
+        self.programs: dict[Any, Program] = {}
+
+    @_uncompiled
+    def launch(self, grid: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
+        """Runs the kernel for every place in ``grid``; gives the program that ran.
+
+        Args:
+            grid: up to three extents, or a function of the arguments to them.
+
+        Raises:
+            LaunchRefused: arguments or grid do not fit.
+            KernelNotSupported: the kernel holds what cannot run.
+            KernelFailed: it left its tensors, or an assertion of its own does not hold.
+        """
+        bound = self.bind(args, kwargs)
+        extents = self.extents(grid, {**kwargs, **bound})
+        device = self.device(bound)
+        program = self.program(bound)
+        passed = [part for name, value in bound.items() for part in self.passed(name, value)]
+        if all(extents):
+            with torch.inference_mode():  # where tensors made in that mode can be written too
+                on_torch.run(program, extents, passed, device)
+        return program
+
+    def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
+        """The program for such arguments; a torch type stands for a tensor of it. Raises as `launch` does."""
+        return self.program(self.bind(args, kwargs))
+
+    def refused(self, why: str, expected: str | None = None, found: str | None = None) -> LaunchRefused:
+        """The error of a launch."""
+        code = self.fn.__code__
+        name = f"{self.fn.__module__}.{self.fn.__qualname__}"
+        return LaunchRefused(
+            compose(
+                f"the Triton kernel {name} cannot be launched: {why}",
+                target=f"{name} ({code.co_filename}:{code.co_firstlineno})",
+                expected=expected,
+                found=found,
+                left="nothing was computed",
+                run="correct the launch",
+            )
+        )
+
+    # -- arguments -------------------------------------------------------------------------------------------------
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameter names to values, defaults among them."""
+        given = {name: value for name, value in kwargs.items() if name in self.parameters or name not in OPTIONS}
+        try:
+            bound = self.signature.bind(*args, **given)
+        except TypeError as error:
+            raise self.refused(str(error), expected=f"{self.fn.__name__}({', '.join(self.parameters)})") from error
+        bound.apply_defaults()
+        return {name: plain(value) for name, value in bound.arguments.items()}
+
+    def extents(self, grid: Any, bound: dict[str, Any]) -> tuple[int, int, int]:
+        """Three extents, 1 where fewer are given."""
+        found = grid(bound) if callable(grid) else grid
+        items = tuple(found) if isinstance(found, (tuple, list)) else (found,)
+        if not 1 <= len(items) <= 3 or not all(hasattr(item, "__index__") and int(item) >= 0 for item in items):
+            raise self.refused("its grid is none", expected="one to three whole numbers", found=repr(found))
+        x, y, z = (*map(int, items), 1, 1)[:3]
+        return x, y, z
+
+    def device(self, bound: dict[str, Any]) -> torch.device:
+        """The one device on which all tensors are."""
+        places: dict[torch.device, str] = {}
+        for name, value in bound.items():
+            for tensor in _tensors(value):
+                places.setdefault(tensor.device, name)
+        if len(places) > 1:
+            found = ", ".join(f"{name} on {device}" for device, name in places.items())
+            raise self.refused("its tensors are on different devices", expected="one device", found=found)
+        return next(iter(places), torch.device("cpu"))
+
+    def program(self, bound: dict[str, Any]) -> Program:
+        """The program for arguments of these types and constants, made once."""
+        specs = {name: self.spec(name, value) for name, value in bound.items()}
+        key = tuple(_key(spec) for spec in specs.values())
+        if key not in self.programs:
+            self.programs[key] = read(self.fn, specs)
+        return self.programs[key]
+
+    def spec(self, name: str, value: Any) -> Any:
+        """What the front end is told about an argument."""
+        parameter = self.parameters[name]
+        if parameter.is_constexpr:
+            return Known(value)
+        if isinstance(parameter.annotation, DType) and isinstance(value, (bool, int, float)):
+            return parameter.annotation
+        return self.spec_of(name, value, not parameter.do_not_specialize)
+
+    def spec_of(self, name: str, value: Any, specialise: bool) -> Any:
+        """The type of a value, or `Known` where it becomes part of the program."""
+        if isinstance(value, tuple):
+            parts = [self.spec_of(name, part, specialise) for part in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        if value is None or isinstance(value, (DType, str)) or _is_language(value):
+            return Known(value)
+        if isinstance(value, bool):
+            return types.int1
+        if isinstance(value, int) and (dtype := _integer_type(value)):
+            return Known(1) if value == 1 and specialise else dtype
+        if isinstance(value, float):
+            return types.float32
+        if isinstance(value, torch.Tensor) and value.dtype in OF_TORCH:
+            return Pointer(OF_TORCH[value.dtype])
+        if isinstance(value, torch.dtype) and value in OF_TORCH:
+            return Pointer(OF_TORCH[value])
+        if _is_descriptor(value):
+            return Descriptor(OF_TORCH[value.base.dtype], tuple(value.block_shape), value.padding)
+        found = f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__qualname__}"
+        raise self.refused(f"{name} is no argument for a kernel", expected="tensors, numbers, None", found=found)
+
+    def passed(self, name: str, value: Any) -> list[Any]:
+        """The tensors and numbers of an argument that the program takes at a run."""
+        spec = self.spec(name, value)
+        if isinstance(spec, Known):
+            return []
+        if isinstance(spec, Descriptor):
+            return [value.base, *value.shape, *value.strides, *[0] * len(value.block_shape)]
+        if isinstance(spec, tuple):
+            specialise = not self.parameters[name].do_not_specialize
+            return [p for part in value for p in _parts(part, self.spec_of(name, part, specialise))]
+        return [value]
+
+
+def _parts(value: Any, spec: Any) -> list[Any]:
+    if isinstance(spec, tuple):
+        return [p for inner, part in zip(value, spec, strict=True) for p in _parts(inner, part)]
+    return [] if isinstance(spec, Known) else [value]
+
+
+def _is_language(value: Any) -> bool:
+    return callable(value) and hasattr(value, "fn")
+
+
+def _is_descriptor(value: Any) -> bool:
+    """Whether it has the attributes of the shim's ``TensorDescriptor``."""
+    return all(hasattr(value, name) for name in ("base", "shape", "strides", "block_shape"))
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, tuple):
+        return [tensor for part in value for tensor in _tensors(part)]
+    return [value.base] if _is_descriptor(value) else []
+
+
+def _integer_type(value: int) -> DType | None:
+    """int32 if that is enough, int64 or uint64; None for more bits."""
+    for dtype in (types.int32, types.int64, types.uint64):
+        if dtype.get_int_min_value() <= value <= dtype.get_int_max_value():
+            return dtype
+    return None
+
+
+def _key(spec: Any) -> Any:
+    if isinstance(spec, Known):
+        value = spec.value
+        try:
+            hash(value)
+        except TypeError:
+            value = repr(value)
+        return (type(spec.value), value)
+    return tuple(_key(part) for part in spec) if isinstance(spec, tuple) else spec

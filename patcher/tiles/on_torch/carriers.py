@@ -1,0 +1,120 @@
+"""Which torch type carries which type of a program, and conversions between them.
+
+Unsigned integers of 8 to 32 bits are carried by int64, which holds their values; uint64 by the int64 of the same bits.
+Pointers are int64 addresses. Everything else has its own torch type.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from patcher.tiles.types import DType, Scalar
+
+NATIVE = {
+    "int1": torch.bool,
+    "int8": torch.int8,
+    "int16": torch.int16,
+    "int32": torch.int32,
+    "int64": torch.int64,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+    "fp8e4nv": torch.float8_e4m3fn,
+    "fp8e5": torch.float8_e5m2,
+}
+
+SIGNED = {8: torch.int8, 16: torch.int16, 32: torch.int32, 64: torch.int64}
+
+TOP = -(1 << 63)
+"""The bit by which uint64 and int64 differ in order."""
+
+
+def carrier(scalar: Scalar) -> torch.dtype:
+    """The torch type that values of ``scalar`` have while a program runs."""
+    return NATIVE.get(scalar.name, torch.int64) if isinstance(scalar, DType) else torch.int64
+
+
+def single(number: bool | int | float, scalar: Scalar, device: torch.device) -> torch.Tensor:
+    """A number that is the same for all programs, as it is carried: shape ``(1,)``."""
+    dtype = carrier(scalar)
+    if dtype == torch.int64 and number >= 1 << 63:
+        number = int(number) - (1 << 64)
+    narrow = dtype.is_floating_point and dtype.itemsize == 1
+    return torch.tensor([number], dtype=torch.float32 if narrow else dtype, device=device).to(dtype)
+
+
+def stored(scalar: Scalar) -> torch.dtype:
+    """The torch type of the same width in which memory is read and written."""
+    if not isinstance(scalar, DType):
+        return torch.int64
+    if scalar.is_int1():
+        return torch.int8
+    return NATIVE.get(scalar.name) or SIGNED[scalar.primitive_bitwidth]
+
+
+def itemsize(scalar: Scalar) -> int:
+    """Bytes of an element in memory."""
+    return scalar.itemsize if isinstance(scalar, DType) else 8
+
+
+def wrap(x: torch.Tensor, scalar: Scalar) -> torch.Tensor:
+    """A result of integer arithmetic, cut to the width of its type."""
+    if isinstance(scalar, DType) and scalar.is_int_unsigned() and 1 < scalar.primitive_bitwidth < 64:
+        return x & scalar.get_int_max_value()
+    return x
+
+
+def to_memory(x: torch.Tensor, scalar: Scalar) -> torch.Tensor:
+    """Carried values as they are written."""
+    return x.to(stored(scalar))
+
+
+def from_memory(x: torch.Tensor, scalar: Scalar) -> torch.Tensor:
+    """Read values as they are carried."""
+    if isinstance(scalar, DType) and scalar.is_int1():
+        return x != 0
+    return wrap(x.to(carrier(scalar)), scalar)
+
+
+def bitcast(x: torch.Tensor, source: Scalar, target: Scalar) -> torch.Tensor:
+    """The same bits as another type of the same width."""
+    return from_memory(to_memory(x, source).contiguous().view(stored(target)), target)
+
+
+def cast(x: torch.Tensor, source: Scalar, target: Scalar, rounding: str | None = None) -> torch.Tensor:
+    """The same numbers as another type: truncated to integers, wrapped among them, rounded to even to floats."""
+    if not isinstance(source, DType) or not isinstance(target, DType):
+        return x != 0 if isinstance(target, DType) and target.is_int1() else x
+    if target.is_int1():
+        return x.float() != 0 if source.is_fp8() else x != 0
+    if target.is_floating():
+        return _to_float(x, source, target, rounding)
+    if source.is_floating():
+        return _float_to_integer(x.float() if source.is_fp8() else x, target)
+    if target.is_int_unsigned():
+        return wrap(x.to(torch.int64), target)
+    return x.to(carrier(target))
+
+
+def _to_float(x: torch.Tensor, source: DType, target: DType, rounding: str | None) -> torch.Tensor:
+    dtype = NATIVE[target.name]
+    if source.name == "uint64":
+        half = ((x >> 1) & ~TOP | (x & 1)).to(dtype) * 2
+        return torch.where(x < 0, half, x.to(dtype))
+    if target.is_fp8():
+        limit = torch.finfo(dtype).max
+        return x.float().clamp(-limit, limit).to(dtype)
+    if source.is_fp8():
+        x = x.float()
+    result = x.to(dtype)
+    if rounding != "rtz":
+        return result
+    bits = result.view(SIGNED[target.primitive_bitwidth])
+    return torch.where(result.to(x.dtype).abs() > x.abs(), bits - 1, bits).view(dtype)
+
+
+def _float_to_integer(x: torch.Tensor, target: DType) -> torch.Tensor:
+    if target.name == "uint64":
+        return torch.where(x >= 2.0**63, (x - 2.0**63).to(torch.int64) ^ TOP, x.to(torch.int64))
+    return wrap(x.to(torch.int64), target).to(carrier(target))

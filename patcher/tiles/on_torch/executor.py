@@ -1,0 +1,379 @@
+"""Runs a program over a grid: portions of it side by side, under a mask where the ways of programs part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from typing import Any, TypeAlias
+
+import torch
+
+from patcher.errors import KernelFailed, compose
+from patcher.tiles.on_torch import reductions
+from patcher.tiles.on_torch.carriers import bitcast, cast, itemsize, single
+from patcher.tiles.on_torch.maps import apply
+from patcher.tiles.on_torch.memory import Memory, OutOfBoundsError
+from patcher.tiles.on_torch.plan import plan_of
+from patcher.tiles.program import Operation, Program, Sequence, Value
+from patcher.tiles.types import Pointer
+
+Tensor: TypeAlias = torch.Tensor
+Mask: TypeAlias = "Tensor | None"
+"""Which programs are on a way, of shape ``(programs,)``; None for all of them."""
+
+
+def run(
+    program: Program, grid: tuple[int, int, int], arguments: Items[torch.Tensor | int | float], device: torch.device
+) -> None:
+    """Runs ``program`` once for each place in ``grid``, on ``device``.
+
+    Args:
+        arguments: tensors for pointers, numbers for numbers, in the order of the program's arguments.
+
+    Raises:
+        KernelFailed: an access outside of every tensor, or a ``device_assert`` that does not hold.
+    """
+    memory, values = Memory(), {}
+    for (_, value), given in zip(program.arguments, arguments, strict=True):
+        number = memory.address(given) if isinstance(given, torch.Tensor) else given
+        values[value] = single(number, value.scalar, device)
+    plan, total = plan_of(program), math.prod(grid)
+    for first in range(0, total, plan.portion):
+        numbers = range(first, min(first + plan.portion, total))
+        _Portion(program, grid, numbers, memory, device).run(dict(values))
+
+
+class _Portion:
+    """Some programs of a grid, side by side.
+
+    Attributes:
+        values: tensors with the programs' axis first.
+        active: which programs are on the present way.
+        frames: for each function that is open, what returned from it: the mask and the values.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        grid: tuple[int, int, int],
+        numbers: range,
+        memory: Memory,
+        device: torch.device,
+    ) -> None:
+        self.program, self.grid, self.memory, self.device = program, grid, memory, device
+        self.plan = plan_of(program)
+        self.count = len(numbers)
+        position = torch.arange(numbers.start, numbers.stop, device=device)
+        x, y, _ = grid
+        self.place = (position % x, position // x % y, position // (x * y))
+        self.values: dict[Value, Tensor] = {}
+        self.active: Mask = None
+        self.frames: list[list[tuple[Mask, list[Tensor]]]] = [[]]
+
+    def run(self, arguments: dict[Value, Tensor]) -> None:
+        self.values = arguments
+        self.sequence(self.program.body, [])
+
+    def sequence(self, sequence: Sequence, arguments: list[Tensor]) -> list[Tensor] | None:
+        """Runs operations in order; None where every program has returned."""
+        self.values.update(zip(sequence.parameters, arguments, strict=True))
+        for operation in sequence.operations:
+            if not self.step(operation):
+                return None
+            for value in self.plan.deaths.get(id(operation), ()):
+                self.values.pop(value, None)
+        return None if sequence.results is None else [self.values[value] for value in sequence.results]
+
+    def step(self, operation: Operation) -> bool:
+        """Runs one operation; False where no program goes on after it."""
+        perform: Callable[..., Any] = getattr(self, f"do_{operation.kind}")
+        operands = [self.values[operand] for operand in operation.operands]
+        try:
+            results = perform(operation, *operands)
+        except OutOfBoundsError as error:
+            raise self.failed(operation, f"it reads or writes outside of its tensors: {error}") from error
+        if results is None:
+            return False
+        results = results if isinstance(results, list) else [results]
+        self.values.update(zip(operation.results, results, strict=True))
+        return True
+
+    def failed(self, operation: Operation, why: str) -> KernelFailed:
+        """The error of an operation."""
+        return KernelFailed(
+            compose(
+                f"the Triton kernel {self.program.name} failed: {why}",
+                target=f"{self.program.name} ({operation.line})",
+                found=operation.kind,
+                left="what the kernel had written before stays written",
+                run="check the arguments of the launch: shapes, strides, masks and the grid",
+            )
+        )
+
+    def spread(self, x: Tensor, rank: int) -> Tensor:
+        """A value of every program (``(programs,)``) beside blocks with ``rank`` axes."""
+        return x.reshape(-1, *(1,) * rank)
+
+    def together(self, *xs: Tensor) -> list[Tensor]:
+        """Blocks with the same programs' axis."""
+        count = max(x.shape[0] for x in xs)
+        return [x.expand(count, *x.shape[1:]) for x in xs]
+
+    # -- values ----------------------------------------------------------------------------------------------------
+
+    def do_constant(self, op: Operation) -> Tensor:
+        return single(op.attributes["value"], op.results[0].scalar, self.device)
+
+    def do_program_id(self, op: Operation) -> Tensor:
+        axis = op.attributes["axis"]
+        return self.place[axis].to(torch.int32) if self.grid[axis] > 1 else self.place[axis][:1].to(torch.int32)
+
+    def do_num_programs(self, op: Operation) -> Tensor:
+        return torch.tensor([self.grid[op.attributes["axis"]]], dtype=torch.int32, device=self.device)
+
+    def do_arange(self, op: Operation) -> Tensor:
+        start, stop = op.attributes["start"], op.attributes["stop"]
+        return torch.arange(start, stop, dtype=torch.int32, device=self.device)[None]
+
+    def do_map(self, op: Operation, *xs: Tensor) -> Tensor:
+        return apply(op.attributes["fn"], list(xs), [operand.scalar for operand in op.operands])
+
+    def do_cast(self, op: Operation, x: Tensor) -> Tensor:
+        return cast(x, op.operands[0].scalar, op.results[0].scalar, op.attributes.get("rounding"))
+
+    def do_bitcast(self, op: Operation, x: Tensor) -> Tensor:
+        return bitcast(x, op.operands[0].scalar, op.results[0].scalar)
+
+    def do_offset(self, op: Operation, pointer: Tensor, count: Tensor) -> Tensor:
+        scalar = op.results[0].scalar
+        assert isinstance(scalar, Pointer)
+        return pointer + count.long() * itemsize(scalar.element_ty)
+
+    # -- shapes ----------------------------------------------------------------------------------------------------
+
+    def do_broadcast(self, op: Operation, x: Tensor) -> Tensor:
+        shape = op.results[0].shape
+        return (x if x.dim() > 1 else self.spread(x, len(shape))).expand(-1, *shape)
+
+    def do_reshape(self, op: Operation, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], *op.results[0].shape)
+
+    def do_permute(self, op: Operation, x: Tensor) -> Tensor:
+        return x.permute(0, *(axis + 1 for axis in op.attributes["order"]))
+
+    def do_join(self, op: Operation, x: Tensor, y: Tensor) -> Tensor:
+        return torch.stack(self.together(x, y), -1)
+
+    def do_split(self, op: Operation, x: Tensor) -> list[Tensor]:
+        return [x[..., 0], x[..., 1]]
+
+    def do_cat(self, op: Operation, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat(self.together(x, y), op.attributes["axis"] + 1)
+
+    def do_gather(self, op: Operation, x: Tensor, index: Tensor) -> Tensor:
+        x, index = self.together(x, index)
+        axis = op.attributes["axis"] + 1
+        if bool(((index < 0) | (index >= x.shape[axis])).any()):
+            raise self.failed(op, f"an index of gather is outside of 0 to {x.shape[axis] - 1}")
+        return torch.gather(x, axis, index.long())
+
+    def do_flip(self, op: Operation, x: Tensor) -> Tensor:
+        return torch.flip(x, (op.attributes["axis"] + 1,))
+
+    def do_sort(self, op: Operation, x: Tensor) -> Tensor:
+        unsigned = op.results[0].number.name == "uint64"
+        top = -(1 << 63)
+        ordered = torch.sort(x ^ top if unsigned else x, op.attributes["axis"] + 1, op.attributes["descending"])[0]
+        return ordered ^ top if unsigned else ordered
+
+    def do_histogram(self, op: Operation, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        bins = op.results[0].shape[0]
+        hit = (x >= 0) & (x < bins)
+        if mask is not None:
+            hit = hit & mask
+        index, hit = self.together(x.long().clamp(0, bins - 1), hit)
+        counts = torch.zeros(index.shape[0], bins, dtype=torch.int32, device=self.device)
+        return counts.scatter_add_(1, index, hit.to(torch.int32))
+
+    # -- arithmetic on blocks --------------------------------------------------------------------------------------
+
+    def do_dot(self, op: Operation, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        if op.operands[0].number.is_int():
+            return (c + self.whole_numbers(a, b)).to(torch.int32)
+        wide = torch.float64 if a.dtype == torch.float64 else torch.float32
+        return (c.to(wide) + a.to(wide) @ b.to(wide)).to(c.dtype)
+
+    def whole_numbers(self, a: Tensor, b: Tensor) -> Tensor:
+        """A product of integers of 8 bits: exact in fp64, and in fp32 for up to 256 terms."""
+        if self.device.type == "cpu":
+            return (a.double() @ b.double()).to(torch.int32)
+        parts = zip(torch.split(a.float(), 256, -1), torch.split(b.float(), 256, -2), strict=True)
+        products = [(x @ y).to(torch.int32) for x, y in parts]
+        return torch.stack(products).sum(0, dtype=torch.int32)
+
+    def do_reduce(self, op: Operation, *xs: Tensor) -> list[Tensor]:
+        fn, combine = reductions.known(op.blocks[0]), self.combining(op.blocks[0])
+        axis, operands = op.attributes["axis"] + 1, self.together(*xs)
+        return reductions.reduce(operands, op.operands[0].scalar, axis, fn, combine)
+
+    def do_scan(self, op: Operation, *xs: Tensor) -> list[Tensor]:
+        fn, combine = reductions.known(op.blocks[0]), self.combining(op.blocks[0])
+        axis, operands = op.attributes["axis"] + 1, self.together(*xs)
+        return reductions.scan(operands, op.operands[0].scalar, axis, op.attributes["reverse"], fn, combine)
+
+    def combining(self, sequence: Sequence) -> reductions.Combine:
+        """A combining block, run with pairs of elements in the place of programs."""
+
+        def combine(sides: list[Tensor]) -> list[Tensor]:
+            active, self.active = self.active, None
+            results = self.sequence(sequence, sides)
+            self.active = active
+            assert results is not None
+            return results
+
+        return combine
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def valid(self, mask: Tensor | None, rank: int, everywhere: bool = False) -> Tensor | None:
+        """Where accesses happen: under the mask, and in programs that are on this way.
+
+        What is the same for all programs happens if any is, which is so; ``everywhere`` counts each one.
+        """
+        if self.active is None or not everywhere:
+            return mask
+        active = self.spread(self.active, rank)
+        return active if mask is None else mask & active
+
+    def do_load(
+        self, op: Operation, pointer: Tensor, mask: Tensor | None = None, other: Tensor | None = None
+    ) -> Tensor:
+        varies = any(x is not None and x.shape[0] > 1 for x in (pointer, mask))
+        valid = self.valid(mask, pointer.dim() - 1, varies)
+        return self.memory.load(op.results[0].scalar, pointer, valid, other)
+
+    def do_store(self, op: Operation, pointer: Tensor, value: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        varies = any(x is not None and x.shape[0] > 1 for x in (pointer, value, mask))
+        self.memory.store(op.operands[1].scalar, pointer, value, self.valid(mask, pointer.dim() - 1, varies))
+        return []
+
+    def do_atomic(self, op: Operation, pointer: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        scalar, fn = op.results[0].scalar, op.attributes["fn"]
+        pointer, value = (x.expand(self.count, *x.shape[1:]) for x in (pointer, value))
+        valid = self.valid(mask, pointer.dim() - 1, True)
+        if fn == "add" and op.results[0] not in self.plan.used:
+            self.memory.add(scalar, pointer, value, valid)
+            return value
+        flat = value.reshape(-1)
+
+        def change(old: Tensor, which: Tensor) -> Tensor:
+            return flat[which] if fn == "xchg" else apply(fn, [old, flat[which]], [scalar, scalar])
+
+        return self.memory.atomic(scalar, pointer, valid, change)
+
+    def do_cas(self, op: Operation, pointer: Tensor, compare: Tensor, value: Tensor) -> Tensor:
+        pointer, compare, value = (x.expand(self.count, *x.shape[1:]) for x in (pointer, compare, value))
+        wanted, new = compare.reshape(-1), value.reshape(-1)
+
+        def change(old: Tensor, which: Tensor) -> Tensor:
+            return torch.where(old == wanted[which], new[which], old)
+
+        valid = self.valid(None, pointer.dim() - 1, True)
+        return self.memory.atomic(op.results[0].scalar, pointer, valid, change)
+
+    # -- ways that part --------------------------------------------------------------------------------------------
+
+    def choose(self, condition: Tensor, yes: list[Tensor], no: list[Tensor]) -> list[Tensor]:
+        """Values of the programs for which the condition holds, and of the others."""
+        return [torch.where(self.spread(condition, x.dim() - 1), x, y) for x, y in zip(yes, no, strict=True)]
+
+    def agreed(self, x: Tensor) -> Any:
+        """What all programs on this way have, as a Python number; None where they differ."""
+        if x.numel() > 1 and self.active is not None:
+            x = x.expand(self.active.shape)[self.active]
+        return x[0].item() if x.numel() == 1 or bool((x == x[0]).all()) else None
+
+    def do_if(self, op: Operation, condition: Tensor) -> list[Tensor] | None:
+        agreed = self.agreed(condition)
+        if agreed is not None:
+            return self.sequence(op.blocks[0 if agreed else 1], [])
+        before = self.active
+        entered = [way if before is None else way & before for way in (condition, ~condition)]
+        results, left = [], []
+        for way, block in zip(entered, op.blocks, strict=True):
+            self.active = way
+            results.append(self.sequence(block, []))
+            left.append(torch.zeros_like(way) if results[-1] is None else self.active)
+        everyone = all(way is still for way, still in zip(entered, left, strict=True))
+        self.active = before if everyone else torch.logical_or(*left)
+        yes, no = results
+        return self.choose(condition, yes, no) if yes is not None and no is not None else no if yes is None else yes
+
+    def do_for(self, op: Operation, start: Tensor, stop: Tensor, step: Tensor, *initial: Tensor) -> list[Tensor]:
+        (body,) = op.blocks
+        bounds = [self.agreed(x) for x in (start, stop, step)]
+        carried = list(initial)
+        if None not in bounds:
+            for number in range(*bounds):
+                turn = torch.tensor([number], dtype=start.dtype, device=self.device)
+                carried = self.sequence(body, [turn, *carried]) or []
+            return carried
+        before, index = self.active, start
+        while True:
+            going = (index > stop) if op.attributes["down"] else (index < stop)
+            self.active = going if before is None else going & before
+            if not bool(self.active.any()):
+                break
+            new = self.sequence(body, [index, *carried]) or []
+            carried, index = self.choose(self.active, new, carried), index + step
+        self.active = before
+        return carried
+
+    def do_while(self, op: Operation, *initial: Tensor) -> list[Tensor]:
+        test, body = op.blocks
+        before, carried = self.active, list(initial)
+        while True:
+            (condition,) = self.sequence(test, carried) or []
+            if self.active is not None:
+                condition = condition & self.active
+            if not bool(condition.any()):
+                break
+            everyone = condition.numel() == 1 and self.active is None
+            self.active = None if everyone else condition.expand(self.count)
+            new = self.sequence(body, carried) or []
+            carried = new if self.active is None else self.choose(self.active, new, carried)
+        self.active = before
+        return carried
+
+    def do_call(self, op: Operation) -> list[Tensor]:
+        before = self.active
+        self.frames.append([])
+        self.sequence(op.blocks[0], [])
+        self.active = before
+        returned = self.frames.pop()
+        if not op.results:
+            return []
+        results = returned[0][1]
+        for mask, values in returned[1:]:
+            results = values if mask is None else self.choose(mask, values, results)
+        return results
+
+    def do_return(self, op: Operation, *values: Tensor) -> None:
+        self.frames[-1].append((self.active, list(values)))
+
+    # -- checks and messages ---------------------------------------------------------------------------------------
+
+    def do_assert(self, op: Operation, condition: Tensor) -> list[Tensor]:
+        holds = condition if self.active is None else condition | ~self.spread(self.active, condition.dim() - 1)
+        if not bool(holds.all()):
+            raise self.failed(op, f"device_assert: {op.attributes['message']}")
+        return []
+
+    def do_print(self, op: Operation, *values: Tensor) -> list[Tensor]:
+        for number in range(self.count):
+            if self.active is None or bool(self.active.expand(self.count)[number]):
+                place = tuple(int(axis[number]) for axis in self.place)
+                shown = [x[min(number, x.shape[0] - 1)].tolist() for x in values]
+                print(f"pid {place} {op.attributes['text']}", *shown)
+        return []

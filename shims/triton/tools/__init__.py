@@ -1,0 +1,1 @@
+"""What kernels are launched with besides tensors and numbers."""

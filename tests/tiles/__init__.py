@@ -1,0 +1,1 @@
+"""Triton kernels as block programs: what is read, what runs, and what is refused."""
