@@ -1,0 +1,96 @@
+"""Runs cases in one process: ``python -m tests.tiles.worker interpreted|shim OUT [CASE...]``, all without names.
+
+OUT becomes a file of ``torch.save``: for each case an `Answer` as a dict.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+import traceback
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.tiles.registry import CASES, Case, Make
+
+PROGRAMS = sorted(file.stem for file in (Path(__file__).parent / "programs").glob("[a-z]*.py"))
+
+
+@dataclass
+class Answer:
+    """What became of a case.
+
+    Attributes:
+        outputs: by name, what the kernel wrote.
+        expected: by name, what torch computed, where the case has no answer from the interpreter.
+        error: the traceback of a case that raised.
+        not_run: why the case was left out.
+        seconds: how long it took.
+    """
+
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    expected: dict[str, torch.Tensor] = field(default_factory=dict)
+    error: str = ""
+    not_run: str = ""
+    seconds: float = 0.0
+
+
+def main(mode: str, out: str, *names: str) -> None:
+    """Runs the cases and writes the file. A file of programs that cannot be imported is an answer under its name."""
+    warnings.simplefilter("ignore")
+    prepare(mode)
+    answers: dict[str, Answer] = {}
+    for program in PROGRAMS:
+        try:
+            importlib.import_module(f"tests.tiles.programs.{program}")
+        except Exception:  # noqa: BLE001 - the traceback is the answer
+            answers[program] = Answer(error=traceback.format_exc())
+    for name, found in CASES.items():
+        if not names or name in names or name.partition("[")[0] in names:
+            answers[name] = answer(found, interpreted=mode == "interpreted")
+    torch.save({name: asdict(found) for name, found in answers.items()}, out)
+
+
+def prepare(mode: str) -> None:
+    """Makes ``import triton`` give the shim, or completes the interpreter."""
+    if mode == "interpreted":
+        from tests.oracle.interpreter import complete_bfloat16
+
+        complete_bfloat16()
+        return
+    from patcher.changes import changes_of
+    from patcher.engine.imports import Finder
+
+    finder = Finder()
+    finder.shim(changes_of("triton.shim")[0])
+    finder.install()
+
+
+def answer(found: Case, interpreted: bool) -> Answer:
+    """Runs one case. What the interpreter cannot do is left out there."""
+    if interpreted and found.instead:
+        return Answer(not_run=found.instead)
+    began = time.perf_counter()
+    try:
+        result = found.run(Make(found.name), *found.parameters)
+    except Exception:  # noqa: BLE001 - the traceback is the answer
+        return Answer(error=traceback.format_exc(), seconds=time.perf_counter() - began)
+    outputs, expected = result if found.instead else (result, {})
+    return Answer(_named(outputs), _named(expected), seconds=time.perf_counter() - began)
+
+
+def _named(outputs: Any) -> dict[str, torch.Tensor]:
+    if isinstance(outputs, dict):
+        return outputs
+    if isinstance(outputs, (tuple, list)):
+        return {str(place): tensor for place, tensor in enumerate(outputs)}
+    return {"out": outputs}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
