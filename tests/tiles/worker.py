@@ -30,6 +30,8 @@ class Answer:
         expected: by name, what torch computed, where the case has no answer from the interpreter.
         error: the traceback of a case that raised.
         not_run: why the case was left out.
+        rtol: the relative tolerance of the case.
+        atol: the absolute tolerance of the case.
         seconds: how long it took.
     """
 
@@ -37,6 +39,8 @@ class Answer:
     expected: dict[str, torch.Tensor] = field(default_factory=dict)
     error: str = ""
     not_run: str = ""
+    rtol: float = 0.0
+    atol: float = 0.0
     seconds: float = 0.0
 
 
@@ -63,11 +67,11 @@ def prepare(mode: str) -> None:
 
         complete_bfloat16()
         return
-    from patcher.changes import changes_of
+    from patcher.changes.triton.shim import CHANGES
     from patcher.engine.imports import Finder
 
     finder = Finder()
-    finder.shim(changes_of("triton.shim")[0])
+    finder.shim(CHANGES[0])
     finder.install()
 
 
@@ -81,7 +85,8 @@ def answer(found: Case, interpreted: bool) -> Answer:
     except Exception:  # noqa: BLE001 - the traceback is the answer
         return Answer(error=traceback.format_exc(), seconds=time.perf_counter() - began)
     outputs, expected = result if found.instead else (result, {})
-    return Answer(_named(outputs), _named(expected), seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Answer(_named(outputs), _named(expected), rtol=found.rtol, atol=found.atol, seconds=seconds)
 
 
 def _named(outputs: Any) -> dict[str, torch.Tensor]:

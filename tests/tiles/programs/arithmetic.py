@@ -116,18 +116,8 @@ def rounding(make: Make, dtype: str) -> torch.Tensor:
     x = torch.tensor([*edge, float("inf"), float("-inf"), float("nan"), 0.0, -0.0, 1e-7, 6e-8, 1e-40, 2.0**-24])
     out = make.out(16, dtype=getattr(torch, dtype))
     convert_kernel[(1,)](x, out, to_tl(dtype), 16)
-    if dtype == "bfloat16":
-        assert_close(out, x.to(torch.bfloat16), rtol=0, atol=0, equal_nan=True)
+    assert_close(out, x.to(out.dtype), rtol=0, atol=0, equal_nan=True)
     return out
-
-
-@case(instead="the interpreter adds the cut-off bit to the mantissa: halves are rounded up, not to even")
-def rounding_to_half(make: Make) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ties go to the even neighbour in float16 too."""
-    x = torch.cat([1 + (torch.arange(16) + 0.5) * 2.0**-10, make.floats(16, scale=100)])
-    out = make.out(32, dtype=torch.float16)
-    convert_kernel[(1,)](x, out, tl.float16, 32)
-    return out, x.to(torch.float16)
 
 
 @case(each=("int8", "int16", "int32", "int64"))
@@ -318,4 +308,42 @@ def augmented_assignment(make: Make) -> torch.Tensor:
     """Every augmented assignment."""
     x, out = make.ints(32, low=0, high=100), make.out(32)
     augmented_kernel[(1,)](x, out, 32)
+    return out
+
+
+@triton.jit
+def towards_zero_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    x = tl.load(x_ptr + at)
+    tl.store(out_ptr + at, x.to(tl.float16, fp_downcast_rounding="rtz"))
+    tl.store(out_ptr + N + at, x.to(tl.float16, fp_downcast_rounding="rtne"))
+
+
+@case
+def rounding_towards_zero(make: Make) -> torch.Tensor:
+    """``fp_downcast_rounding`` for numbers in the normal range of float16."""
+    x = make.positive(32) * torch.where(make.floats(32) > 0, 1.0, -1.0)
+    out = make.out(2, 32, dtype=torch.float16)
+    towards_zero_kernel[(1,)](x, out, 32)
+    cut = (x.view(torch.int32) & ~0x1FFF).view(torch.float32)
+    assert_close(out, torch.stack([cut, x]).half(), rtol=0, atol=0)
+    return out
+
+
+@triton.jit
+def hash_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    x = tl.load(x_ptr + tl.arange(0, N))
+    x = x ^ (x >> 16)
+    x = x * 0x85EBCA6B
+    x = (x ^ (x >> 13)) * 0xC2B2AE35
+    x ^= x >> 16
+    tl.store(out_ptr + tl.arange(0, N), x)
+    tl.store(out_ptr + N + tl.arange(0, N), (x << 5) | (x >> 27))
+
+
+@case
+def hashing(make: Make) -> torch.Tensor:
+    """Products and shifts of uint32, with constants above 2**31."""
+    x, out = make.ints(32, low=0, high=2**32, dtype=torch.int64).to(torch.uint32), make.out(2, 32, dtype=torch.uint32)
+    hash_kernel[(1,)](x, out, 32)
     return out

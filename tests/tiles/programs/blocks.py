@@ -40,7 +40,12 @@ def advance_kernel(x_ptr, out_ptr, rows, columns, M: tl.constexpr, N: tl.constex
     tl.store(tl.make_block_ptr(out_ptr, (rows,), (1,), (0,), (M,), (0,)), total, boundary_check=(0,))
 
 
-@case(instead=REMOVED, rtol=1e-5, atol=1e-5, because="21 terms summed in another order: 21 units of 2**-24 of sums below 5")
+@case(
+    instead=REMOVED,
+    rtol=1e-5,
+    atol=1e-5,
+    because="21 terms summed in another order: 21 units of 2**-24 of sums below 5",
+)
 def block_pointers_advance(make: Make) -> tuple[torch.Tensor, torch.Tensor]:
     """A block pointer walks along rows; a block pointer of one dimension stores."""
     x, out = make.floats(8, 21), make.out(8)

@@ -272,3 +272,57 @@ def python_builtins(make: Make) -> torch.Tensor:
     out = make.out(2, 16, dtype=torch.int32)
     python_kernel[(1,)](out, 9, 16)
     return out
+
+
+@triton.jit(noinline=True)
+def scaled_by_size(x, n):
+    if n > 3:
+        return x * 2
+    return x - 1
+
+
+@triton.jit
+def runtime_return_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    pid = tl.program_id(0)
+    x = tl.load(x_ptr + tl.arange(0, N))
+    tl.store(out_ptr + pid * N + tl.arange(0, N), scaled_by_size(x, pid * 2))
+
+
+@case
+def returns_at_runtime(make: Make) -> torch.Tensor:
+    """Which return is taken differs between programs."""
+    x, out = make.floats(16), make.out(3, 16)
+    runtime_return_kernel[(3,)](x, out, 16)
+    assert torch.equal(out, torch.stack([x - 1, x - 1, x * 2]))
+    return out
+
+
+@case
+def kernel_of_a_function(make: Make) -> torch.Tensor:
+    """A kernel that is defined where it is launched."""
+
+    @triton.jit
+    def inner_kernel(x_ptr, out_ptr, N: tl.constexpr):
+        at = tl.arange(0, N)
+        tl.store(out_ptr + at, scaled(tl.load(x_ptr + at)))
+
+    out = make.out(16)
+    inner_kernel[(1,)](make.floats(16), out, 16)
+    return out
+
+
+@triton.jit
+def full_kernel(out_ptr, n, fraction_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(out_ptr + at, tl.full([N], n, tl.float32))
+    tl.store(out_ptr + N + at, tl.full((N,), tl.load(fraction_ptr), dtype=tl.float32))
+    tl.store(out_ptr + 2 * N + at, tl.full([N], 1.7, tl.int32) + tl.full([N], float("inf"), tl.float32))
+    tl.store(out_ptr + 3 * N + tl.arange(0, N // 2), tl.arange(N // 2, N))
+
+
+@case
+def full(make: Make) -> torch.Tensor:
+    """full of numbers known only when it runs, and of another kind than the dtype; arange from a start."""
+    out = make.out(4, 16)
+    full_kernel[(1,)](out, 9, make.floats(1), 16)
+    return out

@@ -152,7 +152,9 @@ def fma_kernel(x_ptr, y_ptr, z_ptr, out_ptr, N: tl.constexpr):
     tl.store(out_ptr + at, tl.fma(tl.load(x_ptr + at), tl.load(y_ptr + at), tl.load(z_ptr + at)))
 
 
-@case(rtol=4 * EPS32, atol=2 * EPS32, because="torch has no fused operation in float32: the product is rounded once more")
+@case(
+    rtol=4 * EPS32, atol=2 * EPS32, because="torch has no fused operation in float32: the product is rounded once more"
+)
 def fused_multiply_add(make: Make) -> torch.Tensor:
     """fma rounds once."""
     out = make.out(32)
@@ -207,3 +209,24 @@ def libdevice_tanh(make: Make) -> tuple[torch.Tensor, torch.Tensor]:
     x, out = make.floats(32), make.out(32)
     libdevice_kernel[(1,)](x, out, 32)
     return out, torch.tanh(x)
+
+
+exponential = tl.exp
+
+
+@triton.jit
+def alias_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(out_ptr + at, exponential(tl.load(x_ptr + at)))
+
+
+@case(
+    rtol=4 * EPS32,
+    because="exp within 2 units",
+    instead="the interpreter replaces names of triton.language, not copies of them",
+)
+def function_by_another_name(make: Make) -> tuple[torch.Tensor, torch.Tensor]:
+    """A function of the language that the module has under its own name."""
+    x, out = make.floats(32), make.out(32)
+    alias_kernel[(1,)](x, out, 32)
+    return out, x.exp()

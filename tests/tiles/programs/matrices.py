@@ -170,3 +170,27 @@ def product_with_packed_weights(make: Make) -> torch.Tensor:
     x, out = make.floats(16, 32), make.out(16, 16)
     dequantized_kernel[(1,)](x, packed, make.positive(16) / 4, out, 16, 16, 32)
     return out
+
+
+@triton.jit
+def wrapped_kernel(a_ptr, b_ptr, out_ptr, m, n, k, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
+    row = (tl.program_id(0) * M + tl.arange(0, M)) % m
+    column = (tl.program_id(1) * N + tl.arange(0, N)) % n
+    acc = tl.zeros((M, N), dtype=tl.float32)
+    for start in range(0, k, K):
+        inner = start + tl.arange(0, K)
+        a = tl.load(a_ptr + row[:, None] * k + inner[None, :], mask=inner[None, :] < k, other=0.0)
+        b = tl.load(b_ptr + inner[:, None] * n + column[None, :], mask=inner[:, None] < k, other=0.0)
+        acc += tl.dot(a, b, allow_tf32=False)
+    at = tl.program_id(0) * M + tl.arange(0, M)
+    to = tl.program_id(1) * N + tl.arange(0, N)
+    tl.store(out_ptr + at[:, None] * n + to[None, :], acc, mask=(at < m)[:, None] & (to < n)[None, :])
+
+
+@case(atol=40 * EPS32 * 16, because=ORDER.format(40, 32))
+def matmul_that_wraps_around(make: Make) -> torch.Tensor:
+    """Rows and columns beyond the edge are those of the beginning."""
+    a, b, out = make.floats(20, 40), make.floats(40, 24), make.out(20, 24)
+    wrapped_kernel[(2, 2)](a, b, out, 20, 24, 40, M=16, N=16, K=16)
+    assert_close(out, a @ b)
+    return out

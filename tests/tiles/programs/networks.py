@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import triton
 import triton.language as tl
@@ -19,7 +21,9 @@ def softmax_kernel(x_ptr, out_ptr, stride, n, BLOCK: tl.constexpr):
     tl.store(out_ptr + row * n + at, e / tl.sum(e, axis=0), mask=at < n)
 
 
-@case(rtol=16 * EPS32, because="exp within 4 units each way, and a sum of 50 terms in another order (log2(50) roundings)")
+@case(
+    rtol=16 * EPS32, because="exp within 4 units each way, and a sum of 50 terms in another order (log2(50) roundings)"
+)
 def softmax(make: Make) -> torch.Tensor:
     """Rows of 50 in blocks of 64."""
     x, out = make.floats(5, 60)[:, :50], make.out(5, 50)
@@ -202,7 +206,9 @@ def attention_kernel(
     tl.store(lse_ptr + tl.program_id(1) * n + row, highest + tl.math.log2(total), mask=row < n)
 
 
-@case(each=(False, True), rtol=64 * EPS32, atol=64 * EPS32, because="exp2 within 4 units, two products, sums of 40 terms")
+@case(
+    each=(False, True), rtol=64 * EPS32, atol=64 * EPS32, because="exp2 within 4 units, two products, sums of 40 terms"
+)
 def attention(make: Make, causal: bool) -> list[torch.Tensor]:
     """Attention with an online softmax, over 40 positions in blocks of 16; causal programs loop to other ends."""
     q, k, v = (make.floats(2, 2, 40, 16) for _ in range(3))
@@ -257,7 +263,9 @@ def swiglu_kernel(e_ptr, g_ptr, d_ptr, n, BLOCK: tl.constexpr):
     tl.store(g_ptr + at, d * f, mask=mask)
 
 
-@case(rtol=2 * EPSBF, atol=EPSBF, because="values that differ in float32 fall on either side of a tie in bfloat16, twice")
+@case(
+    rtol=2 * EPSBF, atol=EPSBF, because="values that differ in float32 fall on either side of a tie in bfloat16, twice"
+)
 def swiglu_in_place(make: Make) -> list[torch.Tensor]:
     """Forward value and both gradients are written over the three inputs."""
     tensors = [make.floats(100, dtype=torch.bfloat16) for _ in range(3)]
@@ -305,5 +313,5 @@ def ragged_rows(make: Make) -> torch.Tensor:
     x, offsets = make.ints(60), torch.tensor([0, 5, 5, 40, 41, 60], dtype=torch.int32)
     out = make.out(5, dtype=torch.int32)
     ragged_kernel[(5,)](x, offsets, out, 8)
-    assert out.tolist() == [int(x[a:b].sum()) for a, b in zip(offsets, offsets[1:], strict=False)]
+    assert out.tolist() == [int(x[a:b].sum()) for a, b in pairwise(offsets)]
     return out

@@ -181,3 +181,52 @@ def fractions(make: Make, dtype: str) -> dict[str, torch.Tensor]:
     out = buffers(make, 9)
     scalars_kernel[(1,)](make.values(SIZE, getattr(torch, dtype)), *out.values(), SIZE)
     return out
+
+
+@triton.jit
+def arguments_kernel(x_ptr, n, fraction, f, i, c, N: tl.constexpr):
+    x = tl.load(x_ptr + tl.arange(0, N))
+    put(x * fraction, 0, f, i, c, N)
+    put(fraction - x, 1, f, i, c, N)
+    put(tl.where(x > 2, x, fraction), 2, f, i, c, N)
+    put(x.to(tl.float32) + n, 3, f, i, c, N)
+
+
+@case(
+    each=("float16", "bfloat16", "float32", "int8"),
+    instead="the interpreter leaves a fraction a number of Python, which gives way to a block; compiled, it is an fp32",
+)
+def fractions_as_arguments(make: Make, dtype: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A fraction that is an argument is a float32: with 16 bits the result is float32."""
+    out, x = buffers(make, 4), make.values(SIZE, getattr(torch, dtype))
+    arguments_kernel[(1,)](x, 5, 0.3, *out.values(), SIZE)
+    wide, fraction = x.float(), torch.tensor(0.3)
+    values = [wide * fraction, fraction - wide, torch.where(wide > 2, wide, fraction), wide + 5]
+    expected = {
+        "floats": torch.stack(values).double(),
+        "ints": out["ints"],
+        "codes": torch.full_like(out["codes"], 132),
+    }
+    return out, expected
+
+
+@triton.jit
+def loaded_kernel(x_ptr, y_ptr, f, i, c, N: tl.constexpr):
+    x = tl.load(x_ptr + tl.arange(0, N))
+    y = tl.load(y_ptr)
+    put(x + y, 0, f, i, c, N)
+    put(y * x, 1, f, i, c, N)
+    put(x < y, 2, f, i, c, N)
+    put(x + tl.program_id(0), 3, f, i, c, N)
+
+
+@case(each=DTYPES)
+def loaded_scalars(make: Make, left: str) -> dict[str, torch.Tensor]:
+    """A single element that was loaded counts as a block does, not as a number of Python."""
+    found = {}
+    for right in ("int8", "uint8", "int32", "int64", "float16", "bfloat16", "float32"):
+        out = buffers(make, 4)
+        x, y = make.values(SIZE, getattr(torch, left)), make.values(1, getattr(torch, right))
+        loaded_kernel[(1,)](x, y, *out.values(), SIZE)
+        found |= {f"{right}.{name}": tensor for name, tensor in out.items()}
+    return found

@@ -53,7 +53,9 @@ def normal_kernel(out_ptr, seed, N: tl.constexpr):
     tl.store(out_ptr + at, tl.randn(seed, at))
 
 
-@case(rtol=16 * EPS32, atol=16 * EPS32, because="log, sqrt and cos, each within 4 units, and cos of an argument below 7")
+@case(
+    rtol=16 * EPS32, atol=16 * EPS32, because="log, sqrt and cos, each within 4 units, and cos of an argument below 7"
+)
 def normal(make: Make) -> torch.Tensor:
     """randn."""
     out = make.out(64)
@@ -74,4 +76,20 @@ def dropout(make: Make) -> torch.Tensor:
     """What is dropped depends on seed and place only."""
     x, out = make.floats(100), make.out(100)
     dropout_kernel[(4,)](x, out, 100, 0.25, 123, BLOCK=32)
+    return out
+
+
+@triton.jit
+def seeds_kernel(seed_ptr, out_ptr, N: tl.constexpr):
+    pid = tl.program_id(0)
+    seed = tl.load(seed_ptr + pid)
+    tl.store(out_ptr + pid * N + tl.arange(0, N), tl.rand(seed, tl.arange(0, N) + pid))
+    tl.store(out_ptr + 4 * N + pid, tl.rand(5, pid))
+
+
+@case
+def seeds_that_differ(make: Make) -> torch.Tensor:
+    """Every program loads its seed; a single number instead of a block."""
+    out = make.out(4 * 16 + 4)
+    seeds_kernel[(4,)](make.ints(4, low=0, high=2**40, dtype=torch.int64), out, 16)
     return out

@@ -222,7 +222,9 @@ def moments_kernel(x_ptr, out_ptr, n, M: tl.constexpr, N: tl.constexpr):
     tl.store(out_ptr + 2 * M + rows, total)
 
 
-@case(rtol=32 * EPS32, atol=32 * EPS32, because="16 merges in another order, each rounding a few times, of values near 1")
+@case(
+    rtol=32 * EPS32, atol=32 * EPS32, because="16 merges in another order, each rounding a few times, of values near 1"
+)
 def moments(make: Make) -> torch.Tensor:
     """reduce of three blocks by a function of six values: mean and variance."""
     x, out = make.floats(4, 13), make.out(3, 4)
