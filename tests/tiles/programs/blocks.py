@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tests.tiles.registry import Make, case
+from tests.tiles.registry import EPS32, Make, case
 
 REMOVED = "Triton 3.9 has no block pointers"
 
@@ -103,3 +103,51 @@ def descriptors_in_a_loop(make: Make) -> torch.Tensor:
     x, out = make.floats(6, 20), make.out(8, 8)
     descriptor_sum_kernel[(1,)](x, out, 6, 20, M=8, N=8)
     return out
+
+
+@triton.heuristics({"RAGGED": lambda given: given["starts_ptr"] is not None})
+@triton.jit(do_not_specialize=["length"])
+def chunks_kernel(
+    q, k, v, out, starts_ptr, length, scale, H: tl.constexpr, D: tl.constexpr, T: tl.constexpr, RAGGED: tl.constexpr
+):
+    sequence, head = tl.program_id(0) // H, tl.program_id(0) % H
+    if RAGGED:
+        first, last = tl.load(starts_ptr + sequence).to(tl.int32), tl.load(starts_ptr + sequence + 1).to(tl.int32)
+        length = last - first
+    else:
+        first = sequence * length
+    offset = (first * H + head) * D
+    order = tl.arange(0, T)
+    state = tl.zeros([D, D], dtype=tl.float32)
+    for i in range(tl.cdiv(length, T)):
+        q_block = tl.make_block_ptr(q + offset, (length, D), (H * D, 1), (i * T, 0), (T, D), (1, 0))
+        k_block = tl.make_block_ptr(k + offset, (D, length), (1, H * D), (0, i * T), (D, T), (0, 1))
+        v_block = tl.make_block_ptr(v + offset, (length, D), (H * D, 1), (i * T, 0), (T, D), (1, 0))
+        out_block = tl.make_block_ptr(out + offset, (length, D), (H * D, 1), (i * T, 0), (T, D), (1, 0))
+        b_q = tl.load(q_block, boundary_check=(0, 1)) * scale
+        b_k = tl.load(k_block, boundary_check=(0, 1))
+        b_v = tl.load(v_block, boundary_check=(0, 1))
+        scores = tl.where(order[:, None] >= order[None, :], tl.dot(b_q, b_k), 0)
+        b_out = tl.dot(scores, b_v) + tl.dot(b_q, state)
+        state += tl.dot(b_k, b_v)
+        tl.store(out_block, b_out.to(out_block.dtype.element_ty), boundary_check=(0, 1))
+
+
+@case(
+    each=(False, True),
+    instead=REMOVED,
+    rtol=64 * EPS32,
+    atol=64 * EPS32 * 8,
+    because="three products, summed over 16 channels and 27 positions, of values below 8",
+)
+def linear_attention(make: Make, ragged: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """In chunks of 16 with a state between them; sequences of one length, or of several lengths in one tensor."""
+    starts = torch.tensor([0, 13, 40]) if ragged else torch.tensor([0, 20, 40])
+    q, k, v = (make.floats(40, 2, 16) for _ in range(3))
+    out = make.out(40, 2, 16)
+    chunks_kernel[(4,)](q, k, v, out, starts if ragged else None, 20, 0.25, H=2, D=16, T=16)
+    expected = torch.zeros(40, 2, 16)
+    for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        scores = torch.einsum("ihd,jhd->hij", q[first:last] * 0.25, k[first:last]).tril()
+        expected[first:last] = torch.einsum("hij,jhd->ihd", scores, v[first:last])
+    return out, expected

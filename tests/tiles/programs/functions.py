@@ -316,13 +316,13 @@ def full_kernel(out_ptr, n, fraction_ptr, N: tl.constexpr):
     at = tl.arange(0, N)
     tl.store(out_ptr + at, tl.full([N], n, tl.float32))
     tl.store(out_ptr + N + at, tl.full((N,), tl.load(fraction_ptr), dtype=tl.float32))
-    tl.store(out_ptr + 2 * N + at, tl.full([N], 1.7, tl.int32) + tl.full([N], float("inf"), tl.float32))
+    tl.store(out_ptr + 2 * N + at, tl.full([N], 3, tl.int32) + tl.full([N], float("inf"), tl.float32))
     tl.store(out_ptr + 3 * N + tl.arange(0, N // 2), tl.arange(N // 2, N))
 
 
 @case
 def full(make: Make) -> torch.Tensor:
-    """full of numbers known only when it runs, and of another kind than the dtype; arange from a start."""
+    """full of numbers known only when it runs; arange from a start."""
     out = make.out(4, 16)
     full_kernel[(1,)](out, 9, make.floats(1), 16)
     return out

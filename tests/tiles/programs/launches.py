@@ -213,3 +213,50 @@ def repeated_launches(make: Make) -> torch.Tensor:
 def cdiv_and_powers(make: Make) -> torch.Tensor:
     """``triton.cdiv`` and ``triton.next_power_of_2`` on the host."""
     return torch.tensor([[triton.cdiv(n, 8), triton.next_power_of_2(n)] for n in range(1, 40)])
+
+
+def overridden_body(x_ptr, out_ptr, cap, CAPPED: tl.constexpr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    x = tl.load(x_ptr + at)
+    if CAPPED:
+        x = tl.minimum(x, cap)
+    tl.store(out_ptr + at, x)
+
+
+overridden_kernel = triton.heuristics({"CAPPED": lambda given: bool(given["CAPPED"])})(triton.jit(overridden_body))
+
+
+@case
+def heuristics_over_arguments(make: Make) -> list[torch.Tensor]:
+    """A heuristic replaces what the caller gave; decorators are called as functions."""
+    x, outputs = make.floats(16), [make.out(16), make.out(16)]
+    overridden_kernel[(1,)](x, outputs[0], 0.5, CAPPED=0.0, N=16)
+    overridden_kernel[(1,)](x, outputs[1], 0.5, CAPPED=30.0, N=16)
+    assert torch.equal(outputs[1], x.clamp(max=0.5))
+    return outputs
+
+
+@triton.jit
+def generated_kernel(x_ptr, out_ptr, xnumel, rnumel, XBLOCK: tl.constexpr, RBLOCK: tl.constexpr):
+    xoffset = tl.program_id(0) * XBLOCK
+    xindex = xoffset + tl.arange(0, XBLOCK)[:, None]
+    xmask = tl.full([XBLOCK, RBLOCK], True, tl.int1) & (xindex < xnumel)
+    rbase = tl.arange(0, RBLOCK)[None, :]
+    total = tl.full([XBLOCK, RBLOCK], 0, tl.int32)
+    for roffset in range(0, rnumel, RBLOCK):
+        rindex = roffset + rbase
+        rmask = rindex < rnumel
+        value = tl.load(x_ptr + (rindex + rnumel * xindex), rmask & xmask, eviction_policy="evict_first", other=0)
+        value = tl.broadcast_to(value, [XBLOCK, RBLOCK])
+        total = tl.where(rmask & xmask, total + value, total)
+    summed = tl.sum(total, 1)[:, None]
+    tl.store(out_ptr + xindex, summed, xindex < xnumel)
+
+
+@case
+def generated_code(make: Make) -> torch.Tensor:
+    """A reduction as torch.compile writes it."""
+    x, out = make.ints(5, 20), make.out(8, dtype=torch.int32)
+    generated_kernel[(2,)](x, out, 5, 20, XBLOCK=4, RBLOCK=8)
+    assert torch.equal(out[:5], x.sum(1).int())
+    return out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch.testing import assert_close
 
 from tests.tiles.registry import Make, case
 
