@@ -370,3 +370,16 @@ def break_kernel(x_ptr, out_ptr, n, N: tl.constexpr):
 def leaving_a_loop() -> None:
     """break."""
     break_kernel[(1,)](X, out(), 9, 16)
+
+
+@triton.jit
+def addresses_kernel(table_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    x_ptr = tl.load(table_ptr + tl.program_id(0)).to(tl.pointer_type(tl.float32))
+    tl.store(out_ptr + at, tl.load(x_ptr + at))  # <-
+
+
+@refused(addresses_kernel, "address")
+def table_of_addresses() -> None:
+    """A tensor of ``data_ptr()``: on a Mac's GPU this is no address."""
+    addresses_kernel[(1,)](torch.tensor([X.data_ptr()]), out(), 16)

@@ -1,6 +1,8 @@
-"""Runs cases in one process: ``python -m tests.tiles.worker interpreted|shim OUT [CASE...]``, all without names.
+"""Runs cases in one process: ``python -m tests.tiles.worker interpreted|compiled|shim OUT [CASE...]``, all by default.
 
-OUT becomes a file of ``torch.save``: for each case an `Answer` as a dict.
+``interpreted`` and ``compiled`` need Triton on the path: the one runs kernels in Triton's interpreter, the other only
+asks Triton's compiler whether they are kernels. OUT becomes a file of ``torch.save``: an `Answer`, as a dict, for each
+case.
 """
 
 from __future__ import annotations
@@ -56,36 +58,44 @@ def main(mode: str, out: str, *names: str) -> None:
             answers[program] = Answer(error=traceback.format_exc())
     for name, found in CASES.items():
         if not names or name in names or name.partition("[")[0] in names:
-            answers[name] = answer(found, interpreted=mode == "interpreted")
+            answers[name] = answer(found, mode)
     torch.save({name: asdict(found) for name, found in answers.items()}, out)
 
 
 def prepare(mode: str) -> None:
-    """Makes ``import triton`` give the shim, or completes the interpreter."""
+    """Makes ``import triton`` give the shim, completes the interpreter, or lets launches compile."""
     if mode == "interpreted":
         from tests.oracle.interpreter import complete_bfloat16
 
         complete_bfloat16()
-        return
-    from patcher.changes.triton.shim import CHANGES
-    from patcher.engine.imports import Finder
+    elif mode == "compiled":
+        from tests.tiles.compiler import launches_compile
 
-    finder = Finder()
-    finder.shim(CHANGES[0])
-    finder.install()
+        launches_compile()
+    else:
+        from patcher.changes.triton.shim import CHANGES
+        from patcher.engine.imports import Finder
+
+        finder = Finder()
+        finder.shim(CHANGES[0])
+        finder.install()
 
 
-def answer(found: Case, interpreted: bool) -> Answer:
-    """Runs one case. What the interpreter cannot do is left out there."""
-    if interpreted and found.instead:
+def answer(found: Case, mode: str) -> Answer:
+    """Runs one case. What the interpreter cannot do is left out there; what is compiled has no results."""
+    if mode == "interpreted" and found.instead:
         return Answer(not_run=found.instead)
     began = time.perf_counter()
     try:
         result = found.run(Make(found.name), *found.parameters)
-    except Exception:  # noqa: BLE001 - the traceback is the answer
+    except Exception as error:  # noqa: BLE001 - the traceback is the answer
+        if mode == "compiled" and isinstance(error, AssertionError):  # of the case, about outputs
+            return Answer(seconds=time.perf_counter() - began)
         return Answer(error=traceback.format_exc(), seconds=time.perf_counter() - began)
     outputs, expected = result if found.instead else (result, {})
     seconds = time.perf_counter() - began
+    if mode == "compiled":
+        return Answer(seconds=seconds)
     return Answer(_named(outputs), _named(expected), rtol=found.rtol, atol=found.atol, seconds=seconds)
 
 

@@ -57,7 +57,7 @@ def constants_kernel(x_ptr, out_ptr, MODE: tl.constexpr, FLAG: tl.constexpr, NOT
         x *= 3
     if MODE != "half" or FLAG:
         x += 0.5
-    if MODE in ("half", "double"):
+    if MODE == "half" or MODE == "double":
         x += 0.25
     tl.store(out_ptr + at, x)
 

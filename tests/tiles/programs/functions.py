@@ -275,6 +275,11 @@ def python_builtins(make: Make) -> torch.Tensor:
 
 
 @triton.jit(noinline=True)
+def doubled(n):
+    return n * 2
+
+
+@triton.jit
 def scaled_by_size(x, n):
     if n > 3:
         return x * 2
@@ -285,7 +290,7 @@ def scaled_by_size(x, n):
 def runtime_return_kernel(x_ptr, out_ptr, N: tl.constexpr):
     pid = tl.program_id(0)
     x = tl.load(x_ptr + tl.arange(0, N))
-    tl.store(out_ptr + pid * N + tl.arange(0, N), scaled_by_size(x, pid * 2))
+    tl.store(out_ptr + pid * N + tl.arange(0, N), scaled_by_size(x, doubled(pid)))
 
 
 @case

@@ -346,24 +346,6 @@ def pointer_chosen_by_a_program(make: Make) -> torch.Tensor:
 
 
 @triton.jit
-def addresses_kernel(table_ptr, out_ptr, n, N: tl.constexpr):
-    at = tl.arange(0, N)
-    pid = tl.program_id(0)
-    x_ptr = tl.load(table_ptr + pid).to(tl.pointer_type(tl.float32))
-    tl.store(out_ptr + pid * N + at, tl.load(x_ptr + at, mask=at < n, other=0.0))
-
-
-@case
-def table_of_addresses(make: Make) -> torch.Tensor:
-    """A tensor of ``data_ptr()``, read as pointers."""
-    tensors = [make.floats(16) for _ in range(3)]
-    table, out = torch.tensor([tensor.data_ptr() for tensor in tensors]), make.out(3, 16)
-    addresses_kernel[(3,)](table, out, 16, 16)
-    assert torch.equal(out, torch.stack(tensors))
-    return out
-
-
-@triton.jit
 def broadcast_kernel(x_ptr, out_ptr, M: tl.constexpr, N: tl.constexpr):
     rows = tl.arange(0, M)
     columns = tl.arange(0, N)
