@@ -383,3 +383,55 @@ def addresses_kernel(table_ptr, out_ptr, N: tl.constexpr):
 def table_of_addresses() -> None:
     """A tensor of ``data_ptr()``: on a Mac's GPU this is no address."""
     addresses_kernel[(1,)](torch.tensor([X.data_ptr()]), out(), 16)
+
+
+@triton.jit
+def half_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(out_ptr + at, tl.exp(tl.load(x_ptr + at).to(tl.float16)))  # <-
+
+
+@refused(half_kernel, "exp")
+def exponential_of_half() -> None:
+    """exp takes float32 and float64."""
+    half_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def signs_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    x = tl.load(x_ptr + at)
+    tl.store(out_ptr + at, x.to(tl.int32) % x.to(tl.uint32))  # <-
+
+
+@refused(signs_kernel)
+def remainder_of_two_signs() -> None:
+    """int32 and uint32."""
+    signs_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def address_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(out_ptr + at, tl.load(at))  # <-
+
+
+@refused(address_kernel, "load")
+def load_from_a_number() -> None:
+    """What is no pointer."""
+    address_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def branch_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    value = tl.load(x_ptr + at)
+    if tl.program_id(0) == 0:  # <-
+        value = tl.sum(value, axis=0)
+    tl.store(out_ptr + at, value)
+
+
+@refused(branch_kernel, "value")
+def type_that_depends_on_a_branch() -> None:
+    """A block or a number."""
+    branch_kernel[(1,)](X, out(), 16)
