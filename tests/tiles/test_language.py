@@ -13,9 +13,15 @@ import torch
 
 from tests.oracle.client import TRITON
 from tests.process import ROOT, run_module
+from tests.tiles import generator
 from tests.tiles.registry import case
 
 Answers = dict[str, dict[str, Any]]
+
+GENERATED = "generated"
+"""The name of the file of kernels written at random."""
+RANDOM = 60
+"""How many these are."""
 
 INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -40,6 +46,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
     """What all cases gave: in Triton's interpreter, in its compiler, and through the shim, in a process each."""
     folder = tmp_path_factory.mktemp("tiles")
     assert TRITON.is_dir(), f"real Triton is expected in {TRITON}: run make venv"
+    generated = folder / f"{GENERATED}.py"
+    generated.write_text(generator.programs(RANDOM, seed=3))
     path = os.pathsep.join((str(ROOT), str(TRITON)))
     environments: dict[str, Any] = {
         "interpreted": {"PYTHONPATH": path, "TRITON_INTERPRET": "1"},
@@ -48,7 +56,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
     }
 
     def run(mode: str) -> Answers:
-        run_module("tests.tiles.worker", mode, str(folder / mode), **environments[mode])
+        run_module("tests.tiles.worker", mode, folder / mode, generated, **environments[mode])
         found: Answers = torch.load(folder / mode)
         return found
 
@@ -59,7 +67,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
 def test_all_ran_the_same_cases(answers: dict[str, Answers]) -> None:
     """And these are the ones that the files declare."""
     assert answers["interpreted"].keys() == answers["shim"].keys() == answers["compiled"].keys()
-    assert {name.partition("[")[0] for name in answers["shim"]} == set(declared())
+    names = {name.partition("[")[0] for name in answers["shim"] if not name.startswith(f"{GENERATED}.")}
+    assert names == set(declared())
 
 
 def test_every_kernel_is_one(answers: dict[str, Answers]) -> None:
@@ -77,6 +86,14 @@ def test_case(answers: dict[str, Answers], name: str) -> None:
     assert variants
     wrong = {variant: told for variant in variants if (told := difference(answers, variant))}
     assert not wrong, "\n".join(f"{variant}: {told}" for variant, told in wrong.items())
+
+
+def test_kernels_written_at_random(answers: dict[str, Answers]) -> None:
+    """Bit for bit."""
+    names = [name for name in answers["interpreted"] if name.startswith(f"{GENERATED}.")]
+    assert len(names) == RANDOM
+    wrong = {name: told for name in names if (told := difference(answers, name))}
+    assert not wrong, "\n".join(f"{name}: {told}" for name, told in wrong.items())
 
 
 def difference(answers: dict[str, Answers], variant: str) -> str:

@@ -2,12 +2,13 @@
 
 ``interpreted`` and ``compiled`` need Triton on the path: the one runs kernels in Triton's interpreter, the other only
 asks Triton's compiler whether they are kernels. OUT becomes a file of ``torch.save``: an `Answer`, as a dict, for each
-case.
+case. A name that ends in .py is a file of more cases.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import time
 import traceback
@@ -51,15 +52,27 @@ def main(mode: str, out: str, *names: str) -> None:
     warnings.simplefilter("ignore")
     prepare(mode)
     answers: dict[str, Answer] = {}
-    for program in PROGRAMS:
+    more = {Path(name).stem: name for name in names if name.endswith(".py")}
+    for program in (*PROGRAMS, *more):
         try:
-            importlib.import_module(f"tests.tiles.programs.{program}")
+            _import_file(program, more[program]) if program in more else _import_program(program)
         except Exception:  # noqa: BLE001 - the traceback is the answer
             answers[program] = Answer(error=traceback.format_exc())
     for name, found in CASES.items():
-        if not names or name in names or name.partition("[")[0] in names:
+        if len(names) == len(more) or name in names or name.partition("[")[0] in names:
             answers[name] = answer(found, mode)
     torch.save({name: asdict(found) for name, found in answers.items()}, out)
+
+
+def _import_program(name: str) -> None:
+    importlib.import_module(f"tests.tiles.programs.{name}")
+
+
+def _import_file(name: str, file: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
 
 
 def prepare(mode: str) -> None:
