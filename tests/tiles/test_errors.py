@@ -8,7 +8,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,26 +17,28 @@ from patcher.changes.triton.shim import CHANGES
 from patcher.errors import PatcherError
 from tests.contract.conftest import _shim
 
-SOURCE = Path(__file__).with_name("refused.py")
-MODULE = "tests.tiles.refused"
+FILES = ("refused", "refused_launches")
 
 
 def declared() -> list[str]:
-    """The launches of ``refused.py``, read and not imported."""
+    """The refused launches, read and not imported."""
     return [
         node.name
-        for node in ast.parse(SOURCE.read_text()).body
+        for file in FILES
+        for node in ast.parse(Path(__file__).with_name(f"{file}.py").read_text()).body
         if isinstance(node, ast.FunctionDef)
         and any(isinstance(mark, ast.Call) and ast.unparse(mark.func) == "refused" for mark in node.decorator_list)
     ]
 
 
 @pytest.fixture(scope="module")
-def programs() -> Iterator[ModuleType]:
-    """The kernels, imported with the shim in place."""
+def programs() -> Iterator[SimpleNamespace]:
+    """The names of both files, imported with the shim in place."""
+    modules = [f"tests.tiles.{file}" for file in FILES]
     for _ in _shim(CHANGES[0]):
-        yield importlib.import_module(MODULE)
-        del sys.modules[MODULE]
+        yield SimpleNamespace(**{k: v for name in modules for k, v in vars(importlib.import_module(name)).items()})
+        for name in modules:
+            del sys.modules[name]
 
 
 def marked(function: object) -> int:
@@ -46,7 +48,7 @@ def marked(function: object) -> int:
 
 
 @pytest.mark.parametrize("name", declared())
-def test_refused(programs: ModuleType, name: str) -> None:
+def test_refused(programs: SimpleNamespace, name: str) -> None:
     """The message holds the kernel's name, its line, and what the case says."""
     kernel, says, launch = programs.REFUSED[name]
     with pytest.raises(PatcherError) as raised:
@@ -54,10 +56,12 @@ def test_refused(programs: ModuleType, name: str) -> None:
     told = str(raised.value)
     assert kernel.fn.__name__ in told and says in told
     line = marked(kernel.fn)
-    assert not line or f"{SOURCE.name}:{line}" in told, f"line {line} is not named in:\n{told}"
+    assert not line or f"{Path(kernel.fn.__code__.co_filename).name}:{line}" in told, (
+        f"line {line} is not named in:\n{told}"
+    )
 
 
-def test_nothing_was_written(programs: ModuleType) -> None:
+def test_nothing_was_written(programs: SimpleNamespace) -> None:
     """A launch that is refused leaves its tensors as they were."""
     target = torch.full((16,), 5.0)
     for kernel in (programs.outside_kernel, programs.assembly_kernel, programs.far_kernel):
@@ -66,7 +70,7 @@ def test_nothing_was_written(programs: ModuleType) -> None:
     assert (target == 5).all()
 
 
-def test_after_a_refusal_the_kernel_can_be_launched(programs: ModuleType) -> None:
+def test_after_a_refusal_the_kernel_can_be_launched(programs: SimpleNamespace) -> None:
     """A wrong launch does not spoil the kernel."""
     target = torch.zeros(16)
     with pytest.raises(PatcherError):
