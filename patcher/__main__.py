@@ -118,7 +118,7 @@ def drift(
         list[str] | None,
         typer.Argument(metavar="VERSION", help="A version, or wheels or sdists; the newest release by default."),
     ] = None,
-    library: Annotated[str, typer.Option(help="The library, whose changes are compared.")] = "unsloth",
+    library: Annotated[str, typer.Option(help="The library whose changes are compared.")] = "unsloth",
     everything: Annotated[bool, typer.Option("--all", help="A table of every release since --since.")] = False,
     since: Annotated[str, typer.Option(metavar="VERSION", help="The first release of the table.")] = "2026.2.1",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -92,7 +92,7 @@ def compare(change: Targeted, texts: Texts) -> Answer:
             return Answer(change, Status.MODULE, elsewhere=elsewhere)
         return _of_a_patch(change, texts) if isinstance(change, Patch) else _of_a_substitute(change, texts)
     except SyntaxError as error:
-        return Answer(change, Status.UNCLEAR, f"{error.filename}, line {error.lineno}: {error.msg}")
+        return Answer(change, Status.UNCLEAR, str(error))
 
 
 def _of_a_substitute(change: Substitute, texts: Texts) -> Answer:

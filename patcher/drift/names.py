@@ -44,7 +44,7 @@ class Texts:
         """The names of a module. Raises SyntaxError where its text is no Python that this interpreter reads."""
         if module not in self._scopes:
             text = self.modules.get(module, Module(b"", module))
-            self._scopes[module] = names_of(ast.parse(text.text, module).body, text.package)
+            self._scopes[module] = names_of(_parsed(module, text.text), text.package)
         return self._scopes[module]
 
     def is_bound(self, module: str, qualname: str) -> bool:
@@ -147,3 +147,10 @@ class Texts:
                     return found
                 unread += found
         return unread
+
+
+def _parsed(module: str, text: bytes) -> list[ast.stmt]:
+    try:
+        return ast.parse(text, module).body
+    except ValueError as error:  # a null byte, before Python 3.12
+        raise SyntaxError(f"{error} ({module})") from error

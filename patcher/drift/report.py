@@ -41,7 +41,8 @@ class Finding:
         required, optional = self.missing(required=True), self.missing(required=False)
         if required:
             return f"refused: {', '.join(_short(answer) for answer in required)}"
-        return f"trains without {len(optional)} optional changes" if optional else "trains as reviewed"
+        plural = "s" if len(optional) > 1 else ""
+        return f"trains without {len(optional)} optional change{plural}" if optional else "trains as reviewed"
 
     @property
     def fitting(self) -> str:

@@ -17,6 +17,8 @@ from patcher.errors import ReleaseUnreadable
 from tests.drift.fakes import ROOTS, expected, wheel
 from tests.process import run_module
 
+pytestmark = pytest.mark.slow
+
 NEEDED, OPTIONAL = "swiglu", "geglu"
 """Modules of ``unsloth.kernels``: training needs the functions of the first one, not those of the second one."""
 
@@ -193,4 +195,4 @@ def test_the_zoo_of_a_release(
     monkeypatch.setattr(fetch, "release", fetched)
     releases.of_files("unsloth", [wheel(tmp_path, "unsloth", "2026.11.9", {}, *requires)])
     assert asked == [f"unsloth-zoo {wanted}"]
-    monkeypatch.undo()
+    monkeypatch.undo()  # before `forgotten` asks the real function

@@ -58,6 +58,7 @@ GOOD, BAD = "def f(a, b=2): pass\n", "def f(a, b, c): pass\n"
         pytest.param("if TYPE_CHECKING:\n    from x import f", NAME, id="for type checkers"),
         pytest.param(f"def g():\n    {GOOD}", NAME, id="inside another function"),
         pytest.param("def f(a, b=2:", UNCLEAR, id="no Python"),
+        pytest.param("\0", UNCLEAR, id="a null byte"),
     ],
 )
 def test_a_function_of_a_module(tmp_path: Path, source: str, status: Status) -> None:
