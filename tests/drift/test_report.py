@@ -35,7 +35,8 @@ def finding(*answers: tuple[object, Status, str]) -> Finding:
 )
 def test_the_verdict(statuses: Sequence[Status], verdict: str, fitting: str) -> None:
     """What training needs refuses a release; what cannot be told does not fit."""
-    found = finding(*((change, status, "") for change, status in zip((NEEDED, OPTIONAL, MODULE), statuses, strict=True)))
+    changes = (NEEDED, OPTIONAL, MODULE)
+    found = finding(*((change, status, "") for change, status in zip(changes, statuses, strict=True)))
     assert (found.verdict, found.fitting, found.trains) == (verdict, fitting, not verdict.startswith("refused"))
     data = as_data(found)
     assert data["trains"] is found.trains and data["date"] is None
