@@ -113,6 +113,27 @@ def bisect(
 
 
 @app.command()
+def drift(
+    wanted: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="VERSION", help="A version, or wheels or sdists; the newest release by default."),
+    ] = None,
+    library: Annotated[str, typer.Option(help="The library whose changes are compared.")] = "unsloth",
+    everything: Annotated[bool, typer.Option("--all", help="A table of every release since --since.")] = False,
+    since: Annotated[str, typer.Option(metavar="VERSION", help="The first release of the table.")] = "2026.2.1",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tells which changes fit a release of a library, by its text. Exit code 1 if one that training needs does not."""
+    from patcher.drift.command import Order, carry_out
+
+    try:
+        code = carry_out(Order(tuple(wanted or ()), library, since if everything else None, json))
+    except PatcherError as error:
+        _wrong_use(error)
+    raise typer.Exit(code)
+
+
+@app.command()
 def report(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     simulate: Simulate = None,

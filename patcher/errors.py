@@ -128,3 +128,7 @@ class ExportFailed(PatcherError):
 
 class RowEmpty(PatcherError):
     """A batch holds a row without tokens; the message names the rows of the data set."""
+
+
+class ReleaseUnreadable(PatcherError):
+    """A release of a library cannot be fetched or read; the message says why and what was left."""

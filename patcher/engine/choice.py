@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from patcher.engine.model import AnyChange
@@ -11,15 +11,18 @@ from patcher.engine.targets import installed_version, is_reviewed
 from patcher.errors import InvalidSwitch, compose
 
 
-def one_for_each_target(changes: Iterable[AnyChange]) -> tuple[AnyChange, ...]:
-    """Of several changes for one target, which are for different upstream forms, that for the installed version.
+def one_for_each_target(
+    changes: Iterable[AnyChange], version_of: Callable[[str], str | None] = installed_version
+) -> tuple[AnyChange, ...]:
+    """Of several changes for one target, which are for different upstream forms, that for the version at hand.
 
-    Where none of them was reviewed for it, the last one.
+    Where none of them was reviewed for it, the last one. ``version_of`` gives the version of a distribution; the
+    installed one by default.
     """
     kept: dict[str, AnyChange] = {}
     for change in changes:
         known = kept.get(change.key)
-        if known is None or not is_reviewed(known, installed_version(known.distribution)):
+        if known is None or not is_reviewed(known, version_of(known.distribution)):
             kept[change.key] = change
     return tuple(kept.values())
 

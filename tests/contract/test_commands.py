@@ -99,7 +99,7 @@ def check_extras(arguments: list[str]) -> None:
         assert re.fullmatch(r"[a-z]+", argument) if named is None else named[1] in extras
 
 
-@pytest.mark.parametrize("subcommand", ["run", "simulate", "report", "bench"])
+@pytest.mark.parametrize("subcommand", ["run", "simulate", "report", "bench", "drift"])
 def test_a_subcommand_says_what_it_does(subcommand: str) -> None:
     """``--help`` exits with 0 and names the options."""
     assert "--help" in run_python("-m", "patcher", subcommand, "--help").stdout
