@@ -15,7 +15,8 @@ from patcher.drift.names import Texts, Thing
 from patcher.drift.scope import Function
 from patcher.engine.choice import one_for_each_target
 from patcher.engine.model import Patch, Substitute
-from patcher.engine.signatures import parse_signature, same_shape
+from patcher.engine.signatures import parse_signature
+from patcher.engine.targets import is_expected
 
 
 class Status(enum.Enum):
@@ -122,9 +123,8 @@ def _of_an_addition(patch: Patch, texts: Texts) -> Answer:
 
 def _of_parameters(patch: Patch, things: Sequence[Thing], texts: Texts) -> Answer:
     """Of definitions under conditions one has to fit: which of them is taken on a Mac no text tells."""
-    expected = parse_signature(str(patch.expects))
     lists = list(dict.fromkeys(text for thing in things if (text := _parameters(thing, texts)) is not None))
-    others = [text for text in lists if not same_shape(parse_signature(text), expected)]
+    others = [text for text in lists if not is_expected(patch, parse_signature(text))]
     if lists:
         fits = len(others) < len(lists)
         return Answer(patch, Status.FITS if fits else Status.SIGNATURE, " or ".join(others))

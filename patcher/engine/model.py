@@ -110,12 +110,14 @@ class Patch(Change):
         replacement: ``"patcher.replacements.file:name"``; imported when the target's module has run.
         expects: the target's parameter list as upstream writes it, e.g. ``"(layernorm, X, gemma=False)"``;
             names, kinds and presence of defaults must agree. None where the target is no function.
+        may_lack: optional parameters that earlier releases do not have yet; the replacement does without them.
         adds: True where upstream has no such name and the patch supplies it; an existing one is then kept.
     """
 
     target: str
     replacement: str
     expects: str | None = None
+    may_lack: tuple[str, ...] = ()
     adds: bool = False
 
     @property

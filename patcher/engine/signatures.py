@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Collection
 from functools import cache
 
 _ANY_DEFAULT = None
@@ -35,6 +36,11 @@ def parse_signature(text: str) -> inspect.Signature:
     if arguments.kwarg:
         parameters.append(kind(arguments.kwarg.arg, kind.VAR_KEYWORD))
     return inspect.Signature(parameters)
+
+
+def without(signature: inspect.Signature, names: Collection[str]) -> inspect.Signature:
+    """The signature less some of its parameters."""
+    return signature.replace(parameters=[p for p in signature.parameters.values() if p.name not in names])
 
 
 def same_shape(one: inspect.Signature, other: inspect.Signature) -> bool:

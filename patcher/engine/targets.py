@@ -13,7 +13,7 @@ from typing import Any
 from patcher.engine import imports
 from patcher.engine.attributes import MISSING
 from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, Substitute
-from patcher.engine.signatures import parse_signature, same_shape
+from patcher.engine.signatures import parse_signature, same_shape, without
 from patcher.errors import RefusedChange, compose
 
 
@@ -98,13 +98,19 @@ def resolve(patch: Patch, module: ModuleType) -> tuple[Any, str]:
     return holder, name
 
 
+def is_expected(patch: Patch, found: inspect.Signature) -> bool:
+    """Whether these are the parameters that the patch expects, less some of those that they may lack."""
+    lacking = set(patch.may_lack) - found.parameters.keys()
+    return same_shape(found, without(parse_signature(str(patch.expects)), lacking))
+
+
 def check_signature(patch: Patch, found: Any) -> None:
     """Raises RefusedChange where the parameters of ``found`` are not those that the patch expects."""
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):
         raise RefusedChange(mismatch(patch, str(patch.expects), f"{found!r}, which has no signature")) from None
-    if not same_shape(signature, parse_signature(str(patch.expects))):
+    if not is_expected(patch, signature):
         raise RefusedChange(mismatch(patch, str(patch.expects), str(signature)))
 
 

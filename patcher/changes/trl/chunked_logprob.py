@@ -11,7 +11,8 @@ _patch = partial(
     Patch,
     distribution=DISTRIBUTION,
     reviewed=REVIEWED,
-    needed_for="the loss of SFT, DPO, GRPO and the other trainers with a fused LM head",
+    needed_for="the loss of SFT, DPO, GRPO and the other trainers with a fused LM head: the halves of two functions do "
+    "not fit together",
     why="the log-probabilities of every trainer with a fused LM head come from a Triton kernel",
     upstream=source("trl/kernels/chunked_logprob.py", "ChunkedLogProbFunction"),
     until="the oldest TRL that Unsloth allows is 1.16, which has a torch variant",

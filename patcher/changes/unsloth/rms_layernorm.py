@@ -15,8 +15,8 @@ _patch = partial(
     Patch,
     distribution=DISTRIBUTION,
     reviewed=REVIEWED,
-    needed_for="every model with RMSNorm",
-    why="every RMSNorm of a patched model launches Triton kernels, and there is no Triton for mps",
+    needed_for=None,
+    why="every RMSNorm of a patched model launches Triton kernels, which run on torch operators one by one",
     upstream=source("unsloth/kernels/rms_layernorm.py", "_rms_forward"),
     until="_rms_forward and _rms_backward have a torch variant",
 )
@@ -31,5 +31,6 @@ CHANGES: tuple[AnyChange, ...] = (
         target="unsloth.kernels.rms_layernorm:_rms_backward",
         replacement="patcher.replacements.unsloth.rms_layernorm:_rms_backward",
         expects="(dY, dX, X, W, r, eps, gemma, wrap, multirow=None, train_w=False, from_y=False)",
+        may_lack=("train_w", "from_y"),
     ),
 )

@@ -16,8 +16,8 @@ _patch = partial(
     Patch,
     distribution=DISTRIBUTION,
     reviewed=REVIEWED,
-    needed_for="every model with rotary embeddings",
-    why="every attention layer rotates queries and keys with a Triton kernel, and there is no Triton for mps",
+    needed_for=None,
+    why="every attention layer rotates queries and keys with a Triton kernel, which runs on torch operators one by one",
     upstream=source("unsloth/kernels/rope_embedding.py", "_rope_launch"),
     until="_rope_launch has a torch variant",
 )
@@ -31,7 +31,6 @@ CHANGES: tuple[AnyChange, ...] = (
     _patch(
         target="unsloth.kernels.rope_embedding:decode_rope_inplace",
         replacement="patcher.replacements.unsloth.rope_embedding:decode_rope_inplace",
-        needed_for=None,
         expects="(Q, K, cos, sin, position_ids)",
     ),
 )

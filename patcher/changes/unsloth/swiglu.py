@@ -11,8 +11,8 @@ _patch = partial(
     Patch,
     distribution=DISTRIBUTION,
     reviewed=REVIEWED,
-    needed_for="LoRA on the MLPs of Llama, Mistral and Qwen",
-    why="the LoRA MLPs of Llama, Mistral and Qwen launch Triton kernels, and there is no Triton for mps",
+    needed_for=None,
+    why="the LoRA MLPs of Llama, Mistral and Qwen launch Triton kernels, which run on torch operators one by one",
     upstream=source("unsloth/kernels/swiglu.py", "swiglu_fg_kernel"),
     until="the functions of swiglu.py have a torch variant",
 )

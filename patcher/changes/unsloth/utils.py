@@ -20,13 +20,14 @@ _patch = partial(
 
 CHANGES: tuple[AnyChange, ...] = (
     _patch(
-        target="unsloth.kernels.utils:_fast_dequantize_bnb",
-        replacement="patcher.replacements.unsloth.utils:_fast_dequantize_bnb",
+        target="unsloth.kernels.utils:fast_dequantize",
+        replacement="patcher.replacements.unsloth.utils:fast_dequantize",
         expects="(W, quant_state=None, out=None, use_global_buffer=False, dtype=None)",
+        may_lack=("dtype",),
     ),
     _patch(
-        target="unsloth.kernels.utils:_fast_gemv_bnb",
-        replacement="patcher.replacements.unsloth.utils:_fast_gemv_bnb",
+        target="unsloth.kernels.utils:fast_gemv",
+        replacement="patcher.replacements.unsloth.utils:fast_gemv",
         needed_for=None,
         expects="(X, W, quant_state, out=None)",
     ),
