@@ -6,6 +6,7 @@
 # make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 6 minutes
 # make same-torch  PyTorch's operators, modules and optimizers, with the patches and without: every case
 # make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
+# make versions  trains with other releases of Unsloth: VERSIONS="2026.9.14 2026.10.1"; 20 seconds each
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,7 +20,7 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity same-torch lint bench kills switch-off
+.PHONY: venv demo test check fidelity same-torch lint bench kills switch-off versions
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -72,3 +73,7 @@ kills: venv
 switch-off: venv
 	mkdir -p build/switch-off
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.e2e.switched_off build/switch-off build/switch-off/found.json
+
+VERSIONS ?= 2026.9.14 2026.10.1 2026.10.7
+versions: venv
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.versions build/versions $(VERSIONS)

@@ -194,6 +194,7 @@ class Session:
 
     def _check_gate(self) -> None:
         self._close(GATE, self._absent())
+        self._tell_of_requirements()
 
     def _check_trainer(self) -> None:
         """Without Unsloth, whose own gate would name the same."""
@@ -214,6 +215,20 @@ class Session:
             raise GateClosed(gate, missing)
         for target, why in missing:
             log.warning("patcher: not in place: %s: %s", target, why)
+
+    def _tell_of_requirements(self) -> None:
+        """Says which libraries Unsloth was not made for: what it gets wrong with them it gets wrong on CUDA too."""
+        from patcher.engine.requirements import unmet
+
+        others = {change.distribution for change in self.changes if isinstance(change, _OF_A_MODULE)}
+        for library in (GATE, "unsloth_zoo"):
+            missing = unmet(library, others)
+            if missing:
+                log.warning(
+                    "patcher: the installed %s asks for other versions: %s. With these it may train wrong, "
+                    "on every device",
+                    *(library, ", ".join(missing)),
+                )
 
     def _why_never(self, entry: Entry) -> str | None:
         """Why a pending change will not come into place; None if its module can still be imported."""

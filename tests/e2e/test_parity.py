@@ -65,6 +65,11 @@ def distance(a: Run, b: Run) -> tuple[float, float]:
     return losses.item(), ((left - right).norm() / right.norm()).item()
 
 
+def off(ours: Run, reference: Run) -> float:
+    """The largest relative difference of a loss."""
+    return max(abs(x / y - 1) for x, y in zip(ours.losses, reference.losses, strict=True))
+
+
 @dataclass(frozen=True)
 class Trained:
     """Where every run of every family is, one process for each stack."""

@@ -48,11 +48,13 @@ class Library:
         (folder / "__init__.py").write_text(source)
         importlib.invalidate_caches()
 
-    def distribution(self, name: str, version: str) -> None:
+    def distribution(self, name: str, version: str, *requires: str) -> None:
         """Writes the metadata with which ``importlib.metadata`` answers for ``name``."""
         info = self.folder / f"{name}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [f"Requires-Dist: {requirement}\n" for requirement in requires]
+        head = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text("".join([head, *lines]))
         importlib.invalidate_caches()
 
 

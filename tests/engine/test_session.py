@@ -211,6 +211,21 @@ def test_the_gate_shows_a_refusal_that_upstream_swallowed(
     assert "unsloth" not in sys.modules
 
 
+def test_what_unsloth_was_not_made_for_is_told(
+    start: Start, library: Library, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the libraries that are changed; of an excluded version the part of the requirement that excludes it."""
+    library.package("unsloth", "")
+    library.write("lib", "def f(a): pass")
+    library.distribution("unsloth", "9.1", "lib>=1.0,<2.0", "lib!=2.1; extra == 'more'", "other<1", "?", "absent>3")
+    library.distribution("lib", "2.1")
+    library.distribution("other", "5.0")
+    start(patch("lib:f", "f"))
+    importlib.import_module("unsloth")
+    (told,) = [record.getMessage() for record in caplog.records if "asks for" in record.getMessage()]
+    assert "the installed unsloth asks for other versions: lib<2.0 (2.1 is installed). With" in told
+
+
 def test_the_collector_waits_until_unsloth_is_there(start: Start, library: Library) -> None:
     """Its import is the longest of all; afterwards garbage is collected as before."""
     library.package("unsloth", "import gc\nduring = gc.isenabled()")

@@ -41,6 +41,20 @@ CHANGES = (
         upstream=source("unsloth/_gpu_init.py", "is_bf16_supported"),
         until="unsloth has is_bf16_supported on mps",
     ),
+    *(
+        Patch(
+            distribution=DISTRIBUTION,
+            reviewed=REVIEWED,
+            target=f"unsloth.models._utils:{name}",
+            replacement=f"patcher.replacements.unsloth.models_utils:{name}",
+            adds=True,
+            needed_for=None,
+            why="releases before 2026.9.3 have the name for CUDA and XPU only, and name it in __all__",
+            upstream=source("unsloth/models/_utils.py", "torch_amp_custom_fwd"),
+            until="no release before 2026.9.3 is to be used",
+        )
+        for name in ("torch_amp_custom_fwd", "torch_amp_custom_bwd")
+    ),
     Patch(
         distribution=DISTRIBUTION,
         reviewed=REVIEWED,

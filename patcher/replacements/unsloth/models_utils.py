@@ -1,6 +1,14 @@
-"""What Unsloth's choice of an attention implementation asks of the device."""
+"""What ``unsloth.models._utils`` asks of the device, and what it has for other devices only."""
 
 from __future__ import annotations
+
+import torch
+
+torch_amp_custom_fwd = torch.amp.custom_fwd(device_type="mps")
+"""Decorates the forward of an autograd function that runs below autocast on mps."""
+
+torch_amp_custom_bwd = torch.amp.custom_bwd(device_type="mps")
+"""Decorates the backward of one."""
 
 
 def _flex_attention_gpu_is_supported() -> bool:
