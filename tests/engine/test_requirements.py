@@ -1,0 +1,25 @@
+"""What the metadata of an installed library excludes."""
+
+from __future__ import annotations
+
+from patcher.engine.requirements import unmet
+from tests.engine.conftest import Library
+
+
+def test_an_excluded_version_is_named_with_what_excludes_it(library: Library) -> None:
+    """Only of the libraries that are asked about, however their names are written; without extras and what is absent."""
+    library.distribution(
+        "maker", "9.1", "Some_Lib>=1.0,<2.0,!=2.1", "fits>1", "extra-lib<1; extra == 'more'", "absent>3"
+    )
+    for name, version in (("some-lib", "2.1"), ("fits", "2.0+cpu"), ("extra-lib", "5.0"), ("other", "5.0")):
+        library.distribution(name, version)
+    names = ("some.lib", "fits", "extra-lib", "absent")
+    assert unmet("maker", names) == ("Some_Lib!=2.1,<2.0 (2.1 is installed)",)
+    assert unmet("maker", ("fits",)) == () and unmet("no-such-library", names) == ()
+
+
+def test_what_cannot_be_read_is_left_out(library: Library) -> None:
+    """A requirement in no known form says nothing."""
+    library.distribution("maker", "1.0", "???", "lib<2")
+    library.distribution("lib", "2.0")
+    assert unmet("maker", ("lib",)) == ("lib<2 (2.0 is installed)",)
