@@ -21,16 +21,21 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 
 def complete_interpreter() -> None:
-    """Changes the interpreter's builder in this process."""
+    """Changes the interpreter's builder in this process, and what Unsloth's kernels take from elsewhere."""
+    complete_bfloat16()
+    libdevice.tanh = _tanh
+    importlib.import_module("unsloth.kernels.utils").triton_cast = _cast
+    torch.cuda.current_device = lambda: 0
+
+
+def complete_bfloat16() -> None:
+    """Changes the interpreter's builder in this process; needs nothing but Triton."""
     _round_bfloat16("binary_op")
     _round_bfloat16("unary_op")
     _round_bfloat16("create_fma")
     _round_bfloat16("create_dot")
     _convert_bfloat16("cast_impl")
     _convert_bfloat16("create_fp_to_fp")
-    libdevice.tanh = _tanh
-    importlib.import_module("unsloth.kernels.utils").triton_cast = _cast
-    torch.cuda.current_device = lambda: 0
 
 
 def widen(bits: np.ndarray) -> np.ndarray:
