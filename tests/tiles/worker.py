@@ -1,4 +1,4 @@
-"""Runs cases in one process: ``python -m tests.tiles.worker interpreted|compiled|shim OUT [CASE...]``, all by default.
+"""Runs cases in one process: ``python -m tests.tiles.worker interpreted|compiled|shim|metal OUT [CASE...]``, all by default.
 
 ``interpreted`` and ``compiled`` need Triton on the path: the one runs kernels in Triton's interpreter, the other only
 asks Triton's compiler whether they are kernels. OUT becomes a file of ``torch.save``: an `Answer`, as a dict, for each
@@ -36,6 +36,8 @@ class Answer:
         rtol: the relative tolerance of the case.
         atol: the absolute tolerance of the case.
         seconds: how long it took.
+        refused: why launches of it ran with torch and not as Metal shaders.
+        ran: which kernels ran as Metal shaders.
     """
 
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -45,6 +47,8 @@ class Answer:
     rtol: float = 0.0
     atol: float = 0.0
     seconds: float = 0.0
+    refused: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
 
 
 def main(mode: str, out: str, *names: str) -> None:
@@ -60,7 +64,7 @@ def main(mode: str, out: str, *names: str) -> None:
             answers[program] = Answer(error=traceback.format_exc())
     for name, found in CASES.items():
         if len(names) == len(more) or name in names or name.partition("[")[0] in names:
-            answers[name] = answer(found, mode)
+            answers[name] = answer(found, mode) if mode != "metal" else _on_metal(found)
     torch.save({name: asdict(found) for name, found in answers.items()}, out)
 
 
@@ -86,12 +90,20 @@ def prepare(mode: str) -> None:
 
         launches_compile()
     else:
+        if mode == "metal":
+            from patcher.simulator import startup
+
+            startup.start("M1")
         from patcher.changes.triton.shim import CHANGES
         from patcher.engine.imports import Finder
 
         finder = Finder()
         finder.shim(CHANGES[0])
         finder.install()
+        if mode == "metal":
+            from tests.tiles.carried import launches_are_carried
+
+            launches_are_carried()
 
 
 def answer(found: Case, mode: str) -> Answer:
@@ -110,6 +122,16 @@ def answer(found: Case, mode: str) -> Answer:
     if mode == "compiled":
         return Answer(seconds=seconds)
     return Answer(_named(outputs), _named(expected), rtol=found.rtol, atol=found.atol, seconds=seconds)
+
+
+def _on_metal(found: Case) -> Answer:
+    from tests.tiles import carried
+
+    carried.refused.clear()
+    carried.ran.clear()
+    result = answer(found, "metal")
+    result.refused, result.ran = tuple(carried.refused), tuple(carried.ran)
+    return result
 
 
 def _named(outputs: Any) -> dict[str, torch.Tensor]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from patcher.tiles.on_metal import prelude
 from patcher.tiles.on_metal.aliases import Aliases, aliases_of
-from patcher.tiles.on_metal.control import Control
-from patcher.tiles.on_metal.core import SIMDGROUP_BITS
+from patcher.tiles.on_metal.dot import Dot
 from patcher.tiles.on_metal.forms import Uniform
-from patcher.tiles.on_metal.names import NotOnMetal, cast, constant
-from patcher.tiles.program import Program, Value, operations
+from patcher.tiles.on_metal.names import NotOnMetal, cast
+from patcher.tiles.program import Program, Value
 from patcher.tiles.types import DType, Pointer, float32, int64
 
 LARGEST_GROUP = 1024
@@ -69,7 +68,7 @@ def threads_for(program: Program, num_warps: int) -> int:
     return threads
 
 
-class Emitter(Control):
+class Emitter(Dot):
     """Writes one program."""
 
     def __init__(self, program: Program, threads: int, aliases: Aliases) -> None:
@@ -139,6 +138,3 @@ def check_waiting(program: Program) -> None:
         masks = op.operands[1:2] if op.kind == "load" else ()
         if told & {*conditions, *masks}:
             raise NotOnMetal("its programs wait for one another")
-
-
-__all__ = ["SIMDGROUP_BITS", "Emitter", "Shader", "constant", "operations", "shader_of"]

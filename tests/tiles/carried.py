@@ -1,0 +1,56 @@
+"""Launches on tensors of the CPU, carried to the simulated mps device and back, so that a case need not know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from patcher.tiles import launch, on_metal, on_torch
+from patcher.tiles.program import Program
+
+refused: list[str] = []
+"""Why launches ran with torch."""
+
+ran: list[str] = []
+"""Kernels that ran as Metal shaders."""
+
+
+def launches_are_carried() -> None:
+    """Every launch from now on."""
+    launch.run = run  # type: ignore[assignment]
+
+
+def run(
+    program: Program, grid: tuple[int, int, int], arguments: Sequence[Any], device: torch.device, num_warps: int = 4
+) -> None:
+    """As `patcher.tiles.backends.run`, on mps whatever ``device`` is."""
+    copies: dict[int, torch.Tensor] = {}
+    try:
+        carried = [_carried(argument, copies) if isinstance(argument, torch.Tensor) else argument for argument in arguments]
+        on_metal.run(program, grid, carried, num_warps)
+    except (on_metal.NotOnMetal, TypeError) as refusal:
+        refused.append(str(refusal))
+        on_torch.run(program, grid, arguments, device)
+        return
+    ran.append(program.name)
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            _bytes(argument).copy_(copies[argument.untyped_storage().data_ptr()].cpu())
+
+
+def _carried(tensor: torch.Tensor, copies: dict[int, torch.Tensor]) -> torch.Tensor:
+    if tensor.dtype == torch.float64:
+        raise on_metal.NotOnMetal("fp64 is no type of Metal's")
+    key = tensor.untyped_storage().data_ptr()
+    if key not in copies:
+        copies[key] = _bytes(tensor).to("mps")
+    whole = copies[key].view(tensor.dtype)
+    return whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor's whole storage."""
+    size = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return tensor.data.as_strided((size,), (1,), 0).view(torch.uint8)
