@@ -28,7 +28,7 @@ def run(
     """As `patcher.tiles.backends.run`, on mps whatever ``device`` is."""
     copies: dict[int, torch.Tensor] = {}
     try:
-        carried = [_carried(argument, copies) if isinstance(argument, torch.Tensor) else argument for argument in arguments]
+        carried = [_carried(given, copies) if isinstance(given, torch.Tensor) else given for given in arguments]
         on_metal.run(program, grid, carried, num_warps)
     except (on_metal.NotOnMetal, TypeError) as refusal:
         refused.append(str(refusal))
@@ -38,6 +38,13 @@ def run(
     for argument in arguments:
         if isinstance(argument, torch.Tensor):
             _bytes(argument).copy_(copies[argument.untyped_storage().data_ptr()].cpu())
+
+
+def with_torch(
+    program: Program, grid: tuple[int, int, int], arguments: Sequence[Any], device: torch.device, num_warps: int = 4
+) -> None:
+    """The same with the other back end."""
+    on_torch.run(program, grid, arguments, device)
 
 
 def _carried(tensor: torch.Tensor, copies: dict[int, torch.Tensor]) -> torch.Tensor:

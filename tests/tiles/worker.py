@@ -1,4 +1,6 @@
-"""Runs cases in one process: ``python -m tests.tiles.worker interpreted|compiled|shim|metal OUT [CASE...]``, all by default.
+"""Runs cases in one process: ``python -m tests.tiles.worker MODE OUT [CASE...]``, all by default.
+
+MODE is ``interpreted``, ``compiled``, ``shim`` or ``metal``: with torch operators, or as Metal shaders.
 
 ``interpreted`` and ``compiled`` need Triton on the path: the one runs kernels in Triton's interpreter, the other only
 asks Triton's compiler whether they are kernels. OUT becomes a file of ``torch.save``: an `Answer`, as a dict, for each

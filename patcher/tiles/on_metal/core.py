@@ -160,9 +160,7 @@ class Core:
             return self.exchanged(form, scalar, layout)
         return form
 
-    def compute(
-        self, value: Value, operands: list[Form], scalars: list[Scalar], layout: Layout, build: object
-    ) -> Held:
+    def compute(self, value: Value, operands: list[Form], scalars: list[Scalar], layout: Layout, build: object) -> Held:
         """Registers for ``build(texts of the operands)``."""
         assert callable(build)
         settled = [self.settled(form, s, layout) for form, s in zip(operands, scalars, strict=True)]

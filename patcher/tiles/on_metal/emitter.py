@@ -93,7 +93,9 @@ class Emitter(Dot):
 
     def parameters(self) -> tuple[tuple[int, ...], tuple[int, ...], list[str]]:
         """Which arguments are integers and floats, and the function's parameters; gives all arguments their forms."""
-        whole, real, found = [], [], []
+        whole: list[int] = []
+        real: list[int] = []
+        found: list[str] = []
         for number, (_, value) in enumerate(self.program.arguments):
             if isinstance(value.scalar, Pointer):
                 found.append(f"{self.type_of(value)} p{number}")

@@ -50,7 +50,7 @@ def size_of(scalar: Scalar) -> int:
     """Bytes of a number in memory."""
     type_name(scalar)
     assert isinstance(scalar, DType)
-    return scalar.itemsize
+    return max(1, scalar.primitive_bitwidth // 8)
 
 
 def word(dtype: DType) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from patcher.tiles.on_metal.control import Control
 from patcher.tiles.on_metal.core import SIMDGROUP_BITS
 from patcher.tiles.on_metal.forms import Held, Loop, Uniform
-from patcher.tiles.on_metal.layouts import Layout, Place, axis_bits, bits_of, compact, index_text, registers
+from patcher.tiles.on_metal.layouts import Layout, Place, axis_bits, bits_of, compact, registers
 from patcher.tiles.on_metal.maps import expression
 from patcher.tiles.on_metal.names import NotOnMetal, size_of, type_name
 from patcher.tiles.program import Operation, Sequence, operations
@@ -144,10 +144,7 @@ class Reductions(Control):
     def do_reduce(self, op: Operation) -> None:
         columns, (combine, commutes) = self.columns(op), self.combining(op.blocks[0])
         axis = axis_bits(op.operands[0].shape, op.attributes["axis"])
-        order: Iterable[int] = axis
-        if commutes:
-            order = sorted(axis, key=lambda bit: (_place(columns, bit).kind, -_place(columns, bit).number), reverse=False)
-            order = sorted(order, key=lambda bit: _place(columns, bit).kind == "t")
+        order = sorted(axis, key=lambda bit: _place(columns, bit).kind) if commutes else axis  # registers first
         for bit in order:
             columns = self.reduced(columns, bit, combine)
         layout = tuple(place for bit, place in enumerate(columns.layout) if bit not in axis)
@@ -274,6 +271,3 @@ def _shuffled(text: str, scalar: Scalar, bit: int) -> str:
     if scalar.is_bf16():
         return f"as_type<bfloat>(simd_shuffle_xor(as_type<ushort>({text}), {bit}u))"
     return f"simd_shuffle_xor({text}, {bit}u)"
-
-
-__all__ = ["Reductions", "index_text"]

@@ -131,4 +131,4 @@ class Values(Core):
 
 def _is_whole(value: Value) -> bool:
     scalar = value.scalar
-    return isinstance(scalar, Pointer) or isinstance(scalar, DType) and scalar.is_int()
+    return isinstance(scalar, Pointer) or (isinstance(scalar, DType) and scalar.is_int())
