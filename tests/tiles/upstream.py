@@ -1,6 +1,6 @@
 """Unsloth's own kernels as Metal shaders and with torch: ``python -m tests.tiles.upstream OUT``.
 
-The calls are those of ``tests/oracle/cases``, at sizes that fill no block. OUT becomes a file of ``torch.save``: for each
+The calls are those of ``tests/oracle/cases``, at sizes that fill no block. OUT becomes a file of ``torch.save``: for a
 call what it gave with torch, what it gave as Metal, which kernels ran so, and why others did not.
 """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from patcher.tiles.on_metal.control import Control
 from patcher.tiles.on_metal.core import SIMDGROUP_BITS
 from patcher.tiles.on_metal.forms import Held, Loop, Uniform
-from patcher.tiles.on_metal.layouts import Layout, Place, axis_bits, bits_of, compact, registers
+from patcher.tiles.on_metal.layouts import Layout, Place, axis_bits, bits_of, compact, index_text, registers
 from patcher.tiles.on_metal.maps import expression
 from patcher.tiles.on_metal.names import NotOnMetal, size_of, type_name
 from patcher.tiles.program import Operation, Sequence, operations
@@ -16,6 +16,9 @@ from patcher.tiles.types import DType, Scalar
 
 COMMUTATIVE = frozenset(("add", "mul", "min", "max", "minnan", "maxnan", "and", "or", "xor"))
 """Functions for which elements are combined in any order: those that a thread has itself come first."""
+
+SIMD_NAMES = {"add": "sum", "max": "max", "min": "min", "and": "and", "or": "or", "xor": "xor"}
+"""What a simdgroup reduces by one instruction."""
 
 IN_COMBINING = frozenset(("constant", "map", "cast", "bitcast", "if", "call", "return", "reshape", "broadcast"))
 """What a combining function may hold."""
@@ -144,30 +147,77 @@ class Reductions(Control):
     def do_reduce(self, op: Operation) -> None:
         columns, (combine, commutes) = self.columns(op), self.combining(op.blocks[0])
         axis = axis_bits(op.operands[0].shape, op.attributes["axis"])
-        order = sorted(axis, key=lambda bit: _place(columns, bit).kind) if commutes else axis  # registers first
-        for bit in order:
-            columns = self.reduced(columns, bit, combine)
+        order = list(axis)
+        if commutes:  # what a thread has itself first, then what is in its simdgroup
+            order.sort(key=lambda bit: _place(columns, bit))
+            order.sort(key=lambda bit: _place(columns, bit).kind)
+        fn = _known(op.blocks[0]) or ""
+        for bits in _together(order, columns):
+            columns = self.reduced(columns, bits, combine, fn)
         layout = tuple(place for bit, place in enumerate(columns.layout) if bit not in axis)
         for name, result in zip(columns.names, op.results, strict=True):
             self.forms[result] = Held(name, layout) if result.shape else Uniform(f"{name}[0]")
 
-    def reduced(self, columns: Columns, bit: int, combine: Combine) -> Columns:
-        """Both elements of each pair that differs in ``bit`` become one."""
-        place = _place(columns, bit)
-        without = (*columns.layout[:bit], None, *columns.layout[bit + 1 :])
-        if place.kind == "r":
-            result = self.like(columns, compact(without))
-            inner = Columns(columns.names, columns.scalars, without)
-            with self.each(result.layout) as loop:
-                sides = [inner.at(loop, result.layout, place.number, which) for which in (0, 1)]
-                self.keep(result, loop, combine(*sides))
-            return result
-        partners, result = self.partners(columns, place), self.like(columns, without)
-        with self.each(without) as loop:
+    def reduced(self, columns: Columns, bits: list[int], combine: Combine, fn: str) -> Columns:
+        """The elements that differ in ``bits`` alone become one."""
+        places = [_place(columns, bit) for bit in bits]
+        layout = tuple(None if bit in bits else place for bit, place in enumerate(columns.layout))
+        if places[0].kind == "r":
+            return self.within_thread(columns, layout, places[0], combine)
+        if places[0].number >= SIMDGROUP_BITS:
+            return self.across_simdgroups(columns, layout, places, combine)
+        if len(places) == SIMDGROUP_BITS and _in_hardware(fn, columns.scalars):
+            return self.in_hardware(columns, layout, fn)
+        for bit in bits:
+            columns = self.in_simdgroup(columns, bit, combine)
+        return columns
+
+    def within_thread(self, columns: Columns, layout: Layout, place: Place, combine: Combine) -> Columns:
+        """Two registers become one."""
+        result, inner = self.like(columns, compact(layout)), Columns(columns.names, columns.scalars, layout)
+        with self.each(result.layout) as loop:
+            sides = [inner.at(loop, result.layout, place.number, which) for which in (0, 1)]
+            self.keep(result, loop, combine(*sides))
+        return result
+
+    def in_simdgroup(self, columns: Columns, bit: int, combine: Combine) -> Columns:
+        """Two lanes get what they have together."""
+        place, layout = _place(columns, bit), (*columns.layout[:bit], None, *columns.layout[bit + 1 :])
+        partners, result = self.partners(columns, place), self.like(columns, layout)
+        with self.each(layout) as loop:
             own, other = columns.at(loop, columns.layout), self.named(columns, partners())
             left = self.chosen(columns, _bit(place), other, own)
             right = self.chosen(columns, _bit(place), own, other)
             self.keep(result, loop, combine(left, right))
+        return result
+
+    def in_hardware(self, columns: Columns, layout: Layout, fn: str) -> Columns:
+        """All lanes get what they have together, by one instruction; among numbers NaN has no say."""
+        result, (scalar,) = self.like(columns, layout), columns.scalars
+        assert isinstance(scalar, DType)
+        with self.each(layout) as loop:
+            (own,) = columns.at(loop, columns.layout)
+            text = f"simd_{SIMD_NAMES[fn]}({own})"
+            if scalar.is_floating() and fn != "add":
+                worst = "-INFINITY" if fn == "max" else "INFINITY"
+                text = f"simd_{SIMD_NAMES[fn]}(isnan({own}) ? {worst} : {own})"
+                text = f"simd_all(isnan({own})) ? NAN : {text}"
+            self.keep(result, loop, [text])
+        return result
+
+    def across_simdgroups(self, columns: Columns, layout: Layout, places: list[Place], combine: Combine) -> Columns:
+        """Every thread combines, in the order of the index, what all of them have put into threadgroup memory."""
+        names, result = self.shared_columns(columns), self.like(columns, layout)
+        mask = sum(1 << place.number for place in places)
+        bits: list[Place | None] = [None] * self.thread_bits
+        for number, place in enumerate(places):
+            bits[place.number] = Place("q", number)
+        with self.each(layout) as loop:
+            at = f"{self.threads}u * {_register(layout)} + (t & {(self.threads - 1) & ~mask}u)"
+            self.keep(result, loop, [f"{name}[{at}]" for name in names])
+            with self.braces(f"for (uint q = 1u; q < {1 << len(places)}u; ++q)"):
+                others = self.named(columns, [f"{name}[{at} + {index_text(tuple(bits))}]" for name in names])
+                self.keep(result, loop, combine(result.at(loop, layout), others))
         return result
 
     def keep(self, columns: Columns, loop: Loop, texts: Texts) -> None:
@@ -243,6 +293,26 @@ def _place(columns: Columns, bit: int) -> Place:
     place = columns.layout[bit]
     assert place is not None
     return place
+
+
+def _together(order: list[int], columns: Columns) -> list[list[int]]:
+    """Bits in order, those side by side that are lanes, and those that are simdgroups."""
+    found: list[list[int]] = []
+    before = -1
+    for bit in order:
+        place = _place(columns, bit)
+        kind = -1 if place.kind == "r" else int(place.number >= SIMDGROUP_BITS)
+        if found and kind == before != -1:
+            found[-1].append(bit)
+        else:
+            found.append([bit])
+        before = kind
+    return found
+
+
+def _in_hardware(fn: str, scalars: tuple[Scalar, ...]) -> bool:
+    names = ("int32", "uint32", "fp32") if fn in ("add", "max", "min") else ("int32", "uint32")
+    return fn in SIMD_NAMES and [getattr(scalar, "name", "") in names for scalar in scalars] == [True]
 
 
 def _register(layout: Layout) -> str:
