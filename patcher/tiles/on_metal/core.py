@@ -226,15 +226,23 @@ class Core:
         self.shared = True
 
     def exchanged(self, form: Held, scalar: Scalar, layout: Layout) -> Held:
-        """The elements where ``layout`` wants them."""
+        """The elements where ``layout`` wants them; as many at a time as threadgroup memory has room for."""
         kept = [(own, wanted) for own, wanted in zip(form.layout, layout, strict=True) if own is not None]
-        source = Held(form.name, tuple(own for own, _ in kept), form.base)
-        name = self.shared_block(source, scalar, len(kept))
-        self.publish()
-        target = compact(tuple(wanted for _, wanted in kept))
-        result = self.declare(type_name(scalar), target)
-        with self.each(target) as loop:
-            self.line(f"{result.at(loop, target)} = {name}[{index_text(target)}];")
+        target, type = compact(tuple(wanted for _, wanted in kept)), type_name(scalar)
+        source = filled(compact(tuple(own for own, _ in kept)), self.thread_bits)
+        moving = Held(form.name, tuple(own for own, _ in kept), form.base)
+        result = self.declare(type, target)
+        room = min(len(kept), bits_of(THREADGROUP_BYTES // size_of(scalar)))
+        for part in range(1 << (len(kept) - room)):
+            name = self.array(type, 1 << room, size_of(scalar))
+            with self.each(source, owned=True) as loop:
+                self.line(
+                    f"{_only(source[room:], part)}{name}[{index_text(source[:room])}] = {moving.at(loop, source)};"
+                )
+            self.publish()
+            with self.each(target) as loop:
+                read = f"{name}[{index_text(target[:room])}]"
+                self.line(f"{_only(target[room:], part)}{result.at(loop, target)} = {read};")
         places = iter(target)
         return Held(result.name, tuple(None if own is None else next(places) for own in form.layout))
 
@@ -246,3 +254,8 @@ class Core:
             self.line("threadgroup_barrier(mem_flags::mem_threadgroup | mem_flags::mem_device);")
             self.pending, self.shared = [], False
         self.pending.append(access)
+
+
+def _only(places: Layout, part: int) -> str:
+    """A condition: the bits at ``places`` are those of ``part``."""
+    return f"if ({index_text(places)} == {part}u) " if places else ""

@@ -108,28 +108,27 @@ class Reductions(Control):
         names = tuple(self.declare(type_name(scalar), layout).name for scalar in columns.scalars)
         return Columns(names, columns.scalars, layout)
 
-    def shared_columns(self, columns: Columns) -> Texts:
-        """Writes all registers of all threads to threadgroup memory, at ``t + threads * register``."""
-        offset, count, names = 0, registers(columns.layout), []
-        for scalar in columns.scalars:
-            names.append(self.array(type_name(scalar), self.threads * count, size_of(scalar), offset))
-            offset += -(-self.threads * count * size_of(scalar) // 8) * 8
-        with self.each(columns.layout) as loop:
-            for name, text in zip(names, columns.at(loop, columns.layout), strict=True):
-                self.line(f"{name}[t + {self.threads}u * {_register(columns.layout)}] = {text};")
+    def shared_columns(self, columns: Columns) -> tuple[Texts, Layout]:
+        """Writes the elements to threadgroup memory: names there, and the places of the index's bits."""
+        layout = tuple(place for place in columns.layout if place is not None)
+        offset, names = 0, []
+        for name, scalar in zip(columns.names, columns.scalars, strict=True):
+            names.append(self.shared_block(Held(name, layout), scalar, len(layout), offset))
+            offset += -(-(size_of(scalar) << len(layout)) // 8) * 8
         self.publish()
-        return names
+        return names, layout
 
     def partners(self, columns: Columns, place: Place) -> Callable[[], Texts]:
         """Texts of the elements whose index differs in the bit that is at ``place``."""
-        register, bit = _register(columns.layout), 1 << place.number
+        bit = 1 << place.number
         if place.kind == "r":
             return lambda: [f"{name}[r ^ {bit}u]" for name in columns.names]
         if place.number < SIMDGROUP_BITS:
-            pairs = list(zip(columns.names, columns.scalars, strict=True))
-            return lambda: [_shuffled(f"{name}[{register}]", scalar, bit) for name, scalar in pairs]
-        names = self.shared_columns(columns)
-        return lambda: [f"{name}[(t ^ {bit}u) + {self.threads}u * {register}]" for name in names]
+            own, pairs = _register(columns.layout), list(zip(columns.names, columns.scalars, strict=True))
+            return lambda: [_shuffled(f"{name}[{own}]", scalar, bit) for name, scalar in pairs]
+        names, layout = self.shared_columns(columns)
+        other = f"{index_text(layout)} ^ {1 << layout.index(place)}u"
+        return lambda: [f"{name}[{other}]" for name in names]
 
     def named(self, columns: Columns, texts: Texts) -> Texts:
         """Names for texts that are used more than once."""
@@ -207,16 +206,13 @@ class Reductions(Control):
 
     def across_simdgroups(self, columns: Columns, layout: Layout, places: list[Place], combine: Combine) -> Columns:
         """Every thread combines, in the order of the index, what all of them have put into threadgroup memory."""
-        names, result = self.shared_columns(columns), self.like(columns, layout)
-        mask = sum(1 << place.number for place in places)
-        bits: list[Place | None] = [None] * self.thread_bits
-        for number, place in enumerate(places):
-            bits[place.number] = Place("q", number)
+        (names, shared), result = self.shared_columns(columns), self.like(columns, layout)
+        first = index_text(tuple(None if place in places else place for place in shared))
+        rest = tuple(Place("q", places.index(place)) if place in places else None for place in shared)
         with self.each(layout) as loop:
-            at = f"{self.threads}u * {_register(layout)} + (t & {(self.threads - 1) & ~mask}u)"
-            self.keep(result, loop, [f"{name}[{at}]" for name in names])
+            self.keep(result, loop, [f"{name}[{first}]" for name in names])
             with self.braces(f"for (uint q = 1u; q < {1 << len(places)}u; ++q)"):
-                others = self.named(columns, [f"{name}[{at} + {index_text(tuple(bits))}]" for name in names])
+                others = self.named(columns, [f"{name}[{first} | {index_text(rest)}]" for name in names])
                 self.keep(result, loop, combine(result.at(loop, layout), others))
         return result
 
