@@ -29,6 +29,9 @@ THREADGROUP_BYTES = 32768
 LARGEST_SHARE = 256
 """Elements of one block that a thread may hold."""
 
+UNROLLED = 32
+"""Turns of the longest loop over registers that is unrolled."""
+
 SIMDGROUP_BITS = 5
 """log2 of the threads of a simdgroup."""
 
@@ -145,14 +148,17 @@ class Core:
         return filled(compact(most), self.thread_bits)
 
     @contextmanager
-    def each(self, layout: Layout, owned: bool = False, unless: str = "") -> Iterator[Loop]:
+    def each(self, layout: Layout, owned: bool = False) -> Iterator[Loop]:
         """Code for each of the thread's elements; with ``owned`` one thread alone has each element."""
         count, spare = registers(layout), spare_mask(layout, self.thread_bits) if owned else 0
-        head = f"if ((t & {spare}u) == 0u) " if spare else ""
-        if count > 1:
-            head += f"for (uint r = 0u; r < {count}u; ++r)"
-        with self.braces(head.rstrip()):
-            yield Loop(self.line, self.fresh)
+        with self.braces(f"if ((t & {spare}u) == 0u)" if spare else ""):
+            if count == 1:
+                yield Loop(self.line, self.fresh)
+                return
+            if count <= UNROLLED:  # registers that are counted by a variable would lie in memory
+                self.lines.append("#pragma unroll")
+            with self.braces(f"for (uint r = 0u; r < {count}u; ++r)"):
+                yield Loop(self.line, self.fresh)
 
     def settled(self, form: Form, scalar: Scalar, layout: Layout) -> Form:
         """The form from which threads can take their elements of ``layout`` themselves."""

@@ -19,6 +19,9 @@ LARGEST_GROUP = 1024
 MOST_BUFFERS = 31
 """Buffers that a Metal function takes."""
 
+MOST_LINES = 20000
+"""Lines of a shader: compilers take long for more."""
+
 USUAL_SHARE = 64
 """Elements of the largest block for a thread, beyond which a threadgroup gets more threads than it was given."""
 
@@ -87,7 +90,10 @@ class Emitter(Dot):
         self.sequence(self.program.body)
         words = -(-self.scratch // 8)
         memory = [f"  threadgroup ulong scratch[{words}];"] if words else []
-        kernel = f"kernel void {name}(\n    " + ",\n    ".join(parameters) + ") {"
+        if len(self.lines) + len(self.functions) > MOST_LINES:
+            raise NotOnMetal(f"{len(self.lines)} lines, and {MOST_LINES} are the most")
+        limit = f"[[max_total_threads_per_threadgroup({self.threads})]]"
+        kernel = f"{limit} kernel void {name}(\n    " + ",\n    ".join(parameters) + ") {"
         body = "\n".join([*self.functions, kernel, *memory, *self.lines, "}", ""])
         return Shader(name, prelude.text(self.used) + "\n" + body, self.threads, whole, real)
 

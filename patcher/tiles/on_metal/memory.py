@@ -29,9 +29,13 @@ class Memory(Values):
         self.note("r", pointer, layout)
         forms, kind = self.operands(op, layout), type_name(result.scalar)
         target = self.declare(kind, layout)
-        with self.each(layout) as loop:
+        alone = not result.shape and self.aliases.writable(pointer)
+        with self.each(layout, owned=alone) as loop:
             self.line(f"{target.at(loop, layout)} = {self.loaded(op, forms, loop, layout)};")
-        self.forms[result] = target if result.shape else Uniform(f"{target.name}[0]")
+        if alone:  # another program may write meanwhile, and all threads must go one way
+            self.forms[result] = self.told(target, result)
+        else:
+            self.forms[result] = target if result.shape else Uniform(f"{target.name}[0]")
 
     def loaded(self, op: Operation, forms: list[Form], loop: Loop, layout: Layout) -> str:
         """The element that is read, or what stands for it where it is masked off."""

@@ -27,7 +27,10 @@ class Launcher:
 
     def __init__(self, shader: Shader) -> None:
         self.shader = shader
-        self.function = getattr(torch.mps.compile_shader(shader.source), shader.name)
+        self.function: Made = getattr(torch.mps.compile_shader(shader.source), shader.name)
+        if self.function.max_threads_per_threadgroup < shader.threads:
+            most = self.function.max_threads_per_threadgroup
+            raise NotOnMetal(f"{shader.threads} threads, and {most} have registers enough")
 
     def __call__(self, grid: tuple[int, int, int], arguments: Items[torch.Tensor | int | float]) -> None:
         shader = self.shader
