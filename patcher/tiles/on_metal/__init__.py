@@ -5,6 +5,6 @@ computed where they are needed (`forms`); they change threads through simdgroup 
 """
 
 from patcher.tiles.on_metal.names import NotOnMetal
-from patcher.tiles.on_metal.run import reasons, run
+from patcher.tiles.on_metal.run import run
 
-__all__ = ["NotOnMetal", "reasons", "run"]
+__all__ = ["NotOnMetal", "run"]

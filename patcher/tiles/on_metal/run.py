@@ -64,19 +64,21 @@ def run(
     tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
     storages = {tensor.untyped_storage().data_ptr() for tensor in tensors}
     key = (num_warps, len(storages) < len(tensors))
-    made = _launchers.setdefault(program, {})
-    if key not in made:
-        try:
-            made[key] = Launcher(shader_of(program, *key))
-        except NotOnMetal as refusal:
-            LOG.debug("%s runs with torch: %s", program.name, refusal)
-            made[key] = refusal
-    launcher = made[key]
+    launcher = _launchers.setdefault(program, {}).get(key)
+    if launcher is None:
+        launcher = _launchers[program][key] = _made(program, *key)
     if isinstance(launcher, NotOnMetal):
         raise launcher
     launcher(grid, arguments)
 
 
-def reasons(program: Program) -> list[str]:
-    """Why the program was refused; empty where it was not, or was not launched."""
-    return [str(found) for found in _launchers.get(program, {}).values() if isinstance(found, NotOnMetal)]
+def _made(program: Program, num_warps: int, overlapping: bool) -> Launcher | NotOnMetal:
+    """The compiled shader, or why there is none."""
+    try:
+        return Launcher(shader_of(program, num_warps, overlapping))
+    except NotOnMetal as refusal:
+        LOG.debug("%s runs with torch: %s", program.name, refusal)
+        return refusal
+    except (SyntaxError, RuntimeError) as error:  # of the compiler, or because there is none
+        LOG.warning("%s runs with torch, since its shader does not compile: %s", program.name, error)
+        return NotOnMetal(f"its shader does not compile: {error}")
