@@ -16,7 +16,7 @@ from patcher.tiles.structures import BlockPointer, flatten
 ON_TENSORS = {min: "minimum", max: "maximum", abs: "abs", print: "device_print"}
 """What Python's functions mean for tensors."""
 
-DEEPEST = 64
+DEEPEST = 24
 """Device functions within one another; more is taken for a recursion, which the language does not have."""
 
 

@@ -54,8 +54,8 @@ ARITHMETIC |= {ast.Mod: "mod"}
 BITS = {ast.LShift: "shl", ast.RShift: "shr", ast.BitAnd: "and", ast.BitOr: "or", ast.BitXor: "xor"}
 COMPARISONS = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
 
-UNFIT = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, NameError)
-"""What the rules of types, shapes and names raise; it becomes an error with the kernel's place."""
+UNFIT = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, NameError, AssertionError, RuntimeError)
+"""What rules of types, shapes and names raise, and Python's own functions; it becomes an error with a place."""
 
 
 class Method:
@@ -100,6 +100,8 @@ class Expressions:
             self.builder.line = self.source.place(node)
         try:
             return reader(node)
+        except KernelNotSupported:
+            raise
         except UNFIT as error:
             raise self.unsupported(node, str(error)) from error
 

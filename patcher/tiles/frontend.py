@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patcher.tiles.builder import Builder
+from patcher.tiles.check import check
 from patcher.tiles.language import plain
 from patcher.tiles.program import Program, Sequence, Value
 from patcher.tiles.source import source_of
@@ -47,7 +48,9 @@ def read(fn: Callable[..., Any], arguments: Mapping[str, Any]) -> Program:
     with builder.inside(Sequence()) as body:
         names = {name: _argument(name, spec, passed) for name, spec in arguments.items()}
         Statements(source, builder, names, source.name).body(source.tree.body)
-    return Program(source.name, source.place(source.tree), tuple(passed), body)
+    program = Program(source.name, source.place(source.tree), tuple(passed), body)
+    check(program)
+    return program
 
 
 def _argument(name: str, spec: Any, passed: list[tuple[str, Value]]) -> Any:

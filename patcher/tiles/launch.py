@@ -173,8 +173,8 @@ class Kernel:
             return Known(value)
         if isinstance(value, bool):
             return types.int1
-        if isinstance(value, int):
-            return Known(1) if value == 1 and specialise else _integer_type(value)
+        if isinstance(value, int) and (dtype := _integer_type(value)):
+            return Known(1) if value == 1 and specialise else dtype
         if isinstance(value, float):
             return types.float32
         if isinstance(value, torch.Tensor) and value.dtype in OF_TORCH:
@@ -228,12 +228,12 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [value.base] if _is_descriptor(value) else []
 
 
-def _integer_type(value: int) -> DType:
-    return next(
-        t
-        for t in (types.int32, types.int64, types.uint64)
-        if value <= t.get_int_max_value() and value >= t.get_int_min_value()
-    )
+def _integer_type(value: int) -> DType | None:
+    """int32 if that is enough, int64 or uint64; None for more bits."""
+    for dtype in (types.int32, types.int64, types.uint64):
+        if dtype.get_int_min_value() <= value <= dtype.get_int_max_value():
+            return dtype
+    return None
 
 
 def _key(spec: Any) -> Any:

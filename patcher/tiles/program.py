@@ -9,13 +9,13 @@ Operations (operands -> results; attributes in braces):
 constant {value}                        a number, of the result's type
 program_id, num_programs {axis}         int32
 arange {start, stop}                    int32[stop - start]
-map {fn} (x, ...)                       elementwise, all operands of one shape; ``fn`` as in `maps`
+map {fn} (x, ...)                       elementwise, all operands of one shape; ``fn`` is one of `MAPS`
 cast (x)                                to the result's scalar type; {rounding}: "rtne" or "rtz"
 bitcast (x)                             the same bits in another type of the same width
 broadcast, reshape (x)                  to the result's shape; broadcast of a scalar fills the block
 permute {order} (x)                     axes in a new order
 join (x, y), split (x)                  two blocks to one with a new last axis of 2, and back
-cat (x, y)                              along the first axis
+cat {axis} (x, y)                       one after the other along the axis
 gather {axis} (x, index)                ``x[..., index[...], ...]`` along the axis
 flip {axis}, sort {axis, descending}    along the axis
 histogram (x[, mask])                   int32 counts of 0 .. extent - 1
@@ -28,7 +28,8 @@ dot (a, b, c)                           ``c + a @ b``, accumulated in the type o
 reduce {axis} (x, ...) [combine]        along the axis; the block combines one element of each side into one
 scan {axis, reverse} (x, ...) [combine] running results of the same
 if (condition) [then, else]             hands out what the branch taken does
-for (start, stop, step, init...) [body] body takes the index and what the last turn handed out
+for {down} (start, stop, step, init...) [body]
+                                        body takes the index and what the last turn handed out; counts down if said so
 while (init...) [test, body]            test hands out the condition
 call [body]                             a device function that returns early
 return (value...)                       ends the call, or the kernel, for programs that come here
@@ -43,6 +44,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patcher.tiles.types import DType, Scalar, Shape, Type
+
+MAPS: dict[str, int] = {
+    **dict.fromkeys(("neg", "abs", "not"), 1),
+    **dict.fromkeys(("exp", "exp2", "exp10", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt"), 1),
+    **dict.fromkeys(
+        ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"), 1
+    ),
+    **dict.fromkeys(("erf", "erfc", "erfinv", "lgamma", "floor", "ceil", "trunc", "rint", "round"), 1),
+    **dict.fromkeys(("isnan", "isinf", "isfinite", "signbit"), 1),
+    **dict.fromkeys(("add", "sub", "mul", "div", "idiv", "rem", "umulhi", "pow", "atan2", "hypot", "copysign"), 2),
+    **dict.fromkeys(("min", "max", "minnan", "maxnan", "and", "or", "xor", "shl", "shr"), 2),
+    **dict.fromkeys(("lt", "le", "gt", "ge", "eq", "ne"), 2),
+    **dict.fromkeys(("where", "fma"), 3),
+}
+"""Elementwise functions, with the number of their operands, which are of one type but for ``where``'s condition.
+
+Integers wrap; ``idiv`` and ``rem`` truncate as in C, ``rem`` of floats too; ``shr`` keeps the sign of signed integers.
+``min`` and ``max`` give the number where one side is NaN, ``minnan`` and ``maxnan`` NaN. ``rint`` rounds to even,
+``round`` away from zero. ``umulhi`` is the upper half of an unsigned product. Comparisons and tests give int1.
+Arithmetic in fp16 and bf16 is that of fp32, rounded to nearest even after each operation; ``fma`` rounds once.
+"""
 
 
 class Value:

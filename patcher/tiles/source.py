@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -64,16 +63,29 @@ def source_of(fn: Callable[..., Any]) -> Source:
     """
     try:
         lines, first = inspect.getsourcelines(fn)
-    except (OSError, TypeError) as error:
+        tree, shift = _definition(lines)
+    except (OSError, TypeError, SyntaxError) as error:
         raise KernelNotSupported(
             compose(
                 f"the source of the Triton kernel {fn.__qualname__} cannot be read, so it cannot run",
                 target=f"{fn.__module__}.{fn.__qualname__}",
                 found=str(error),
                 left="nothing was computed",
-                run="define the kernel in a file",
+                run="define the kernel in a file, with def",
             )
         ) from error
-    tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
-    assert isinstance(tree, ast.FunctionDef), "inspect finds the definition of a function"
-    return Source(fn, tree, inspect.getsourcefile(fn) or fn.__code__.co_filename, first)
+    return Source(fn, tree, inspect.getsourcefile(fn) or fn.__code__.co_filename, first - shift)
+
+
+def _definition(lines: list[str]) -> tuple[ast.FunctionDef, int]:
+    """The syntax tree of a function's lines, and how many lines stand before them in what was parsed.
+
+    Indented ones get a block around them: lines within them, of strings or comments, may be indented less.
+    """
+    indented = lines[0][:1].isspace()
+    (node,) = ast.parse("".join(["if True:\n", *lines] if indented else lines)).body
+    if isinstance(node, ast.If):
+        (node,) = node.body
+    if not isinstance(node, ast.FunctionDef):
+        raise TypeError("it is no function that is defined with def")
+    return node, int(indented)

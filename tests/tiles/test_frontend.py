@@ -10,8 +10,9 @@ import torch
 
 from patcher.errors import KernelNotSupported
 from patcher.tiles import types
+from patcher.tiles.check import check
 from patcher.tiles.language import ConstexprFunction, constexpr
-from patcher.tiles.program import Program
+from patcher.tiles.program import Program, Value
 from tests.tiles.jit import jit, tl
 
 WIDTH = constexpr(8)
@@ -201,6 +202,59 @@ def test_constexpr_functions_run_in_python() -> None:
     assert any(str(v.type) == "int32[8]" for op in kernel.compile(X, N=4).operations() for v in op.results)
 
 
+def test_a_program_that_breaks_its_form_is_noticed() -> None:
+    """What a back end relies on is checked for every program: order, types, numbers of values."""
+
+    @jit
+    def kernel(x, n):
+        total = 0.0
+        for i in range(n):
+            total += i
+        tl.store(x, total)
+
+    def spoilt(change: Any) -> Program:
+        program = jit(kernel.fn).compile(X, 7)
+        change({op.kind: op for op in program.operations()})
+        return program
+
+    def swap(ops: dict[str, Any]) -> None:
+        ops["store"].operands = (ops["store"].operands[0], Value(types.float32))
+
+    def widen(ops: dict[str, Any]) -> None:
+        ops["for"].results = (Value(types.float64),)
+
+    def lose(ops: dict[str, Any]) -> None:
+        ops["map"].operands = ops["map"].operands[:1]
+
+    for change, reason in ((swap, "not there"), (widen, "hands out"), (lose, "2 operands")):
+        with pytest.raises(ValueError, match=reason):
+            check(spoilt(change))
+
+
+def test_sources_of_every_form() -> None:
+    """Indented definitions with less indented lines in them keep their line numbers; a lambda is none."""
+
+    # fmt: off
+    @jit
+    def kernel(x):
+        """
+Less indented.
+        """
+    # a comment as well
+        tl.store(x, 1.0)
+    # fmt: on
+
+    line = inspect.getsourcelines(kernel.fn)[1] + 6
+    assert {op.line for op in kernel.compile(X).operations()} == {f"{__file__}:{line}"}
+    with pytest.raises(KernelNotSupported, match="with def"):
+        jit(lambda x: tl.store(x, 1.0)).compile(X)
+
+
+@jit
+def circle(v):
+    return circle(v + 1) * 2
+
+
 def refused(fn: Any, *args: Any, **kwargs: Any) -> str:
     with pytest.raises(KernelNotSupported) as raised:
         jit(fn).compile(*args, **kwargs)
@@ -241,7 +295,11 @@ def test_what_the_language_lacks_is_named() -> None:
     def host(x):
         tl.store(x, torch.exp(tl.load(x)))
 
+    def endless(x):
+        tl.store(x, circle(tl.load(x)))
+
     assert "Lambda is no part" in refused(lambdas, X)
+    assert "calls itself" in refused(endless, X)
     assert "no power of two" in refused(widths, X)
     assert "a is int32 before this loop and fp32" in refused(changing, X, 2)
     assert "the name a is not defined" in refused(parting, X, 2)

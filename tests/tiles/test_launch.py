@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from patcher.changes import changes_of
 from patcher.engine.imports import Finder
 from patcher.errors import KernelNotSupported, LaunchRefused
+from tests.process import run_python
 from tests.tiles.jit import Jit, jit, tl
 
 
@@ -31,6 +33,9 @@ def test_a_program_is_made_once_for_each_kind_of_arguments() -> None:
     assert types[0] == ["*fp32", "fp32", "int32"] and types[2] == ["*fp32", "int32", "int32"]
     assert types[3] == ["*fp32", "int32"] and types[4] == ["*fp32", "int1", "int32"]
     assert types[5] == ["*fp32", "int64"]
+    wide = torch.zeros(2, dtype=torch.uint64)
+    kernel[(1,)](wide, 2**64 - 3, 2)
+    assert wide.tolist() == [2**64 - 3] * 2
     kept = Jit(fill.fn, fixed=("value",)).compile(x, 1, 8)
     assert [name for name, _ in kept.arguments] == ["x", "value", "n"]
 
@@ -110,6 +115,7 @@ def test_launches_that_do_not_fit_are_refused_by_name() -> None:
         (lambda: fill[(1, 1, 1, 1)](x, 1.0, 8), "its grid is none"),
         (lambda: fill[("a",)](x, 1.0, 8), "its grid is none"),
         (lambda: fill[(1,)](x, object(), 8), "value is no argument for a kernel"),
+        (lambda: fill[(1,)](x, 1.0, 2**64), "n is no argument for a kernel"),
         (lambda: fill[(1,)](x.to(torch.complex64), 1.0, 8), "x is no argument for a kernel"),
         (lambda: fill[(1,)](x, torch.zeros(1, device="meta"), 8), "different devices"),
     ):
@@ -179,3 +185,52 @@ def test_warmup_makes_a_program_and_runs_none(triton: Any) -> None:
         kernel.warmup(torch.float16, BLOCK=5, grid=(1,))
     with pytest.raises(KernelNotSupported, match="outside a kernel"):
         kernel(torch.zeros(4), 4)
+
+
+ON_MPS = """
+import torch
+from patcher.engine.imports import Finder
+from patcher.changes import changes_of
+
+finder = Finder()
+finder.shim(changes_of("triton.shim")[0])
+finder.install()
+import triton
+import triton.language as tl
+from patcher.errors import LaunchRefused
+
+
+@triton.jit
+def scores(x, y, out, counter, N: tl.constexpr):
+    n = tl.arange(0, N)
+    row = tl.program_id(0)
+    at = n[:, None] * N + n[None, :]
+    product = tl.dot(tl.load(x + at), tl.trans(tl.load(y + at))).to(tl.float32)
+    best, place = tl.max(product, 1, return_indices=True)
+    if row % 2 == 0:
+        best = tl.sort(best) + tl.cumsum(place * 0, 0)
+    tl.atomic_add(counter + n % 2, 1)
+    tl.store(out + row * N + n, best + tl.rand(row, n) * 0)
+
+
+for dtype in (torch.float32, torch.bfloat16, torch.float16):
+    x, y = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(1)).to(dtype).to("mps")
+    out, counter = torch.zeros(4, 16, device="mps"), torch.zeros(2, dtype=torch.int32, device="mps")
+    scores[(4,)](x, y, out, counter, 16)
+    best = (x.cpu().float() @ y.cpu().float().t()).amax(1)
+    assert torch.allclose(out[1].cpu(), best, atol=1e-3), dtype
+    assert torch.allclose(out[2].cpu(), best.sort()[0], atol=1e-3), dtype
+    assert counter.tolist() == [32, 32]
+try:
+    scores[(4,)](x.cpu(), y, out, counter, 16)
+except LaunchRefused as error:
+    print("REFUSED", "x on cpu, y on mps:0" in str(error))
+"""
+
+
+def test_on_the_simulated_mac(tmp_path: Path) -> None:
+    """Kernels run on mps with the operators and types that a Mac has; a tensor on the CPU among them is refused."""
+    script = tmp_path / "script.py"
+    script.write_text(ON_MPS)
+    run = run_python("-m", "patcher", "run", "--simulate", "1", str(script))
+    assert "REFUSED True" in run.stdout

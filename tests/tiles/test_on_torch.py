@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from patcher.errors import KernelFailed
+from patcher.errors import KernelFailed, KernelNotSupported
+from patcher.tiles import types
 from patcher.tiles.on_torch import plan
+from patcher.tiles.on_torch.maps import apply
+from patcher.tiles.program import MAPS
 from tests.tiles.jit import jit, libdevice, tl
 
 
@@ -391,6 +394,24 @@ def test_mathematics() -> None:
     assert torch.allclose(out.double(), torch.stack(expected), rtol=1e-5, atol=1e-6)
 
 
+def test_known_instructions() -> None:
+    """Single PTX instructions that are operations of a program; other assembly is refused with what is known."""
+
+    @jit
+    def kernel(x, ASM: tl.constexpr):
+        n = tl.arange(0, 4)
+        v = tl.load(x + n)
+        v = tl.inline_asm_elementwise("rcp.rn.f32 $0, $1;", "=f,f", [v], dtype=tl.float32, is_pure=True, pack=1)
+        tl.store(x + n, tl.inline_asm_elementwise(ASM, "=f,f,f", [v, v + 1], dtype=tl.float32, is_pure=True, pack=1))
+
+    x = torch.tensor([1.0, 3.0, 1e-30, -7.0])
+    expected = (1 / x) / (1 / x + 1)
+    kernel[(1,)](x, "div.rn.f32 $0, $1, $2;")
+    assert torch.equal(x, expected)
+    with pytest.raises(KernelNotSupported, match="assembly only"):
+        kernel[(1,)](x, "prmt.b32 $0, $1, $2;")
+
+
 def philox(counter: list[int], key: list[int]) -> list[int]:
     """Salmon et al., 2011, ten rounds of Philox 4x32."""
     c, k = list(counter), list(key)
@@ -399,6 +420,17 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
         c = [(b >> 32) ^ c[1] ^ k[0], b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k[1], a & 0xFFFFFFFF]
         k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
     return c
+
+
+def test_every_elementwise_function_is_there() -> None:
+    """What a program may hold, torch computes."""
+    for fn, arity in MAPS.items():
+        whole = fn in ("and", "or", "xor", "shl", "shr", "not", "idiv", "umulhi")
+        scalar = types.int32 if whole else types.float32
+        operands = [torch.ones(4, dtype=torch.int32 if whole else torch.float32)] * arity
+        if fn == "where":
+            operands = [torch.ones(4, dtype=torch.bool), *operands[1:]]
+        assert apply(fn, operands, [scalar] * arity).shape == (4,), fn
 
 
 def test_random_numbers_are_philox() -> None:

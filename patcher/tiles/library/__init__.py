@@ -1,5 +1,6 @@
 """The kernel language's functions, in terms of a program's operations."""
 
+from patcher.tiles.library import assembly as assembly
 from patcher.tiles.library import control as control
 from patcher.tiles.library import elementwise as elementwise
 from patcher.tiles.library import libdevice as libdevice

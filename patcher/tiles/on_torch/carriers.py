@@ -35,6 +35,15 @@ def carrier(scalar: Scalar) -> torch.dtype:
     return NATIVE.get(scalar.name, torch.int64) if isinstance(scalar, DType) else torch.int64
 
 
+def single(number: bool | int | float, scalar: Scalar, device: torch.device) -> torch.Tensor:
+    """A number that is the same for all programs, as it is carried: shape ``(1,)``."""
+    dtype = carrier(scalar)
+    if dtype == torch.int64 and number >= 1 << 63:
+        number = int(number) - (1 << 64)
+    narrow = dtype.is_floating_point and dtype.itemsize == 1
+    return torch.tensor([number], dtype=torch.float32 if narrow else dtype, device=device).to(dtype)
+
+
 def stored(scalar: Scalar) -> torch.dtype:
     """The torch type of the same width in which memory is read and written."""
     if not isinstance(scalar, DType):

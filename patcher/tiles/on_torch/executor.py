@@ -11,7 +11,7 @@ import torch
 
 from patcher.errors import KernelFailed, compose
 from patcher.tiles.on_torch import reductions
-from patcher.tiles.on_torch.carriers import bitcast, carrier, cast, itemsize
+from patcher.tiles.on_torch.carriers import bitcast, cast, itemsize, single
 from patcher.tiles.on_torch.maps import apply
 from patcher.tiles.on_torch.memory import Memory, OutOfBoundsError
 from patcher.tiles.on_torch.plan import plan_of
@@ -37,7 +37,7 @@ def run(
     memory, values = Memory(), {}
     for (_, value), given in zip(program.arguments, arguments, strict=True):
         number = memory.address(given) if isinstance(given, torch.Tensor) else given
-        values[value] = torch.tensor([number], dtype=carrier(value.scalar), device=device)
+        values[value] = single(number, value.scalar, device)
     plan, total = plan_of(program), math.prod(grid)
     for first in range(0, total, plan.portion):
         numbers = range(first, min(first + plan.portion, total))
@@ -123,11 +123,7 @@ class _Portion:
     # -- values ----------------------------------------------------------------------------------------------------
 
     def do_constant(self, op: Operation) -> Tensor:
-        dtype, number = carrier(op.results[0].scalar), op.attributes["value"]
-        if dtype == torch.int64 and number >= 1 << 63:
-            number -= 1 << 64
-        narrow = isinstance(number, float) and dtype.itemsize == 1
-        return torch.tensor([number], dtype=torch.float32 if narrow else dtype, device=self.device).to(dtype)
+        return single(op.attributes["value"], op.results[0].scalar, self.device)
 
     def do_program_id(self, op: Operation) -> Tensor:
         axis = op.attributes["axis"]

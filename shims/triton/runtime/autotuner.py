@@ -89,7 +89,8 @@ class Autotuner(KernelInterface[Any]):
         key += tuple(str(value.dtype) for value in named.values() if hasattr(value, "dtype"))
         if key not in self.cache:
             self.cache[key] = self._first_that_runs(args, kwargs, named)
-            self._reset(named)
+            if not warmup and len(self.configs) > 1:
+                self._reset(named)
         config = self.best_config = self.cache[key]
         everything = {**kwargs, **config.all_kwargs()}
         if config.pre_hook is not None and not warmup:
@@ -111,9 +112,11 @@ class Autotuner(KernelInterface[Any]):
 
     def _reset(self, named: dict[str, Any]) -> None:
         """What Triton does after it has timed configurations, before the run that counts."""
-        if len(self.configs) > 1:
-            for name in self.reset_to_zero:
-                named[name].zero_()
+        if self.pre_hook is not None:
+            self.pre_hook(named, reset_only=True)
+            return
+        for name in self.reset_to_zero:
+            named[name].zero_()
 
 
 class Heuristics(KernelInterface[Any]):
