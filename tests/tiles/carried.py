@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from patcher.simulator import metal, startup
 from patcher.tiles import launch, on_metal, on_torch
 from patcher.tiles.program import Program
 
@@ -17,8 +19,11 @@ ran: list[str] = []
 """Kernels that ran as Metal shaders."""
 
 
-def launches_are_carried() -> None:
-    """Every launch from now on."""
+def launches_are_carried(mode: str = "metal") -> None:
+    """Every launch from now on. MODE is "metal", "metal-checked" or "metal-backwards"."""
+    startup.start("M1")
+    how = {"check": mode == "metal-checked", "backwards": mode == "metal-backwards"}
+    torch._C._mps_compileShader = partial(metal.compile_shader, **how)
     launch.run = run  # type: ignore[assignment]
 
 

@@ -1,6 +1,8 @@
 """Runs cases in one process: ``python -m tests.tiles.worker MODE OUT [CASE...]``, all by default.
 
-MODE is ``interpreted``, ``compiled``, ``shim`` or ``metal``: with torch operators, or as Metal shaders.
+MODE is ``interpreted``, ``compiled``, ``shim`` (with torch operators), or ``metal`` (as shaders on the simulated Mac).
+``metal-checked`` checks races and bounds, and in ``metal-backwards`` threads take turns in the opposite order. ``::3``
+in the place of cases is every third one.
 
 ``interpreted`` and ``compiled`` need Triton on the path: the one runs kernels in Triton's interpreter, the other only
 asks Triton's compiler whether they are kernels. OUT becomes a file of ``torch.save``: an `Answer`, as a dict, for each
@@ -64,9 +66,10 @@ def main(mode: str, out: str, *names: str) -> None:
             _import_file(program, more[program]) if program in more else _import_program(program)
         except Exception:  # noqa: BLE001 - the traceback is the answer
             answers[program] = Answer(error=traceback.format_exc())
-    for name, found in CASES.items():
-        if len(names) == len(more) or name in names or name.partition("[")[0] in names:
-            answers[name] = answer(found, mode) if mode != "metal" else _on_metal(found)
+    step = next((int(name[2:]) for name in names if name.startswith("::")), 0)
+    for number, (name, found) in enumerate(CASES.items()):
+        if (step and number % step == 0) or len(names) == len(more) or {name, name.partition("[")[0]} & {*names}:
+            answers[name] = _on_metal(found) if mode.startswith("metal") else answer(found, mode)
     torch.save({name: asdict(found) for name, found in answers.items()}, out)
 
 
@@ -92,20 +95,16 @@ def prepare(mode: str) -> None:
 
         launches_compile()
     else:
-        if mode == "metal":
-            from patcher.simulator import startup
+        if mode.startswith("metal"):
+            from tests.tiles.carried import launches_are_carried
 
-            startup.start("M1")
+            launches_are_carried(mode)
         from patcher.changes.triton.shim import CHANGES
         from patcher.engine.imports import Finder
 
         finder = Finder()
         finder.shim(CHANGES[0])
         finder.install()
-        if mode == "metal":
-            from tests.tiles.carried import launches_are_carried
-
-            launches_are_carried()
 
 
 def answer(found: Case, mode: str) -> Answer:

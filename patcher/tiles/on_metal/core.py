@@ -70,6 +70,7 @@ class Core:
         used: the functions of `prelude` that are called.
         scratch: bytes of threadgroup memory that are needed.
         pending: what was done to device memory since the last barrier.
+        unrolled: turns of the longest loop over registers that is unrolled.
     """
 
     def __init__(self, threads: int, aliases: Aliases) -> None:
@@ -84,6 +85,7 @@ class Core:
         self.pending: list[Access] = []
         self.shared = False  # whether threads may still read what is in threadgroup memory
         self.numbers = 0
+        self.unrolled = UNROLLED
 
     # -- text ------------------------------------------------------------------------------------------------------
 
@@ -155,7 +157,7 @@ class Core:
             if count == 1:
                 yield Loop(self.line, self.fresh)
                 return
-            if count <= UNROLLED:  # registers that are counted by a variable would lie in memory
+            if count <= self.unrolled:  # registers that are counted by a variable would lie in memory
                 self.lines.append("#pragma unroll")
             with self.braces(f"for (uint r = 0u; r < {count}u; ++r)"):
                 yield Loop(self.line, self.fresh)

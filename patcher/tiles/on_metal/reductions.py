@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from patcher.tiles.on_metal.control import Control
-from patcher.tiles.on_metal.core import SIMDGROUP_BITS
+from patcher.tiles.on_metal.core import SIMDGROUP_BITS, UNROLLED
 from patcher.tiles.on_metal.forms import Held, Loop, Uniform
 from patcher.tiles.on_metal.layouts import Layout, Place, axis_bits, bits_of, compact, index_text, registers
 from patcher.tiles.on_metal.maps import expression
@@ -19,6 +19,9 @@ COMMUTATIVE = frozenset(("add", "mul", "min", "max", "minnan", "maxnan", "and", 
 
 SIMD_NAMES = {"add": "sum", "max": "max", "min": "min", "and": "and", "or": "or", "xor": "xor"}
 """What a simdgroup reduces by one instruction."""
+
+UNROLLED_SORT = 512
+"""Steps times registers of a sort whose loops are unrolled."""
 
 IN_COMBINING = frozenset(("constant", "map", "cast", "bitcast", "if", "call", "return", "reshape", "broadcast"))
 """What a combining function may hold."""
@@ -255,10 +258,12 @@ class Reductions(Control):
         (source,), (result,) = op.operands, op.results
         columns = self.columns(op)
         length = bits_of(source.shape[-1])
+        self.unrolled = UNROLLED_SORT // max(1, length * (length + 1) // 2)
         for stage in range(1, length + 1):
             for bit in reversed(range(stage)):
                 upwards = [] if stage == length else [f"!{_bit(_place(columns, stage))}"]
                 columns = self.swapped(columns, bit, upwards, op.attributes["descending"])
+        self.unrolled = UNROLLED
         self.forms[result] = Held(columns.names[0], columns.layout)
 
     def swapped(self, columns: Columns, bit: int, upwards: Texts, descending: bool) -> Columns:
