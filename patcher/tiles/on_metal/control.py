@@ -29,7 +29,9 @@ class Control(Memory):
     def variable(self, value: Value) -> None:
         """A place for a value that is assigned in several places."""
         if value.shape:
-            self.forms[value] = self.declare(self.type_of(value), self.canonical(value), "w")
+            registers = self.declare(self.type_of(value), self.canonical(value))
+            self.variables.add(registers.name)
+            self.forms[value] = registers
             return
         name = self.fresh("w")
         self.line(f"{self.type_of(value)} {name};")
@@ -50,7 +52,7 @@ class Control(Memory):
             self.put(copy, self.scalar(value))
             return copy
         form = self.forms[value]
-        if isinstance(form, Held) and not form.name.startswith("w"):
+        if isinstance(form, Held) and form.name not in self.variables:
             self.forms[copy] = form
         else:
             layout = self.canonical(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,6 +22,9 @@ from patcher.tiles.on_metal.layouts import (
 from patcher.tiles.on_metal.names import NotOnMetal, size_of, stored_name, type_name
 from patcher.tiles.program import Value
 from patcher.tiles.types import Pointer, Scalar
+
+Build = Callable[[list[str]], str]
+"""Texts of operands to that of a result."""
 
 THREADGROUP_BYTES = 32768
 """Threadgroup memory of a threadgroup, on every Apple GPU."""
@@ -70,6 +73,7 @@ class Core:
         used: the functions of `prelude` that are called.
         scratch: bytes of threadgroup memory that are needed.
         pending: what was done to device memory since the last barrier.
+        variables: names of registers that are assigned again.
         unrolled: turns of the longest loop over registers that is unrolled.
     """
 
@@ -85,6 +89,7 @@ class Core:
         self.pending: list[Access] = []
         self.shared = False  # whether threads may still read what is in threadgroup memory
         self.numbers = 0
+        self.variables: set[str] = set()
         self.unrolled = UNROLLED
 
     # -- text ------------------------------------------------------------------------------------------------------
@@ -129,12 +134,12 @@ class Core:
         """The layout in which a value stands where nothing else decides."""
         return canonical(bits_of(value.type.numel), self.thread_bits)
 
-    def declare(self, type: str, layout: Layout, letter: str = "v") -> Held:
+    def declare(self, type: str, layout: Layout) -> Held:
         """Registers of their own. Raises NotOnMetal where they are too many."""
         count = registers(layout)
         if count > LARGEST_SHARE:
             raise NotOnMetal(f"{count} elements of a block for each thread, and {LARGEST_SHARE} are the most")
-        name = self.fresh(letter)
+        name = self.fresh("v")
         self.line(f"{type} {name}[{count}];")
         return Held(name, layout)
 
@@ -168,9 +173,8 @@ class Core:
             return self.exchanged(form, scalar, layout)
         return form
 
-    def compute(self, value: Value, operands: list[Form], scalars: list[Scalar], layout: Layout, build: object) -> Held:
+    def compute(self, value: Value, operands: list[Form], scalars: list[Scalar], layout: Layout, build: Build) -> Held:
         """Registers for ``build(texts of the operands)``."""
-        assert callable(build)
         settled = [self.settled(form, s, layout) for form, s in zip(operands, scalars, strict=True)]
         result = self.declare(self.type_of(value), layout)
         with self.each(layout) as loop:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from patcher.tiles.on_metal.core import Access
 from patcher.tiles.on_metal.forms import Form, Held, Loop, Uniform
 from patcher.tiles.on_metal.layouts import Layout, bits_of, index_text, registers, spare_mask
@@ -81,9 +83,8 @@ class Memory(Values):
 
         self.change(op, change, has_mask=False)
 
-    def change(self, op: Operation, build: object, has_mask: bool) -> None:
+    def change(self, op: Operation, build: Callable[[str, list[str]], str], has_mask: bool) -> None:
         """Runs an atomic operation for each element, by one thread each, and tells all threads what stood there."""
-        assert callable(build)
         (result,), pointer = op.results, op.operands[0]
         scalar = _word(result.scalar)
         layout = self.common([self.forms[operand] for operand in op.operands], result)

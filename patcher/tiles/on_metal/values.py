@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from patcher.tiles.on_metal import maps, names
-from patcher.tiles.on_metal.core import Core
+from patcher.tiles.on_metal.core import Build, Core
 from patcher.tiles.on_metal.forms import Counted, Held, Loop, Mapped, Moved, Uniform, size_of_rule
 from patcher.tiles.on_metal.layouts import Place, bits_of, broadcast_bits, compact, permuted_bits, registers
 from patcher.tiles.program import Operation, Value
@@ -13,8 +11,6 @@ from patcher.tiles.types import DType, Pointer
 
 LARGEST_RULE = 24
 """Functions of a rule; a longer one is computed once and kept."""
-
-Build = Callable[[list[str]], str]
 
 
 class Values(Core):
