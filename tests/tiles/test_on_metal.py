@@ -203,6 +203,19 @@ def test_what_is_only_read_is_const() -> None:
 
 
 @jit
+def halved(x_ptr: Any, step: Any, N: tl.constexpr) -> None:  # type: ignore[name-defined]
+    at = tl.arange(0, N)
+    tl.store(x_ptr + at * step, tl.load(x_ptr + at * step) / 2)
+
+
+def test_barriers_stand_where_threads_may_meet() -> None:
+    """Not where each thread finds its own elements again; strides are not known, and 0 is one."""
+    assert "barrier" not in shader(doubled, torch.float32, 100, 256).source
+    assert "barrier" in shader(halved, torch.float32, 3, 256).source
+    assert "barrier" in shader(doubled, torch.float32, 100, 16).source  # two threads for each element
+
+
+@jit
 def copied(x_ptr: Any, y_ptr: Any, N: tl.constexpr) -> None:  # type: ignore[name-defined]
     at = tl.arange(0, N)
     tl.store(y_ptr + at, tl.load(x_ptr + at))

@@ -23,6 +23,7 @@ class Control(Memory):
             if perform is None:
                 raise NotOnMetal(f"the operation {operation.kind}")
             perform(operation)
+            self.numbering.note(operation)
 
     # -- variables -------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from patcher.tiles.on_metal.layouts import (
     spare_mask,
 )
 from patcher.tiles.on_metal.names import NotOnMetal, size_of, stored_name, type_name
+from patcher.tiles.on_metal.numbering import Numbering
 from patcher.tiles.program import Value
 from patcher.tiles.types import Pointer, Scalar
 
@@ -47,7 +48,7 @@ class Access:
         roots: the arguments that it may touch.
         pointer: the pointer, by which each thread meets its own elements again; None where that is not known.
         layout: how elements are spread over threads.
-        alone: whether each element is met by one thread alone.
+        alone: whether each address is met by one thread alone.
     """
 
     kind: str
@@ -74,6 +75,7 @@ class Core:
         scratch: bytes of threadgroup memory that are needed.
         pending: what was done to device memory since the last barrier.
         variables: names of registers that are assigned again.
+        numbering: which values are the same.
         unrolled: turns of the longest loop over registers that is unrolled.
     """
 
@@ -90,6 +92,7 @@ class Core:
         self.shared = False  # whether threads may still read what is in threadgroup memory
         self.numbers = 0
         self.variables: set[str] = set()
+        self.numbering = Numbering()
         self.unrolled = UNROLLED
 
     # -- text ------------------------------------------------------------------------------------------------------

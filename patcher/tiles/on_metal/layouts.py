@@ -102,7 +102,9 @@ def register_text(layout: Layout, target: Layout) -> str:
     places: list[Place | None] = [None] * max((own.number + 1 for own, _ in pairs), default=0)
     for own, wanted in pairs:
         places[own.number] = wanted
-    return index_text(tuple(places))
+    whole = tuple(Place("r", number) for number in range(len(places)))
+    same = bool(places) and tuple(places) == whole and registers(target) == 1 << len(places)
+    return "r" if same else index_text(tuple(places))
 
 
 # -- how operations on shapes move bits --------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ class Memory(Values):
 
     def note(self, kind: str, pointer: Value, layout: Layout) -> None:
         """Orders an access after those that it may clash with."""
-        alone = not spare_mask(layout, self.thread_bits)
-        self.touch(Access(kind, self.aliases.of(pointer), pointer, layout, alone))
+        alone = not spare_mask(layout, self.thread_bits) and pointer in self.numbering.distinct
+        self.touch(Access(kind, self.aliases.of(pointer), self.numbering.first(pointer), layout, alone))
 
     def operands(self, op: Operation, layout: Layout) -> list[Form]:
         """What an operation takes, where ``layout`` wants it."""

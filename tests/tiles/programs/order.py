@@ -115,3 +115,19 @@ def turned_in_a_loop(make: Make) -> torch.Tensor:
     x, out = make.ints(32, 32), make.out(32, 32, dtype=torch.int32)
     turned_kernel[(1,)](x, out, 5, 32)
     return out
+
+
+@triton.jit
+def shared_kernel(x_ptr, N: tl.constexpr):
+    at = x_ptr + tl.arange(0, N) // 64
+    value = tl.load(at)
+    tl.debug_barrier()
+    tl.store(at, value + 1)
+
+
+@case
+def places_that_elements_share(make: Make) -> torch.Tensor:
+    """All elements are read before any is written, through one pointer."""
+    x = make.floats(8)
+    shared_kernel[(1,)](x, 512)
+    return x
