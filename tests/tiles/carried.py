@@ -35,7 +35,7 @@ def run(
     try:
         carried = [_carried(given, copies) if isinstance(given, torch.Tensor) else given for given in arguments]
         on_metal.run(program, grid, carried, num_warps)
-    except (on_metal.NotOnMetal, TypeError) as refusal:
+    except on_metal.NotOnMetal as refusal:
         refused.append(str(refusal))
         on_torch.run(program, grid, arguments, device)
         return

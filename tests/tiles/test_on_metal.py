@@ -22,6 +22,7 @@ from patcher.tiles.on_metal.emitter import Shader, shader_of
 from patcher.tiles.on_metal.layouts import Place
 from tests.oracle.client import TRITON
 from tests.process import ROOT, run_module
+from tests.tiles import generator
 from tests.tiles.jit import Jit, jit, tl
 from tests.tiles.test_language import Answers, difference
 
@@ -30,6 +31,9 @@ EVERY = os.environ.get("PATCHER_METAL_CASES", "4")
 
 SELDOM = str(4 * int(EVERY))
 """And runs checked."""
+
+RANDOM = 16
+"""Kernels written at random, in the types that Metal has."""
 
 RACING = "divergence.loads_outside_that_are_not_reached"
 """Two programs of its grid write one element, and their order counts."""
@@ -49,12 +53,14 @@ KNOWN = (
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
     """What cases gave in Triton's interpreter, and as shaders: as they are, with the other schedule, and checked."""
     folder = tmp_path_factory.mktemp("shaders")
+    generated = folder / "generated.py"
+    generated.write_text(generator.programs(RANDOM, seed=11).replace("float64", "float32"))
     path = os.pathsep.join((str(ROOT), str(TRITON)))
 
     def run(mode: str) -> Answers:
         environment = {"PYTHONPATH": path, "TRITON_INTERPRET": "1"} if mode == "interpreted" else {}
         step = SELDOM if mode == "metal-checked" else EVERY
-        run_module("tests.tiles.worker", mode, folder / mode, f"::{step}", **environment)
+        run_module("tests.tiles.worker", mode, folder / mode, generated, f"::{step}", **environment)
         found: Answers = torch.load(folder / mode)
         return found
 

@@ -2,7 +2,7 @@
 
 MODE is ``interpreted``, ``compiled``, ``shim`` (with torch operators), or ``metal`` (as shaders on the simulated Mac).
 ``metal-checked`` checks races and bounds, and in ``metal-backwards`` threads take turns in the opposite order. ``::3``
-in the place of cases is every third one.
+in the place of cases is every third one. Cases of files that are named run too.
 
 ``interpreted`` and ``compiled`` need Triton on the path: the one runs kernels in Triton's interpreter, the other only
 asks Triton's compiler whether they are kernels. OUT becomes a file of ``torch.save``: an `Answer`, as a dict, for each
@@ -68,9 +68,14 @@ def main(mode: str, out: str, *names: str) -> None:
             answers[program] = Answer(error=traceback.format_exc())
     step = next((int(name[2:]) for name in names if name.startswith("::")), 0)
     for number, (name, found) in enumerate(CASES.items()):
-        if (step and number % step == 0) or len(names) == len(more) or {name, name.partition("[")[0]} & {*names}:
+        if (step and number % step == 0) or len(names) == len(more) or _called(name) & {*names, *more}:
             answers[name] = _on_metal(found) if mode.startswith("metal") else answer(found, mode)
     torch.save({name: asdict(found) for name, found in answers.items()}, out)
+
+
+def _called(name: str) -> set[str]:
+    """What names a case: its own, without its parameter, and its file's."""
+    return {name, name.partition("[")[0], name.partition(".")[0]}
 
 
 def _import_program(name: str) -> None:
