@@ -115,3 +115,31 @@ def attention(make: Make, what: str) -> torch.Tensor:
     q, k, v = (make.floats(77, d, dtype=dtype, scale=0.5) for _ in range(3))
     attention_kernel[(-(-77 // m),)](q, k, v, out, 77, m, n, d)
     return out
+
+
+@triton.jit
+def one_after_the_other(a, b, c, d):
+    return a * c, b * c + d
+
+
+@triton.jit
+def composed_kernel(a_ptr, b_ptr, whole_ptr, running_ptr, N: tl.constexpr, M: tl.constexpr, AXIS: tl.constexpr):
+    i, j = tl.arange(0, N), tl.arange(0, M)
+    at = i[:, None] * M + j[None, :]
+    a, b = tl.load(a_ptr + at), tl.load(b_ptr + at)
+    c, d = tl.reduce((a, b), AXIS, one_after_the_other)
+    e, f = tl.associative_scan((a, b), AXIS, one_after_the_other, reverse=True)
+    rest = j if AXIS == 0 else i
+    tl.store(whole_ptr + rest, c ^ d)
+    tl.store(running_ptr + at, e ^ f)
+
+
+@case(each=("4x512 0", "4x512 1", "128x16 0", "128x16 1", "1x4096 1"))
+def composed(make: Make, what: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Functions x -> a x + b, one after the other: their order counts."""
+    shape, axis = what.split()
+    n, m = map(int, shape.split("x"))
+    a, b = make.ints(n, m), make.ints(n, m)
+    whole, running = make.out(m if axis == "0" else n, dtype=torch.int32), make.out(n, m, dtype=torch.int32)
+    composed_kernel[(1,)](a, b, whole, running, n, m, int(axis))
+    return whole, running
