@@ -82,15 +82,25 @@ def cuda_answers() -> bool:
 
 def float64() -> str:
     """What becomes of float64 on mps: ``"float32"`` or ``"error"``. Raises InvalidSwitch for another word."""
-    text = os.environ.get("PATCHER_FLOAT64", "").strip().lower() or "float32"
-    if text not in ("float32", "error"):
+    return _word("PATCHER_FLOAT64", "float32", "error")
+
+
+def triton_kernels() -> str:
+    """What runs Triton kernels on mps: ``"metal"`` or ``"torch"``. Raises InvalidSwitch for another word."""
+    return _word("PATCHER_TRITON", "metal", "torch")
+
+
+def _word(name: str, usual: str, other: str) -> str:
+    """A variable that is one of two words."""
+    text = os.environ.get(name, "").strip().lower() or usual
+    if text not in (usual, other):
         raise InvalidSwitch(
             compose(
-                "PATCHER_FLOAT64 is neither float32 nor error",
-                expected="float32 or error",
+                f"{name} is neither {usual} nor {other}",
+                expected=f"{usual} or {other}",
                 found=text,
                 left="nothing changed",
-                run="unset PATCHER_FLOAT64",
+                run=f"unset {name}",
             )
         )
     return text

@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from patcher.errors import LaunchRefused, compose
-from patcher.tiles import on_torch, types
+from patcher.tiles import types
+from patcher.tiles.backends import run
 from patcher.tiles.frontend import Descriptor, Known, read
 from patcher.tiles.language import plain
 from patcher.tiles.program import Program
@@ -92,7 +93,7 @@ class Kernel:
         passed = [part for name, value in bound.items() for part in self.passed(name, value)]
         if all(extents):
             with torch.inference_mode():  # where tensors made in that mode can be written too
-                on_torch.run(program, extents, passed, device)
+                run(program, extents, passed, device, _num_warps(kwargs))
         return program
 
     def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
@@ -196,6 +197,12 @@ class Kernel:
             specialise = not self.parameters[name].do_not_specialize
             return [p for part in value for p in _parts(part, self.spec_of(name, part, specialise))]
         return [value]
+
+
+def _num_warps(options: Mapping[str, Any]) -> int:
+    """Simdgroups that a launch asks for; 4 are usual."""
+    asked = options.get("num_warps")
+    return asked if isinstance(asked, int) and asked > 0 else 4
 
 
 def _parts(value: Any, spec: Any) -> list[Any]:

@@ -1,4 +1,8 @@
-"""Runs cases in one process: ``python -m tests.tiles.worker interpreted|compiled|shim OUT [CASE...]``, all by default.
+"""Runs cases in one process: ``python -m tests.tiles.worker MODE OUT [CASE...]``, all by default.
+
+MODE is ``interpreted``, ``compiled``, ``shim`` (with torch operators), or ``metal`` (as shaders on the simulated Mac).
+``metal-checked`` checks races and bounds, and in ``metal-backwards`` threads take turns in the opposite order. ``::3``
+in the place of cases is every third one. Cases of files that are named run too.
 
 ``interpreted`` and ``compiled`` need Triton on the path: the one runs kernels in Triton's interpreter, the other only
 asks Triton's compiler whether they are kernels. OUT becomes a file of ``torch.save``: an `Answer`, as a dict, for each
@@ -36,6 +40,8 @@ class Answer:
         rtol: the relative tolerance of the case.
         atol: the absolute tolerance of the case.
         seconds: how long it took.
+        refused: why launches of it ran with torch and not as Metal shaders.
+        ran: which kernels ran as Metal shaders.
     """
 
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -45,6 +51,8 @@ class Answer:
     rtol: float = 0.0
     atol: float = 0.0
     seconds: float = 0.0
+    refused: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
 
 
 def main(mode: str, out: str, *names: str) -> None:
@@ -58,10 +66,16 @@ def main(mode: str, out: str, *names: str) -> None:
             _import_file(program, more[program]) if program in more else _import_program(program)
         except Exception:  # noqa: BLE001 - the traceback is the answer
             answers[program] = Answer(error=traceback.format_exc())
-    for name, found in CASES.items():
-        if len(names) == len(more) or name in names or name.partition("[")[0] in names:
-            answers[name] = answer(found, mode)
+    step = next((int(name[2:]) for name in names if name.startswith("::")), 0)
+    for number, (name, found) in enumerate(CASES.items()):
+        if (step and number % step == 0) or len(names) == len(more) or _called(name) & {*names, *more}:
+            answers[name] = _on_metal(found) if mode.startswith("metal") else answer(found, mode)
     torch.save({name: asdict(found) for name, found in answers.items()}, out)
+
+
+def _called(name: str) -> set[str]:
+    """What names a case: its own, without its parameter, and its file's."""
+    return {name, name.partition("[")[0], name.partition(".")[0]}
 
 
 def _import_program(name: str) -> None:
@@ -86,6 +100,10 @@ def prepare(mode: str) -> None:
 
         launches_compile()
     else:
+        if mode.startswith("metal"):
+            from tests.tiles.carried import launches_are_carried
+
+            launches_are_carried(mode)
         from patcher.changes.triton.shim import CHANGES
         from patcher.engine.imports import Finder
 
@@ -110,6 +128,16 @@ def answer(found: Case, mode: str) -> Answer:
     if mode == "compiled":
         return Answer(seconds=seconds)
     return Answer(_named(outputs), _named(expected), rtol=found.rtol, atol=found.atol, seconds=seconds)
+
+
+def _on_metal(found: Case) -> Answer:
+    from tests.tiles import carried
+
+    carried.refused.clear()
+    carried.ran.clear()
+    result = answer(found, "metal")
+    result.refused, result.ran = tuple(carried.refused), tuple(carried.ran)
+    return result
 
 
 def _named(outputs: Any) -> dict[str, torch.Tensor]:
