@@ -86,8 +86,8 @@ def float64() -> str:
 
 
 def triton_kernels() -> str:
-    """What runs Triton kernels on mps: ``"metal"`` or ``"torch"``. Raises InvalidSwitch for another word."""
-    return _word("PATCHER_TRITON", "metal", "torch")
+    """What runs Triton kernels on mps: ``"torch"`` or ``"metal"``. Raises InvalidSwitch for another word."""
+    return _word("PATCHER_TRITON", "torch", "metal")
 
 
 def _word(name: str, usual: str, other: str) -> str:

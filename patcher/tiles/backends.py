@@ -1,7 +1,4 @@
-"""Which back end runs a program: Metal on mps where it can, torch operators elsewhere.
-
-``PATCHER_TRITON=torch`` leaves everything to torch operators.
-"""
+"""Which back end runs a program: torch operators, or with ``PATCHER_TRITON=metal`` Metal on mps where it can."""
 
 from __future__ import annotations
 
@@ -50,12 +47,12 @@ def run(
         else:
             launches[Launched(program.name, "metal")] += 1
             return
-    launches[Launched(program.name, "torch", why)] += 1
     on_torch.run(program, grid, arguments, device)
+    launches[Launched(program.name, "torch", why)] += 1
 
 
 def why_not(device: torch.device) -> str:
     """Why nothing runs as Metal on ``device``; empty where it does."""
     if device.type != "mps":
         return f"the tensors are on {device.type}"
-    return "PATCHER_TRITON=torch" if environment.triton_kernels() == "torch" else ""
+    return "PATCHER_TRITON is not metal" if environment.triton_kernels() == "torch" else ""

@@ -6,6 +6,7 @@ import fnmatch
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,16 @@ def test_unknown_names_are_missing_as_in_any_module(triton_shim: None) -> None:
         assert not hasattr(module, name)
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("triton.testing")
+
+
+def test_a_type_may_be_annotated_as_text(triton_shim: None) -> None:
+    """As annotations are below ``from __future__ import annotations``."""
+    import triton.language as tl
+    from triton.runtime.jit import KernelParam
+
+    for text, expected in (("tl.int64", tl.int64), ("triton.language.int8", tl.int8), ("int", "int")):
+        parameter = inspect.Parameter("n", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=text)
+        assert KernelParam(0, parameter).annotation == expected
 
 
 def test_decorators_work_in_every_form(triton_shim: None) -> None:

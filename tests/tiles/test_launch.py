@@ -12,7 +12,7 @@ import torch
 
 from patcher.changes import changes_of
 from patcher.engine.imports import Finder
-from patcher.errors import KernelNotSupported, LaunchRefused
+from patcher.errors import KernelFailed, KernelNotSupported, LaunchRefused
 from tests.process import run_python
 from tests.tiles.jit import Jit, jit, tl
 
@@ -38,6 +38,38 @@ def test_a_program_is_made_once_for_each_kind_of_arguments() -> None:
     assert wide.tolist() == [2**64 - 3] * 2
     kept = Jit(fill.fn, fixed=("value",)).compile(x, 1, 8)
     assert [name for name, _ in kept.arguments] == ["x", "value", "n"]
+
+
+@jit
+def parts(x, constant: tl.constexpr, pair: tl.constexpr):
+    tl.store(x, tl.load(x) / constant)
+    tl.store(x + 1, pair[0] / 2)
+
+
+def test_constants_that_are_equal_make_programs_of_their_own() -> None:
+    """0.0 and -0.0 are equal to Python, and so are 1, 1.0 and True, also within tuples."""
+    for constant in (0.0, -0.0):
+        x = torch.ones(2)
+        parts[(1,)](x, constant, (1,))
+        assert x[0] == (-torch.inf if str(constant) == "-0.0" else torch.inf)
+    made = {id(parts.compile(torch.zeros(2), 2.0, pair)) for pair in ((1,), (1.0,), (True,), (1,))}
+    assert len(made) == 3
+
+
+def test_what_a_device_does_not_have_is_an_error_with_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As float64 on mps, where torch says no more than that it has none."""
+
+    def refuse(*_: Any) -> torch.Tensor:
+        raise TypeError("no such type here")
+
+    monkeypatch.setattr("patcher.tiles.on_torch.executor.cast", refuse)
+
+    @jit
+    def widened(x):
+        tl.store(x, tl.load(x).to(tl.float64))
+
+    with pytest.raises(KernelFailed, match=r"(?s)widened failed: no such type here.*test_launch\.py:\d+.*cast"):
+        widened[(1,)](torch.zeros(1, dtype=torch.float32))
 
 
 def test_grids() -> None:

@@ -267,20 +267,20 @@ def test_other_devices_have_torch() -> None:
 
 
 def test_switch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``PATCHER_TRITON``: metal, or torch."""
+    """``PATCHER_TRITON``: torch, or metal."""
     mps = torch.device("mps")
     monkeypatch.delenv("PATCHER_TRITON", raising=False)
+    assert backends.why_not(mps) == "PATCHER_TRITON is not metal"
+    monkeypatch.setenv("PATCHER_TRITON", "metal")
     assert backends.why_not(mps) == ""
-    monkeypatch.setenv("PATCHER_TRITON", "torch")
-    assert backends.why_not(mps) == "PATCHER_TRITON=torch"
     monkeypatch.setenv("PATCHER_TRITON", "cuda")
-    with pytest.raises(InvalidSwitch, match="neither metal nor torch"):
+    with pytest.raises(InvalidSwitch, match="neither torch nor metal"):
         triton_kernels()
 
 
 def test_on_the_simulated_mac() -> None:
-    """By default programs run as shaders; what cannot, and what the switch says, runs with torch."""
-    text = run_module("tests.tiles.simulated").stdout.split("\n")
+    """With the switch programs run as shaders; what cannot, and everything without it, runs with torch."""
+    text = run_module("tests.tiles.simulated", PATCHER_TRITON="metal").stdout.split("\n")
     assert text[0] == "tests.tiles.test_on_metal.doubled metal  2"
-    assert text[1] == "tests.tiles.test_on_metal.doubled torch PATCHER_TRITON=torch 1"
+    assert text[1] == "tests.tiles.test_on_metal.doubled torch PATCHER_TRITON is not metal 1"
     assert text[2] == "tests.tiles.test_on_metal.locked torch its programs wait for one another 1"

@@ -93,6 +93,8 @@ class _Portion:
             results = perform(operation, *operands)
         except OutOfBoundsError as error:
             raise self.failed(operation, f"it reads or writes outside of its tensors: {error}") from error
+        except (TypeError, NotImplementedError) as error:  # a type that the device does not have
+            raise self.failed(operation, str(error)) from error
         if results is None:
             return False
         results = results if isinstance(results, list) else [results]

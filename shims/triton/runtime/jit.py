@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from patcher.errors import KernelNotSupported
+from patcher.tiles import language
 from patcher.tiles.language import ConstexprFunction, Jitted
 
 T = TypeVar("T")
@@ -40,9 +41,14 @@ class KernelParam:
     def __init__(self, num: int, parameter: inspect.Parameter, do_not_specialize: bool = False) -> None:
         self.num = num
         self.name = parameter.name
-        self.annotation = parameter.annotation
+        self.annotation = _type_of(parameter.annotation)
         self.is_constexpr = "constexpr" in str(parameter.annotation)
         self.do_not_specialize = do_not_specialize
+
+
+def _type_of(annotation: Any) -> Any:
+    """The type that ``"tl.int64"`` names, as annotations are where they are not evaluated; others as they are."""
+    return language.TYPES.get(annotation.rpartition(".")[2], annotation) if isinstance(annotation, str) else annotation
 
 
 class JITFunction(KernelInterface[T], Jitted):
