@@ -1,0 +1,30 @@
+"""Values and memory that pass between threads: what a shader has to wait for, and what stands elsewhere than usual."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from tests.tiles.registry import Make, case
+
+
+@triton.jit
+def split_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    _, odd = tl.split(tl.reshape(tl.load(x_ptr + tl.arange(0, 2 * N)), (N, 2)))
+    at = tl.arange(0, N)
+    tl.store(out_ptr + at, tl.sum(odd) + at)
+    tl.store(out_ptr + N + at, tl.cumsum(odd, 0))
+    tl.store(out_ptr + 2 * N + at, tl.sort(odd))
+
+
+@case(each=(16, 256))
+def second_half_of_a_split(make: Make, size: int) -> torch.Tensor:
+    """Reduced, scanned and sorted."""
+    x, out = make.ints(2 * size), make.out(3, size, dtype=torch.int32)
+    split_kernel[(1,)](x, out, size)
+    odd, at = x[1::2], torch.arange(size)
+    assert torch.equal(out[0], (odd.sum() + at).int())
+    assert torch.equal(out[1], odd.cumsum(0).int())
+    assert torch.equal(out[2], odd.sort().values)
+    return out
