@@ -102,12 +102,14 @@ class Control(Memory):
         self.line(f"{kind} {index} = {bounds[0]};")
         self.line(f"const {kind} {by} = {bounds[2]};")
         turns = f"turns<{kind}, {unsigned}>({index}, {bounds[1]}, {by})"
+        before = list(self.pending)  # there may be no turn
         with self.braces(f"for ({unsigned} {count} = {turns}; {count} > 0; --{count})"):
             self.again(body)
             self.forms[body.parameters[0]] = Uniform(index)
             self.sequence(body)
             self.assign(body.parameters[1:], body.results or ())
             self.line(f"{index} = {kind}({unsigned}({index}) + {unsigned}({by}));")
+        self.pending += before
         self.after(op, body.parameters[1:])
 
     def do_while(self, op: Operation) -> None:
@@ -120,8 +122,10 @@ class Control(Memory):
             self.sequence(test)
             assert test.results
             self.line(f"if (!{self.scalar(test.results[0])}) break;")
+            left = list(self.pending)
             self.sequence(body)
             self.assign(body.parameters, body.results or ())
+        self.pending = left
         self.after(op, body.parameters)
 
     def carry(self, op: Operation, parameters: tuple[Value, ...], initial: tuple[Value, ...]) -> None:
@@ -138,7 +142,7 @@ class Control(Memory):
 
     def after(self, op: Operation, parameters: tuple[Value, ...]) -> None:
         """The loop's results are what its variables hold in the end."""
-        self.pending = [Access(access.kind, access.roots) for access in self.pending]
+        self.pending = list(dict.fromkeys(Access(access.kind, access.roots) for access in self.pending))
         self.shared = True
         for result, parameter in zip(op.results, parameters, strict=True):
             self.forms[result] = self.forms[parameter]

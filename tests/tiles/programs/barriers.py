@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -28,3 +30,45 @@ def second_half_of_a_split(make: Make, size: int) -> torch.Tensor:
     assert torch.equal(out[1], odd.cumsum(0).int())
     assert torch.equal(out[2], odd.sort().values)
     return out
+
+
+@triton.jit
+def for_kernel(x_ptr, out_ptr, turns, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(x_ptr + at, at)
+    total = 0
+    for _ in range(turns):
+        total += tl.sum(tl.load(out_ptr + at))
+    tl.store(out_ptr + at, tl.load(x_ptr + (N - 1 - at)) + total)
+
+
+@triton.jit
+def while_kernel(x_ptr, out_ptr, turns, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(x_ptr + at, at)
+    total = 0
+    turn = 0
+    while turn < turns:
+        total += tl.sum(tl.load(out_ptr + at))
+        turn += 1
+    tl.store(out_ptr + at, tl.load(x_ptr + (N - 1 - at)) + total)
+
+
+def looped(kernel: Any, turns: int) -> torch.Tensor:
+    """What either gives."""
+    x, out = torch.zeros(256, dtype=torch.int32), torch.ones(256, dtype=torch.int32)
+    kernel[(1,)](x, out, turns, 256)
+    assert torch.equal(out, torch.arange(256).flip(0).int() + 256 * turns)
+    return out
+
+
+@case(each=(0, 2))
+def barrier_in_a_for(make: Make, turns: int) -> torch.Tensor:
+    """A sum waits, and there may be no turn: then nothing has waited for what was stored before."""
+    return looped(for_kernel, turns)
+
+
+@case(each=(0, 2))
+def barrier_in_a_while(make: Make, turns: int) -> torch.Tensor:
+    """The same."""
+    return looped(while_kernel, turns)
