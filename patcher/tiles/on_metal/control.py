@@ -12,9 +12,15 @@ KINDS = {"load": "r", "store": "w", "atomic": "a", "cas": "a"}
 
 
 class Control(Memory):
-    """Operations that hold blocks. ``frames`` are the calls that are open."""
+    """Operations that hold blocks.
+
+    Attributes:
+        frames: the calls that are open.
+        returned: what was pending where the innermost of them returned.
+    """
 
     frames: list[Operation]
+    returned: tuple[Access, ...] = ()
 
     def sequence(self, sequence: Sequence) -> None:
         """Writes operations in order. Raises NotOnMetal."""
@@ -153,14 +159,17 @@ class Control(Memory):
         for result in op.results:
             self.variable(result)
         self.frames.append(op)
+        outer, self.returned = self.returned, ()
         with self.braces("do", "} while (false);"):
             self.sequence(op.blocks[0])
         self.frames.pop()
-        self.shared = True
+        self.pending = list(dict.fromkeys((*self.pending, *self.returned)))
+        self.returned, self.shared = outer, True
 
     def do_return(self, op: Operation) -> None:
         if not self.frames:
             self.line("return;")
             return
         self.assign(self.frames[-1].results, op.operands)
+        self.returned += tuple(self.pending)
         self.line("break;")

@@ -72,3 +72,27 @@ def barrier_in_a_for(make: Make, turns: int) -> torch.Tensor:
 def barrier_in_a_while(make: Make, turns: int) -> torch.Tensor:
     """The same."""
     return looped(while_kernel, turns)
+
+
+@triton.jit
+def summed_or_not(out_ptr, no, at):
+    if no > 0:
+        return 0
+    return tl.sum(tl.load(out_ptr + at))
+
+
+@triton.jit
+def return_kernel(x_ptr, out_ptr, no, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(x_ptr + at, at)
+    total = summed_or_not(out_ptr, no, at)
+    tl.store(out_ptr + at, tl.load(x_ptr + (N - 1 - at)) + total)
+
+
+@case(each=(0, 5))
+def barrier_behind_a_return(make: Make, no: int) -> torch.Tensor:
+    """A call that ends early has not waited."""
+    x, out = torch.zeros(256, dtype=torch.int32), torch.ones(256, dtype=torch.int32)
+    return_kernel[(1,)](x, out, no, 256)
+    assert torch.equal(out, torch.arange(256).flip(0).int() + (0 if no else 256))
+    return out
