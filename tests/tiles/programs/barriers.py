@@ -96,3 +96,21 @@ def barrier_behind_a_return(make: Make, no: int) -> torch.Tensor:
     return_kernel[(1,)](x, out, no, 256)
     assert torch.equal(out, torch.arange(256).flip(0).int() + (0 if no else 256))
     return out
+
+
+@triton.jit
+def load_kernel(x_ptr, other_ptr, mask_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    other, mask = tl.load(other_ptr + at), tl.load(mask_ptr + at) > 0
+    x = tl.load(x_ptr + at, mask=mask, other=tl.trans(other))
+    tl.store(x_ptr + (N * N - 1 - at), x)
+
+
+@case
+def load_before_a_store(make: Make) -> torch.Tensor:
+    """What the load takes from other threads comes before it, and what is stored then after it."""
+    x, other, mask = make.ints(16, 16), make.ints(16, 16), make.ints(16, 16, low=0, high=2)
+    expected = torch.where(mask > 0, x, other.t()).flip(0, 1)
+    load_kernel[(1,)](x, other, mask, 16)
+    assert torch.equal(x, expected)
+    return x
