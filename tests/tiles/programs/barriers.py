@@ -114,3 +114,21 @@ def load_before_a_store(make: Make) -> torch.Tensor:
     load_kernel[(1,)](x, other, mask, 16)
     assert torch.equal(x, expected)
     return x
+
+
+@triton.jit
+def histogram_kernel(x_ptr, mask_ptr, out_ptr, N: tl.constexpr, BINS: tl.constexpr):
+    at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    mask = tl.reshape(tl.trans(tl.load(mask_ptr + at)), (N * N,)) > 0
+    x = tl.load(x_ptr + tl.arange(0, N * N))
+    tl.store(out_ptr + tl.arange(0, BINS), tl.histogram(x, BINS, mask=mask))
+
+
+@case
+def histogram_of_a_moved_mask(make: Make) -> torch.Tensor:
+    """The mask moves between threads through the memory in which they count."""
+    x, mask, out = make.ints(256, low=0), make.ints(16, 16, low=0, high=2), make.out(16, dtype=torch.int32)
+    x %= 16
+    histogram_kernel[(1,)](x, mask, out, 16, 16)
+    assert torch.equal(out, torch.bincount(x[mask.t().flatten() > 0], minlength=16).int())
+    return out
