@@ -78,6 +78,15 @@ def test_cases(answers: dict[str, Answers], mode: str) -> None:
     assert not wrong, "\n".join(f"{name}: {told}" for name, told in wrong.items())
 
 
+def test_threads_wait(tmp_path: Path) -> None:
+    """Cases of `programs.barriers`, all of them, with races checked; each has its answer from torch."""
+    run_module("tests.tiles.worker", "metal-checked", tmp_path / "out", "barriers")
+    found: Answers = torch.load(tmp_path / "out")
+    wrong = [f"{name}: {case['error']}" for name, case in found.items() if case["error"]]
+    assert not wrong, "\n".join(wrong)
+    assert all(case["ran"] for case in found.values())
+
+
 def test_what_runs_with_torch(answers: dict[str, Answers]) -> None:
     """Only what is known not to run as a shader."""
     found = answers["metal"]

@@ -39,12 +39,12 @@ class Blocks(Reductions):
     def do_histogram(self, op: Operation) -> None:
         (source, *masks), (result,) = op.operands, op.results
         counts, bins = self.canonical(result), result.shape[0]
+        layout = self.common([self.forms[operand] for operand in op.operands], source)
+        forms = [self.settled(self.forms[v], v.scalar, layout) for v in op.operands]
         name = self.array("int", bins, 4)
         with self.each(counts, owned=True):
             self.line(f"{name}[{index_text(counts)}] = 0;")
         self.barrier()
-        layout = self.common([self.forms[operand] for operand in op.operands], source)
-        forms = [self.settled(self.forms[v], v.scalar, layout) for v in op.operands]
         with self.each(layout, owned=True) as loop:
             texts = [form.at(loop, layout) for form in forms]
             hit = " && ".join([f"ulong({texts[0]}) < {bins}ul", *texts[1:]])

@@ -12,9 +12,15 @@ KINDS = {"load": "r", "store": "w", "atomic": "a", "cas": "a"}
 
 
 class Control(Memory):
-    """Operations that hold blocks. ``frames`` are the calls that are open."""
+    """Operations that hold blocks.
+
+    Attributes:
+        frames: the calls that are open.
+        returned: what was pending where the innermost of them returned.
+    """
 
     frames: list[Operation]
+    returned: tuple[Access, ...] = ()
 
     def sequence(self, sequence: Sequence) -> None:
         """Writes operations in order. Raises NotOnMetal."""
@@ -102,12 +108,14 @@ class Control(Memory):
         self.line(f"{kind} {index} = {bounds[0]};")
         self.line(f"const {kind} {by} = {bounds[2]};")
         turns = f"turns<{kind}, {unsigned}>({index}, {bounds[1]}, {by})"
+        before = list(self.pending)  # there may be no turn
         with self.braces(f"for ({unsigned} {count} = {turns}; {count} > 0; --{count})"):
             self.again(body)
             self.forms[body.parameters[0]] = Uniform(index)
             self.sequence(body)
             self.assign(body.parameters[1:], body.results or ())
             self.line(f"{index} = {kind}({unsigned}({index}) + {unsigned}({by}));")
+        self.pending += before
         self.after(op, body.parameters[1:])
 
     def do_while(self, op: Operation) -> None:
@@ -120,8 +128,10 @@ class Control(Memory):
             self.sequence(test)
             assert test.results
             self.line(f"if (!{self.scalar(test.results[0])}) break;")
+            left = list(self.pending)
             self.sequence(body)
             self.assign(body.parameters, body.results or ())
+        self.pending = left
         self.after(op, body.parameters)
 
     def carry(self, op: Operation, parameters: tuple[Value, ...], initial: tuple[Value, ...]) -> None:
@@ -138,7 +148,7 @@ class Control(Memory):
 
     def after(self, op: Operation, parameters: tuple[Value, ...]) -> None:
         """The loop's results are what its variables hold in the end."""
-        self.pending = [Access(access.kind, access.roots) for access in self.pending]
+        self.pending = list(dict.fromkeys(Access(access.kind, access.roots) for access in self.pending))
         self.shared = True
         for result, parameter in zip(op.results, parameters, strict=True):
             self.forms[result] = self.forms[parameter]
@@ -149,14 +159,17 @@ class Control(Memory):
         for result in op.results:
             self.variable(result)
         self.frames.append(op)
+        outer, self.returned = self.returned, ()
         with self.braces("do", "} while (false);"):
             self.sequence(op.blocks[0])
         self.frames.pop()
-        self.shared = True
+        self.pending = list(dict.fromkeys((*self.pending, *self.returned)))
+        self.returned, self.shared = outer, True
 
     def do_return(self, op: Operation) -> None:
         if not self.frames:
             self.line("return;")
             return
         self.assign(self.frames[-1].results, op.operands)
+        self.returned += tuple(self.pending)
         self.line("break;")

@@ -185,12 +185,12 @@ class Core:
             self.line(f"{result.at(loop, layout)} = {text};")
         return result
 
-    def held(self, value: Value, layout: Layout | None = None) -> Held:
-        """A value in registers, of ``layout`` if one is asked for."""
+    def held(self, value: Value, layout: Layout) -> Held:
+        """A value in registers of ``layout``, all of which are its own: half of a split block is copied."""
         form = self.forms[value]
-        if isinstance(form, Held) and (layout is None or compact(form.layout) == layout):
+        if isinstance(form, Held) and form.layout == layout and not form.base:
             return form
-        return self.compute(value, [form], [value.scalar], layout or self.common([form], value), lambda texts: texts[0])
+        return self.compute(value, [form], [value.scalar], layout, lambda texts: texts[0])
 
     def scalar(self, value: Value) -> str:
         """The text of a scalar value."""

@@ -28,8 +28,8 @@ class Memory(Values):
     def do_load(self, op: Operation) -> None:
         (result,), pointer = op.results, op.operands[0]
         layout = self.common([self.forms[operand] for operand in op.operands], result)
-        self.note("r", pointer, layout)
         forms, kind = self.operands(op, layout), type_name(result.scalar)
+        self.note("r", pointer, layout)
         target = self.declare(kind, layout)
         alone = not result.shape and self.aliases.writable(pointer)
         with self.each(layout, owned=alone) as loop:
