@@ -176,9 +176,9 @@ OF_TORCH = {
     "torch": "def changed(self, device_type, new): pass\nimport torch.amp\n"
     "torch.amp.autocast_mode.autocast.__init__ = changed\ndel torch.cuda.memory_summary"
 }
-NEEDED, OPTIONAL = "unsloth.kernels.swiglu:swiglu_fg_kernel", "unsloth.kernels.geglu:geglu_exact_forward_kernel"
+NEEDED, OPTIONAL = "unsloth.kernels.utils:fast_dequantize", "unsloth.kernels.geglu:geglu_exact_forward_kernel"
 OF_UNSLOTH = {
-    "unsloth.kernels.swiglu": "def swiglu_fg_kernel(e, g, new): pass",
+    "unsloth.kernels.utils": "def fast_dequantize(W, new): pass",
     "unsloth.kernels.geglu": "def geglu_exact_forward_kernel(gate, up, new): pass",
 }
 

@@ -19,7 +19,7 @@ from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
-NEEDED, OPTIONAL = "swiglu", "geglu"
+NEEDED, OPTIONAL = "cross_entropy_loss", "geglu"
 """Modules of ``unsloth.kernels``: training needs the functions of the first one, not those of the second one."""
 
 
@@ -74,10 +74,10 @@ def test_the_newest_release_is_the_default_and_a_final_one(variables: dict[str, 
     assert done.returncode == 1, done.stderr
     data = json.loads(done.stdout)
     assert (data["version"], data["with"], data["trains"]) == ("2026.11.3", {"unsloth-zoo": "2026.11.2"}, False)
-    assert data["verdict"] == "refused: swiglu_fg_kernel, swiglu_DWf_DW_dfg_kernel"
+    assert data["verdict"] == "refused: Fast_CrossEntropyLoss.forward, Fast_CrossEntropyLoss.backward"
     assert data["required_missing"] == [
-        "unsloth.kernels.swiglu:swiglu_fg_kernel",
-        "unsloth.kernels.swiglu:swiglu_DWf_DW_dfg_kernel",
+        "unsloth.kernels.cross_entropy_loss:Fast_CrossEntropyLoss.forward",
+        "unsloth.kernels.cross_entropy_loss:Fast_CrossEntropyLoss.backward",
     ]
     states = {change["status"] for change in data["changes"]}
     assert states == {"fits", "no such module"} and data["kernels"]["new"] == {"unsloth.new": ["brand_new"]}
@@ -93,7 +93,7 @@ def test_every_release(variables: dict[str, str], tmp_path: Path) -> None:
     assert first.startswith("| 2026.11.1 | ") and "not read: BadZipFile" in first
     assert second.startswith("| 2026.11.2 | 2026-10-27 | unsloth-zoo 2026.11.2 | ")
     assert second.endswith(" | 0 | 4 | trains without 4 optional changes |")
-    assert third.endswith(" | 2 | 0 | refused: swiglu_fg_kernel, swiglu_DWf_DW_dfg_kernel |")
+    assert third.endswith(" | 2 | 0 | refused: Fast_CrossEntropyLoss.forward, Fast_CrossEntropyLoss.backward |")
     data = json.loads(drift(variables, "--all", "--since", "2026.11.1", "--json").stdout)
     assert [entry["version"] for entry in data] == ["2026.11.1", "2026.11.2", "2026.11.3"]
     assert "cannot be read" in data[0]["unread"] and data[1]["trains"]
