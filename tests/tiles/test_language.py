@@ -16,6 +16,8 @@ from tests.process import ROOT, run_module
 from tests.tiles import generator
 from tests.tiles.registry import case
 
+pytestmark = pytest.mark.slow
+
 Answers = dict[str, dict[str, Any]]
 
 GENERATED = "generated"

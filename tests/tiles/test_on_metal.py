@@ -26,6 +26,8 @@ from tests.tiles import generator
 from tests.tiles.jit import Jit, jit, tl
 from tests.tiles.test_language import Answers, difference
 
+pytestmark = pytest.mark.slow
+
 EVERY = os.environ.get("PATCHER_METAL_CASES", "4")
 """Every how many-th case runs."""
 
