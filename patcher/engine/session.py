@@ -220,7 +220,7 @@ class Session:
         """Says which libraries Unsloth was not made for: what it gets wrong with them it gets wrong on CUDA too."""
         from patcher.engine.requirements import unmet
 
-        others = {change.distribution for change in self.changes if isinstance(change, _OF_A_MODULE)}
+        others = frozenset(change.distribution for change in self.changes if isinstance(change, _OF_A_MODULE))
         for library in (GATE, "unsloth_zoo"):
             missing = unmet(library, others)
             if missing:

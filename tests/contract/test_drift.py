@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cache
 from string import Template
 from typing import Any
@@ -24,7 +25,7 @@ from unittest import mock
 
 import pytest
 
-from patcher.engine import ledger
+from patcher.engine import ledger, requirements
 from patcher.engine.ledger import LEDGER
 from patcher.engine.model import Kernel, State
 from patcher.engine.session import GATE, TRAINER
@@ -45,9 +46,13 @@ WITHOUT_UNSLOTH = ["torch", TRAINER, *(name for name in GOOD.modules if not name
 
 @pytest.fixture(scope="module", autouse=True)
 def no_real_library() -> Iterator[None]:
-    """Whatever other tests imported is put aside meanwhile; versions are read once, since they stay the same."""
+    """Whatever other tests imported is put aside meanwhile; metadata are read once, since they stay the same."""
     assert LEDGER.entries() == []
-    with hidden(ROOTS), mock.patch.object(ledger, "installed_version", cache(ledger.installed_version)):
+    once = [(ledger, "installed_version"), (requirements, "unmet")]
+    with ExitStack() as stack:
+        stack.enter_context(hidden(ROOTS))
+        for module, name in once:
+            stack.enter_context(mock.patch.object(module, name, cache(getattr(module, name))))
         yield
 
 

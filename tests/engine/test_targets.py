@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 
 import pytest
@@ -66,6 +67,17 @@ def test_parameters_are_compared_and_both_lists_are_said() -> None:
     assert "(a, b=None)" in str(caught.value) and "(a, c=3)" in str(caught.value)
     with pytest.raises(RefusedChange, match="no signature"):
         targets.check_signature(change, 3)
+
+
+@pytest.mark.parametrize(
+    ("found", "fits"),
+    [("a, b=1, c=2", True), ("a, b=1", True), ("a", True), ("a, c=2", True), ("b=1, c=2", False), ("a, d=1", False)],
+)
+def test_optional_parameters_may_be_lacking(library: Library, found: str, fits: bool) -> None:
+    """Those that the patch names, as releases from before they came; no other one, and none may be new."""
+    library.write("lib", f"def f({found}): pass")
+    one = patch("lib:f", "f", expects="(a, b=None, c=None)", may_lack=("b", "c"))
+    assert targets.is_expected(one, inspect.signature(importlib.import_module("lib").f)) is fits
 
 
 def test_modules_that_hold_a_copy_are_named(library: Library) -> None:
