@@ -89,8 +89,9 @@ class Kernel:
         bound = self.bind(args, kwargs)
         extents = self.extents(grid, {**kwargs, **bound})
         device = self.device(bound)
-        program = self.program(bound)
-        passed = [part for name, value in bound.items() for part in self.passed(name, value)]
+        specs = self.specs(bound)
+        program = self.program(specs)
+        passed = [part for name, value in bound.items() for part in _parts(value, specs[name])]
         if all(extents):
             with torch.inference_mode():  # where tensors made in that mode can be written too
                 run(program, extents, passed, device, _num_warps(kwargs))
@@ -98,7 +99,7 @@ class Kernel:
 
     def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
         """The program for such arguments; a torch type stands for a tensor of it. Raises as `launch` does."""
-        return self.program(self.bind(args, kwargs))
+        return self.program(self.specs(self.bind(args, kwargs)))
 
     def refused(self, why: str, expected: str | None = None, found: str | None = None) -> LaunchRefused:
         """The error of a launch."""
@@ -147,9 +148,12 @@ class Kernel:
             raise self.refused("its tensors are on different devices", expected="one device", found=found)
         return next(iter(places), torch.device("cpu"))
 
-    def program(self, bound: dict[str, Any]) -> Program:
+    def specs(self, bound: dict[str, Any]) -> dict[str, Any]:
+        """What the front end is told about every argument."""
+        return {name: self.spec(name, value) for name, value in bound.items()}
+
+    def program(self, specs: dict[str, Any]) -> Program:
         """The program for arguments of these types and constants, made once."""
-        specs = {name: self.spec(name, value) for name, value in bound.items()}
         key = tuple(_key(spec) for spec in specs.values())
         if key not in self.programs:
             self.programs[key] = read(self.fn, specs)
@@ -186,18 +190,6 @@ class Kernel:
         found = f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__qualname__}"
         raise self.refused(f"{name} is no argument for a kernel", expected="tensors, numbers, None", found=found)
 
-    def passed(self, name: str, value: Any) -> list[Any]:
-        """The tensors and numbers of an argument that the program takes at a run."""
-        spec = self.spec(name, value)
-        if isinstance(spec, Known):
-            return []
-        if isinstance(spec, Descriptor):
-            return [value.base, *value.shape, *value.strides, *[0] * len(value.block_shape)]
-        if isinstance(spec, tuple):
-            specialise = not self.parameters[name].do_not_specialize
-            return [p for part in value for p in _parts(part, self.spec_of(name, part, specialise))]
-        return [value]
-
 
 def _num_warps(options: Mapping[str, Any]) -> int:
     """Simdgroups that a launch asks for; 4 are usual."""
@@ -206,6 +198,9 @@ def _num_warps(options: Mapping[str, Any]) -> int:
 
 
 def _parts(value: Any, spec: Any) -> list[Any]:
+    """The tensors and numbers of an argument that the program takes at a run."""
+    if isinstance(spec, Descriptor):
+        return [value.base, *value.shape, *value.strides, *[0] * len(value.block_shape)]
     if isinstance(spec, tuple):
         return [p for inner, part in zip(value, spec, strict=True) for p in _parts(inner, part)]
     return [] if isinstance(spec, Known) else [value]
