@@ -59,7 +59,7 @@ def inspect(folder: Path) -> Verdict:
     absent = {name for name in _PARTS if not os.path.lexists(folder / name)}
     try:
         listed = manifest.listed(folder)
-    except (ValueError, OSError, RecursionError) as error:
+    except manifest.UNREADABLE as error:
         return Verdict((f"{manifest.NAME} cannot be read: {error}",))
     read = {name: entry for name, entry in (listed or {}).items() if is_read(name) and name not in absent}
     differences = tuple(manifest.differences(folder, read))

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 NAME = "checkpoint_manifest.json"
+UNREADABLE = (OSError, ValueError, RecursionError)
+"""What reading a manifest raises that a script has overwritten or a disk has lost."""
 _FORMAT = 1
 _CHUNK = 8 * 2**20
 
@@ -89,7 +91,7 @@ def is_kept(folder: Path) -> bool:
     """Whether the folder has a manifest, and all the files that it lists, as they were saved."""
     try:
         files = listed(folder)
-    except (ValueError, OSError, RecursionError):
+    except UNREADABLE:
         return False
     return files is not None and not differences(folder, files)
 

@@ -213,7 +213,7 @@ def on_save(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> An
         _SAVED.set(None)
         try:
             storage.renew(saved)
-        except (OSError, ValueError, RecursionError) as error:
+        except manifest.UNREADABLE as error:
             log.warning(
                 "patcher: the checksums of %s could not be renewed (%s): if a callback has changed its weights or "
                 "states, it will not be resumed from; deleting its %s makes it count as it is",
