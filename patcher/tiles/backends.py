@@ -10,6 +10,7 @@ import torch
 
 from patcher import environment
 from patcher.tiles import on_metal, on_torch
+from patcher.tiles.fit import Fit
 from patcher.tiles.program import Program
 
 
@@ -49,6 +50,17 @@ def run(
             return
     on_torch.run(program, grid, arguments, device)
     launches[Launched(program.name, "torch", why)] += 1
+
+
+def fit(program: Program, arguments: Items[torch.Tensor | int | float], device_type: str, num_warps: int = 4) -> Fit:
+    """Whether ``program`` runs on the back end that is asked for; nothing runs.
+
+    Args:
+        arguments: those of the launch, or none where they are not known yet.
+    """
+    if why_not(torch.device(device_type)) or not on_metal.why_not(program, arguments, num_warps):
+        return Fit.AS_ASKED
+    return Fit.ELSEWHERE
 
 
 def why_not(device: torch.device) -> str:

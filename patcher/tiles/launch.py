@@ -8,11 +8,13 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from patcher.errors import LaunchRefused, compose
+from patcher.errors import KernelNotSupported, LaunchRefused, compose
 from patcher.tiles import types
-from patcher.tiles.backends import run
+from patcher.tiles.backends import fit, run
+from patcher.tiles.fit import Fit
 from patcher.tiles.frontend import Descriptor, Known, read
 from patcher.tiles.language import plain
+from patcher.tiles.on_metal.aliases import aliases_of
 from patcher.tiles.program import Program
 from patcher.tiles.types import DType, Pointer
 
@@ -89,17 +91,30 @@ class Kernel:
         bound = self.bind(args, kwargs)
         extents = self.extents(grid, {**kwargs, **bound})
         device = self.device(bound)
-        specs = self.specs(bound)
-        program = self.program(specs)
-        passed = [part for name, value in bound.items() for part in _parts(value, specs[name])]
+        program, passed = self.program_for(bound)
         if all(extents):
             with torch.inference_mode():  # where tensors made in that mode can be written too
-                run(program, extents, passed, device, _num_warps(kwargs))
+                run(program, extents, passed, device, num_warps(kwargs))
         return program
 
     def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
         """The program for such arguments; a torch type stands for a tensor of it. Raises as `launch` does."""
         return self.program(self.specs(self.bind(args, kwargs)))
+
+    def fit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Fit:
+        """Whether and where it runs with such arguments. Nothing runs."""
+        try:
+            bound = self.bind(args, kwargs)
+            device = self.device(bound)
+            program, passed = self.program_for(bound)
+        except (KernelNotSupported, LaunchRefused):
+            return Fit.NOT_AT_ALL
+        return fit(program, passed, device.type, num_warps(kwargs))
+
+    def accesses(self, kwargs: Mapping[str, Any]) -> tuple[Program, frozenset[str]]:
+        """The program for such arguments, and those of them that it writes. Raises as `compile` does."""
+        program = self.compile((), kwargs)
+        return program, frozenset(aliases_of(program).written)
 
     def refused(self, why: str, expected: str | None = None, found: str | None = None) -> LaunchRefused:
         """The error of a launch."""
@@ -141,7 +156,7 @@ class Kernel:
         """The one device on which all tensors are."""
         places: dict[torch.device, str] = {}
         for name, value in bound.items():
-            for tensor in _tensors(value):
+            for tensor in tensors_in(value):
                 places.setdefault(tensor.device, name)
         if len(places) > 1:
             found = ", ".join(f"{name} on {device}" for device, name in places.items())
@@ -151,6 +166,11 @@ class Kernel:
     def specs(self, bound: dict[str, Any]) -> dict[str, Any]:
         """What the front end is told about every argument."""
         return {name: self.spec(name, value) for name, value in bound.items()}
+
+    def program_for(self, bound: dict[str, Any]) -> tuple[Program, list[Any]]:
+        """The program for these arguments, and what it takes of them at a run."""
+        specs = self.specs(bound)
+        return self.program(specs), [part for n, value in bound.items() for part in _parts(value, specs[n])]
 
     def program(self, specs: dict[str, Any]) -> Program:
         """The program for arguments of these types and constants, made once."""
@@ -191,7 +211,7 @@ class Kernel:
         raise self.refused(f"{name} is no argument for a kernel", expected="tensors, numbers, None", found=found)
 
 
-def _num_warps(options: Mapping[str, Any]) -> int:
+def num_warps(options: Mapping[str, Any]) -> int:
     """Simdgroups that a launch asks for; 4 are usual."""
     asked = options.get("num_warps")
     return asked if isinstance(asked, int) and asked > 0 else 4
@@ -215,11 +235,12 @@ def _is_descriptor(value: Any) -> bool:
     return all(hasattr(value, name) for name in ("base", "shape", "strides", "block_shape"))
 
 
-def _tensors(value: Any) -> list[torch.Tensor]:
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """The tensors that an argument is or holds."""
     if isinstance(value, torch.Tensor):
         return [value]
     if isinstance(value, tuple):
-        return [tensor for part in value for tensor in _tensors(part)]
+        return [tensor for part in value for tensor in tensors_in(part)]
     return [value.base] if _is_descriptor(value) else []
 
 
@@ -233,14 +254,14 @@ def _integer_type(value: int) -> DType | None:
 
 def _key(spec: Any) -> Any:
     if isinstance(spec, Known):
-        return _key_of_constant(spec.value)
+        return key_of_constant(spec.value)
     return tuple(_key(part) for part in spec) if isinstance(spec, tuple) else spec
 
 
-def _key_of_constant(value: Any) -> Any:
+def key_of_constant(value: Any) -> Any:
     """Equal for constants of which the same program is made: not for 1, 1.0 and True, nor for 0.0 and -0.0."""
     if isinstance(value, tuple):
-        return (type(value), *map(_key_of_constant, value))
+        return (type(value), *map(key_of_constant, value))
     if isinstance(value, float):
         return (float, value.hex())
     try:

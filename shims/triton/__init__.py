@@ -31,7 +31,10 @@ def cdiv(x: int, y: int) -> int:
 
 def next_power_of_2(n: int) -> int:
     """The smallest power of two that is at least ``n``; 0 for ``n <= 0``, as Triton's own."""
-    return 0 if n <= 0 else 1 << (n - 1).bit_length()
+    power = 1
+    while power < n:  # so that torch.compile takes all numbers with this answer for one case
+        power *= 2
+    return power if n > 0 else 0
 
 
 __all__ = [

@@ -159,6 +159,26 @@ def test_chat_streams_and_answers(with_unsloth: dict[str, Any]) -> None:
     assert printed.count("question:") == printed.count("answer:") == 3 and "streamed:" in printed
 
 
+RUN_AND_TELL = """
+import runpy, sys
+runpy.run_path(sys.argv[1], run_name="__main__")
+from patcher.tiles.backends import launches
+print("ran on:", *sorted({launched.back_end for launched in launches}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("back_end", ["torch", "metal"])
+def test_kernels_of_the_scripts_own(folder: Path, back_end: str) -> None:
+    """Errors within what rounding explains, which the script itself computes and asserts, on either back end."""
+    script = str(EXAMPLES / "triton_kernel.py")
+    done = python(folder, "-c", RUN_AND_TELL, script, UNSLOTH_SIMULATE_MAC="1", PATCHER_TRITON=back_end)
+    for label in ("softmax", "its gradient", "matrix product"):
+        (share,) = numbers(done.stdout, label)
+        assert 0 < share <= 1
+    assert "configuration:  Config(TILE_M=128, TILE_N=256" in done.stdout and f"ran on: {back_end}\n" in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [("dpo", ["--steps", "8"]), ("trainer_peft", ["--steps", "8"])])
 def test_a_script_without_the_line_runs(folder: Path, name: str, options: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +57,53 @@ def test_constants_that_are_equal_make_programs_of_their_own() -> None:
     assert len(made) == 3
 
 
-def test_what_a_device_does_not_have_is_an_error_with_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As float64 on mps, where torch says no more than that it has none."""
+@jit
+def widened(x):
+    tl.store(x, tl.load(x).to(tl.float64))
 
+
+def raising(error: Exception) -> Any:
     def refuse(*_: Any) -> torch.Tensor:
-        raise TypeError("no such type here")
+        raise error
 
-    monkeypatch.setattr("patcher.tiles.on_torch.executor.cast", refuse)
+    return refuse
 
-    @jit
-    def widened(x):
-        tl.store(x, tl.load(x).to(tl.float64))
 
-    with pytest.raises(KernelFailed, match=r"(?s)widened failed: no such type here.*test_launch\.py:\d+.*cast"):
+@pytest.mark.parametrize(
+    "error", [TypeError("no such type"), RuntimeError("no such type"), NotImplementedError("no such type")]
+)
+def test_what_torch_refuses_is_an_error_with_a_place(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """As float64 on mps, where torch says no more than that it has none."""
+    monkeypatch.setattr("patcher.tiles.on_torch.executor.cast", raising(error))
+    with pytest.raises(KernelFailed, match=r"(?s)widened failed: no such type.*test_launch\.py:\d+.*cast") as raised:
         widened[(1,)](torch.zeros(1, dtype=torch.float32))
+    assert raised.value.__cause__ is error
+
+
+def test_out_of_memory_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts catch it by its type; a note has the place."""
+    monkeypatch.setattr(
+        "patcher.tiles.on_torch.executor.cast", raising(torch.OutOfMemoryError("MPS backend out of memory"))
+    )
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        widened[(1,)](torch.zeros(1, dtype=torch.float32))
+    assert any("widened" in note and "test_launch.py:" in note for note in raised.value.__notes__)
+
+
+def test_what_a_shader_is_refused_is_an_error_with_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch says what it does not take, and not which kernel that is."""
+
+    class Refused:
+        def __init__(self, shader: Any) -> None:
+            self.shader = shader
+
+        def __call__(self, *_: Any) -> None:
+            raise RuntimeError("not this")
+
+    monkeypatch.setattr("patcher.tiles.backends.why_not", lambda device: "")
+    monkeypatch.setattr(import_module("patcher.tiles.on_metal.run"), "Launcher", Refused)
+    with pytest.raises(KernelFailed, match=r"(?s)fill failed as a Metal shader: not this.*test_launch\.py:\d+"):
+        Jit(fill.fn)[(1,)](torch.zeros(4), 1.0, 4)
 
 
 def test_grids() -> None:
@@ -189,6 +223,60 @@ def test_the_shim_launches(triton: Any) -> None:
     assert x.eq(2).all() and kernel.best_config is configs[1] and called[0]["BLOCK"] == 8
     kernel[(1,)](x, 6)
     assert x.eq(4).all() and len(called) == 2
+
+
+def test_a_configuration_is_kept_by_numbers_and_types(triton: Any) -> None:
+    """As Triton's keys: what the numbers are that the key names, of which type the tensors are, and nothing else."""
+
+    @triton.autotune(configs=[triton.Config({"BLOCK": 4}), triton.Config({"BLOCK": 8})], key=["x", "n", "scale"])
+    @triton.jit
+    def kernel(x, n, scale, offset, BLOCK: triton.language.constexpr):
+        at = triton.language.arange(0, BLOCK)
+        triton.language.store(x + at, n * scale + offset, at < n)
+
+    for x, n, scale, offset in ((torch.zeros(8), 3, 2.0, 1), (torch.ones(9), 3, 2.0, 5), (torch.ones(9), 3, 2, 7)):
+        kernel[(1,)](x, n, scale, offset)
+        assert x[0] == n * scale + offset
+    assert list(kernel.cache) == [(3, 2.0, ("torch.float32",))]
+    kernel[(1,)](torch.zeros(8), 4, 2.0, 1)
+    kernel[(1,)](torch.zeros(8, dtype=torch.float16), 3, 2.0, 1)
+    assert list(kernel.cache)[1:] == [(4, 2.0, ("torch.float32",)), (3, 2.0, ("torch.float16",))]
+
+
+def test_a_configuration_that_has_a_shader_is_preferred(triton: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Metal is asked for: 4096 elements for each of 32 threads go into no shader, 8 for each of 128 threads do.
+
+    Where nothing does, the first whose program can be made runs on torch operators.
+    """
+
+    class Made:
+        def __init__(self, shader: Any) -> None:
+            self.shader = shader
+
+        def __call__(self, *_: Any) -> None:
+            pass
+
+    def kernel_with(*configs: Any) -> Any:
+        @triton.autotune(configs=configs, key=[])
+        @triton.jit
+        def kernel(x, BLOCK: triton.language.constexpr):
+            at = triton.language.arange(0, BLOCK)
+            triton.language.store(x + at, triton.language.sort(triton.language.load(x + at)))
+
+        return kernel
+
+    no_program, too_large = triton.Config({"BLOCK": 3}), triton.Config({"BLOCK": 1 << 17}, num_warps=1)
+    fits, fits_too = triton.Config({"BLOCK": 1024}), triton.Config({"BLOCK": 512})
+    x = torch.zeros(1 << 17)
+    usual = kernel_with(no_program, too_large, fits)
+    usual.warmup(x)
+    assert usual.best_config is too_large
+    monkeypatch.setattr("patcher.tiles.backends.why_not", lambda device: "")
+    monkeypatch.setattr(import_module("patcher.tiles.on_metal.run"), "Launcher", Made)
+    for configs, best in (((no_program, too_large, fits, fits_too), fits), ((no_program, too_large), too_large)):
+        kernel = kernel_with(*configs)
+        kernel.warmup(x)
+        assert kernel.best_config is best
 
 
 def test_descriptors_made_outside(triton: Any) -> None:

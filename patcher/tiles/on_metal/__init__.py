@@ -5,6 +5,6 @@ computed where they are needed (`forms`); they change threads through simdgroup 
 """
 
 from patcher.tiles.on_metal.names import NotOnMetal
-from patcher.tiles.on_metal.run import run
+from patcher.tiles.on_metal.run import run, why_not
 
-__all__ = ["NotOnMetal", "run"]
+__all__ = ["NotOnMetal", "run", "why_not"]

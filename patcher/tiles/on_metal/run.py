@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from patcher.errors import KernelFailed, compose
 from patcher.tiles.on_metal.emitter import Shader, shader_of
 from patcher.tiles.on_metal.names import NotOnMetal
 from patcher.tiles.program import Program
@@ -60,16 +61,46 @@ def run(
 
     Raises:
         NotOnMetal: nothing ran; another back end can do it.
+        KernelFailed: the shader was refused or failed.
     """
+    launcher = _launcher(program, arguments, num_warps)
+    if isinstance(launcher, NotOnMetal):
+        raise launcher
+    try:
+        launcher(grid, arguments)
+    except torch.OutOfMemoryError as error:  # which scripts catch by its type
+        error.add_note(f"in the Triton kernel {program.name} ({program.place}), as a Metal shader")
+        raise
+    except RuntimeError as error:
+        raise _failed(program, error) from error
+
+
+def why_not(program: Program, arguments: Items[torch.Tensor | int | float], num_warps: int = 4) -> str:
+    """Why there is no shader of ``program`` for such arguments; empty where there is one."""
+    launcher = _launcher(program, arguments, num_warps)
+    return str(launcher) if isinstance(launcher, NotOnMetal) else ""
+
+
+def _launcher(program: Program, arguments: Items[torch.Tensor | int | float], num_warps: int) -> Launcher | NotOnMetal:
+    """The compiled shader, or why there is none; made once."""
     tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
     storages = {tensor.untyped_storage().data_ptr() for tensor in tensors}
     key = (num_warps, len(storages) < len(tensors))
-    launcher = _launchers.setdefault(program, {}).get(key)
-    if launcher is None:
-        launcher = _launchers[program][key] = _made(program, *key)
-    if isinstance(launcher, NotOnMetal):
-        raise launcher
-    launcher(grid, arguments)
+    made = _launchers.setdefault(program, {})
+    if key not in made:
+        made[key] = _made(program, *key)
+    return made[key]
+
+
+def _failed(program: Program, error: RuntimeError) -> KernelFailed:
+    return KernelFailed(
+        compose(
+            f"the Triton kernel {program.name} failed as a Metal shader: {error}",
+            target=f"{program.name} ({program.place})",
+            left="what the kernel had written before stays written",
+            run="run it with PATCHER_TRITON=torch, which names the line, or check the arguments of the launch",
+        )
+    )
 
 
 def _made(program: Program, num_warps: int, overlapping: bool) -> Launcher | NotOnMetal:

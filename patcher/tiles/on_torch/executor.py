@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from patcher.errors import KernelFailed, compose
+from patcher.errors import KernelFailed, PatcherError, compose
 from patcher.tiles.on_torch import reductions
 from patcher.tiles.on_torch.carriers import bitcast, cast, itemsize, single
 from patcher.tiles.on_torch.maps import apply
@@ -93,7 +93,12 @@ class _Portion:
             results = perform(operation, *operands)
         except OutOfBoundsError as error:
             raise self.failed(operation, f"it reads or writes outside of its tensors: {error}") from error
-        except (TypeError, NotImplementedError) as error:  # a type that the device does not have
+        except PatcherError:
+            raise
+        except torch.OutOfMemoryError as error:  # which scripts catch by its type
+            error.add_note(f"in the Triton kernel {self.program.name} ({operation.line}): {operation.kind}")
+            raise
+        except (TypeError, RuntimeError) as error:  # what the device does not have, or torch refuses
             raise self.failed(operation, str(error)) from error
         if results is None:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from patcher.errors import KernelNotSupported, LaunchRefused
+from patcher.tiles.fit import Fit
 from triton.runtime.errors import OutOfResources as OutOfResources
 from triton.runtime.jit import KernelInterface
 
@@ -46,7 +46,8 @@ class Config:
 class Autotuner(KernelInterface[Any]):
     """A kernel with the configurations that may be taken.
 
-    Nothing is timed: the first one whose program can be made is taken, and kept for arguments of the same key.
+    Nothing is timed: the first one whose program can be made is taken, with ``PATCHER_TRITON=metal`` the first whose
+    shader can, and kept for arguments of the same key.
 
     Attributes: the arguments, as given, and ``cache``, keys to configurations, and ``best_config``, the last one taken.
     """
@@ -79,36 +80,60 @@ class Autotuner(KernelInterface[Any]):
         self.user_defined_pre_hook = pre_hook is not None
         self.user_defined_post_hook = post_hook is not None
         self.prune_configs_by = prune_configs_by
+        self.use_cuda_graph = use_cuda_graph
         self.cache: dict[Any, Config] = {}
         self.best_config: Config | None = None
 
     def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
         """Runs the kernel with the configuration for these arguments. Raises as the kernel does."""
-        named = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
-        key = tuple(str(named[name]) for name in self.keys if name in named)
-        key += tuple(str(value.dtype) for value in named.values() if hasattr(value, "dtype"))
-        if key not in self.cache:
-            self.cache[key] = self._first_that_runs(args, kwargs, named)
-            if not warmup and len(self.configs) > 1:
-                self._reset(named)
-        config = self.best_config = self.cache[key]
+        named = self.named(args, kwargs)
+        config = self._configuration(args, kwargs, named, warmup)
         everything = {**kwargs, **config.all_kwargs()}
         if config.pre_hook is not None and not warmup:
             config.pre_hook({**named, **everything})
         return self.fn.run(*args, grid=grid, warmup=warmup, **everything)
 
-    def _first_that_runs(self, args: Any, kwargs: dict[str, Any], named: dict[str, Any]) -> Config:
+    def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Fit:
+        """That of the best configuration."""
+        return max(self.fn.fit(args, {**kwargs, **config.all_kwargs()}) for config in self.configs)
+
+    def _configuration(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], named: dict[str, Any], warmup: bool
+    ) -> Config:
+        """The one for these arguments; kept by their key, but not in what torch traces, where it is looked for once."""
+        from patcher.tiles import traced
+
+        if traced.wanted():
+            return self._first_that_fits(args, kwargs, named)
+        key = self._key(named)
+        if key not in self.cache:
+            self.cache[key] = self._first_that_fits(args, kwargs, named)
+            if not warmup and len(self.configs) > 1:
+                self._reset(named)
+        self.best_config = self.cache[key]
+        return self.best_config
+
+    def _key(self, named: dict[str, Any]) -> tuple[Any, ...]:
+        """The numbers that the key names, and the types of all tensors."""
+        types = tuple(str(value.dtype) for value in named.values() if hasattr(value, "dtype"))
+        return *(named[n] for n in self.keys if n in named and not hasattr(named[n], "dtype")), types
+
+    def _first_that_fits(self, args: tuple[Any, ...], kwargs: dict[str, Any], named: dict[str, Any]) -> Config:
+        """The first that runs as it is asked for, else the first that runs, else the last."""
         configs = self.configs
         prune = (self.prune_configs_by or {}).get("early_config_prune")
         if prune is not None:
             configs = prune(configs, named, **kwargs)
-        for config in configs[:-1]:
-            try:
-                self.fn.run(*args, grid=(1,), warmup=True, **{**kwargs, **config.all_kwargs()})
-            except (KernelNotSupported, LaunchRefused):
-                continue
-            return config
-        return configs[-1]
+        if len(configs) == 1:
+            return configs[0]
+        best, most = configs[-1], Fit.NOT_AT_ALL
+        for config in configs:
+            found = self.fn.fit(args, {**kwargs, **config.all_kwargs()})
+            if found > most:
+                best, most = config, found
+            if most == Fit.AS_ASKED:
+                break
+        return best
 
     def _reset(self, named: dict[str, Any]) -> None:
         """What Triton does after it has timed configurations, before the run that counts."""
@@ -129,10 +154,18 @@ class Heuristics(KernelInterface[Any]):
 
     def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
         """Runs the kernel with the arguments that the functions compute. Raises as the kernel does."""
-        named = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
+        return self.fn.run(*args, grid=grid, warmup=warmup, **self._computed(args, kwargs))
+
+    def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Fit:
+        """That of the kernel with the arguments that the functions compute."""
+        return self.fn.fit(args, self._computed(args, kwargs))
+
+    def _computed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        named = self.named(args, kwargs)
+        computed = dict(kwargs)
         for name, value in self.values.items():
-            kwargs[name] = named[name] = value(named)
-        return self.fn.run(*args, grid=grid, warmup=warmup, **kwargs)
+            computed[name] = named[name] = value(named)
+        return computed
 
 
 def autotune(

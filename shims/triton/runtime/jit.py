@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from patcher.errors import KernelNotSupported
 from patcher.tiles import language
+from patcher.tiles.fit import Fit
 from patcher.tiles.language import ConstexprFunction, Jitted
 
 T = TypeVar("T")
@@ -17,6 +18,15 @@ class KernelInterface(Generic[T]):
     """What can be launched with ``kernel[grid](...)``."""
 
     fn: Any
+    arg_names: Any
+
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Parameters to the arguments that are given."""
+        return {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
+
+    def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Fit:
+        """Whether and where it runs with such arguments; the subclasses say how. Nothing runs."""
+        raise NotImplementedError
 
     def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
         """Launches the kernel, or only makes its program; the subclasses say how."""
@@ -71,7 +81,7 @@ class JITFunction(KernelInterface[T], Jitted):
         repr: Callable[..., Any] | None = None,
         launch_metadata: Callable[..., Any] | None = None,
     ) -> None:
-        parameters = inspect.signature(fn).parameters.values()
+        parameters = tuple(inspect.signature(fn).parameters.values())
         kept = set(do_not_specialize or ())
         self.fn = fn
         self.params = [
@@ -83,6 +93,8 @@ class JITFunction(KernelInterface[T], Jitted):
         self.__qualname__ = fn.__qualname__
         self.__module__ = fn.__module__
         self.__doc__ = fn.__doc__
+        self.constants = tuple(parameter.name for parameter in self.params if parameter.is_constexpr)
+        self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         self._kernel: Any = None
 
     def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
@@ -93,11 +105,28 @@ class JITFunction(KernelInterface[T], Jitted):
             KernelNotSupported: the kernel holds what cannot run.
             KernelFailed: it left its tensors, or an assertion of its own does not hold.
         """
+        from patcher.tiles import traced  # with torch, which kernels can be defined without
+
+        if warmup:
+            return self.kernel.compile(args, kwargs)
+        if traced.wanted():
+            return traced.launch(self, grid, args, kwargs)
+        return self.kernel.launch(grid, args, kwargs)
+
+    def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Fit:
+        """Whether and where it runs with such arguments. Nothing runs."""
+        from patcher.tiles import traced
+
+        return traced.fit(self, args, kwargs) if traced.wanted() else self.kernel.fit(args, kwargs)
+
+    @property
+    def kernel(self) -> Any:
+        """Its programs: a `patcher.tiles.launch.Kernel`."""
         if self._kernel is None:
-            from patcher.tiles.launch import Kernel  # with torch, which kernels can be defined without
+            from patcher.tiles.launch import Kernel
 
             self._kernel = Kernel(self.fn, self.params)
-        return self._kernel.compile(args, kwargs) if warmup else self._kernel.launch(grid, args, kwargs)
+        return self._kernel
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Raises KernelNotSupported: a kernel is called only from within another kernel."""
