@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence as Items
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 
-from patcher.tiles.on_metal.emitter import Shader, shader_of
+from patcher.tiles.on_metal.emitter import LARGEST_GROUP, SMALLEST_GROUP, Shader, shader_of
 from patcher.tiles.on_metal.names import NotOnMetal
 from patcher.tiles.program import Program
 
@@ -18,64 +18,112 @@ LOG = logging.getLogger(__name__)
 WIDEST_GRID = (1 << 32) - 1
 """Threads along an axis of a Metal grid."""
 
+TOP = 1 << 63
+"""From here on an unsigned number is passed as the int64 of the same bits."""
+
+Arguments: TypeAlias = "Items[torch.Tensor | int | float]"
+
 Made = Any
 """What torch.mps.compile_shader's libraries hold: a function of tensors and numbers."""
 
 
 class Launcher:
-    """A compiled shader."""
+    """A compiled shader.
 
-    def __init__(self, shader: Shader) -> None:
-        self.shader = shader
+    Attributes:
+        overlapping: whether it is for tensors that may lie in one another.
+        threads: of a threadgroup.
+        most: threads that have registers enough.
+        widest: the most programs along the first axis of a grid.
+        admitted: whether its numbers have proved right.
+    """
+
+    admitted = False
+
+    def __init__(self, shader: Shader, overlapping: bool) -> None:
+        self.shader, self.overlapping = shader, overlapping
         self.function: Made = getattr(torch.mps.compile_shader(shader.source), shader.name)
-        if self.function.max_threads_per_threadgroup < shader.threads:
-            most = self.function.max_threads_per_threadgroup
-            raise NotOnMetal(f"{shader.threads} threads, and {most} have registers enough")
+        self.threads, self.group = shader.threads, (shader.threads, 1, 1)
+        self.widest = WIDEST_GRID // shader.threads
+        self.most: int = self.function.max_threads_per_threadgroup
 
-    def __call__(self, grid: tuple[int, int, int], arguments: Items[torch.Tensor | int | float]) -> None:
-        shader = self.shader
+    def __call__(
+        self,
+        grid: tuple[int, int, int],
+        tensors: Items[Any],
+        whole: Items[Any],
+        real: Items[Any],
+    ) -> None:
+        """Starts the shader for every place in ``grid``; the arguments are those that it lists, in order."""
+        passed: list[Any] = [*tensors]
+        if whole:
+            passed.append([number if number < TOP else number - 2 * TOP for number in map(int, whole)])
+        if real:
+            passed.append([*map(float, real)])
         x, y, z = grid
-        if x * shader.threads > WIDEST_GRID:
-            raise NotOnMetal(f"a grid of {x} programs along its first axis")
-        passed: list[Any] = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
-        if shader.whole:
-            passed.append([_signed(int(arguments[number])) for number in shader.whole])
-        if shader.real:
-            passed.append([float(arguments[number]) for number in shader.real])
-        self.function(*passed, threads=(x * shader.threads, y, z), group_size=(shader.threads, 1, 1))
+        self.function(*passed, threads=(x * self.threads, y, z), group_size=self.group)
+
+    def launch(self, grid: tuple[int, int, int], arguments: Arguments) -> None:
+        """The same with the arguments of the program, in its order."""
+        lists = (self.shader.tensors, self.shader.whole, self.shader.real)
+        self(grid, *([arguments[number] for number in numbers] for numbers in lists))
+
+    def written(self, arguments: Arguments) -> list[torch.Tensor]:
+        """Those of the program's arguments that it may write."""
+        return [tensor for n in self.shader.written if isinstance(tensor := arguments[n], torch.Tensor)]
 
 
-def _signed(number: int) -> int:
-    """The int64 of the same bits."""
-    return number - (1 << 64) if number >= 1 << 63 else number
+def overlapping(tensors: Items[torch.Tensor]) -> bool:
+    """Whether some of the tensors have one storage."""
+    return len({tensor.untyped_storage().data_ptr() for tensor in tensors}) < len(tensors)
 
 
 _launchers: WeakKeyDictionary[Program, dict[tuple[int, bool], Launcher | NotOnMetal]] = WeakKeyDictionary()
 
 
-def run(
-    program: Program, grid: tuple[int, int, int], arguments: Items[torch.Tensor | int | float], num_warps: int = 4
-) -> None:
-    """Runs ``program`` once for each place in ``grid``, on tensors on mps.
+def run(program: Program, grid: tuple[int, int, int], arguments: Arguments, num_warps: int = 4) -> Launcher:
+    """Runs ``program`` once for each place in ``grid``, on tensors on mps; gives the shader that did.
 
     Raises:
         NotOnMetal: nothing ran; another back end can do it.
     """
-    tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
-    storages = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-    key = (num_warps, len(storages) < len(tensors))
+    launcher = launcher_of(program, grid, arguments, num_warps)
+    launcher.launch(grid, arguments)
+    return launcher
+
+
+def launcher_of(program: Program, grid: tuple[int, int, int], arguments: Arguments, num_warps: int) -> Launcher:
+    """The compiled shader for such a launch. Raises NotOnMetal where there is none."""
+    key = (num_warps, overlapping([argument for argument in arguments if isinstance(argument, torch.Tensor)]))
     launcher = _launchers.setdefault(program, {}).get(key)
     if launcher is None:
         launcher = _launchers[program][key] = _made(program, *key)
     if isinstance(launcher, NotOnMetal):
         raise launcher
-    launcher(grid, arguments)
+    if grid[0] > launcher.widest:
+        raise NotOnMetal(f"a grid of {grid[0]} programs along its first axis")
+    return launcher
+
+
+def refuse(launcher: Launcher, why: str) -> None:
+    """Nothing runs with this shader any more."""
+    refusal = NotOnMetal(why)
+    for made in _launchers.values():
+        for key in [key for key, found in made.items() if found is launcher]:
+            made[key] = refusal
 
 
 def _made(program: Program, num_warps: int, overlapping: bool) -> Launcher | NotOnMetal:
-    """The compiled shader, or why there is none."""
+    """The compiled shader, or why there is none; with less threads where so many have not registers enough."""
+    most = LARGEST_GROUP
     try:
-        return Launcher(shader_of(program, num_warps, overlapping))
+        while True:
+            launcher = Launcher(shader_of(program, num_warps, overlapping, most), overlapping)
+            if launcher.threads <= launcher.most:
+                return launcher
+            if launcher.most < SMALLEST_GROUP:
+                raise NotOnMetal(f"{launcher.threads} threads, and {launcher.most} have registers enough")
+            most = 1 << (launcher.most.bit_length() - 1)
     except NotOnMetal as refusal:
         LOG.debug("%s runs with torch: %s", program.name, refusal)
         return refusal
