@@ -87,7 +87,7 @@ def float64() -> str:
 
 def triton_kernels() -> str:
     """What runs Triton kernels on mps: ``"torch"`` or ``"metal"``. Raises InvalidSwitch for another word."""
-    return _word("PATCHER_TRITON", "torch", "metal")
+    return _word("PATCHER_TRITON", "metal", "torch")
 
 
 def _word(name: str, usual: str, other: str) -> str:

@@ -1,17 +1,21 @@
-"""Which back end runs a program: torch operators, or with ``PATCHER_TRITON=metal`` Metal on mps where it can."""
+"""Which back end runs a program: Metal on mps where its numbers have proved right, torch operators everywhere else."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from patcher import environment
-from patcher.tiles import on_metal, on_torch
+from patcher.tiles import admission, on_metal, on_torch
 from patcher.tiles.fit import Fit
 from patcher.tiles.program import Program
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,19 +41,27 @@ def run(
     arguments: Items[torch.Tensor | int | float],
     device: torch.device,
     num_warps: int = 4,
-) -> None:
-    """Runs ``program`` once for each place in ``grid``, on ``device``. Raises as the back ends do."""
+) -> on_metal.Launcher | None:
+    """Runs ``program`` once for each place in ``grid``, on ``device``. Raises as the back ends do.
+
+    Returns:
+        The shader that ran, and whose numbers are right; None where torch operators ran.
+    """
     why = why_not(device)
     if not why:
         try:
-            on_metal.run(program, grid, arguments, num_warps)
-        except on_metal.NotOnMetal as refusal:
+            launcher = on_metal.launcher_of(program, grid, arguments, num_warps)
+            if launcher.admitted:
+                launcher.launch(grid, arguments)
+            else:
+                why = _first_launch(program, launcher, grid, arguments)
+            launches[Launched(program.name, "torch" if why else "metal", why)] += 1
+            return None if why else launcher
+        except (on_metal.NotOnMetal, admission.Undecided) as refusal:
             why = str(refusal)
-        else:
-            launches[Launched(program.name, "metal")] += 1
-            return
     on_torch.run(program, grid, arguments, device)
     launches[Launched(program.name, "torch", why)] += 1
+    return None
 
 
 def fit(program: Program, arguments: Items[torch.Tensor | int | float], device_type: str, num_warps: int = 4) -> Fit:
@@ -67,4 +79,17 @@ def why_not(device: torch.device) -> str:
     """Why nothing runs as Metal on ``device``; empty where it does."""
     if device.type != "mps":
         return f"the tensors are on {device.type}"
-    return "PATCHER_TRITON is not metal" if environment.triton_kernels() == "torch" else ""
+    return "PATCHER_TRITON is torch" if environment.triton_kernels() == "torch" else admission.why_not()
+
+
+def _first_launch(
+    program: Program, launcher: on_metal.Launcher, grid: tuple[int, int, int], arguments: Items[Any]
+) -> str:
+    """Runs a program for the first time as this shader, and admits or refuses the shader; says why it is refused."""
+    wrong = admission.first_launch(program, launcher, grid, arguments)
+    launcher.admitted = not wrong
+    if wrong:
+        wrong = f"as a shader it gave other numbers than with torch: {wrong}"
+        on_metal.refuse(launcher, wrong)
+        LOG.warning("the Triton kernel %s runs with torch operators: %s", program.name, wrong)
+    return wrong

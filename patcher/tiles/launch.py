@@ -17,6 +17,7 @@ from patcher.tiles.language import plain
 from patcher.tiles.on_metal.aliases import aliases_of
 from patcher.tiles.program import Program
 from patcher.tiles.types import DType, Pointer
+from patcher.tiles.warm import Kind, Way, kind_of
 
 OPTIONS = frozenset(
     (
@@ -75,6 +76,11 @@ class Kernel:
         self.parameters = {parameter.name: parameter for parameter in parameters}
         self.signature = inspect.signature(fn)
         self.programs: dict[Any, Program] = {}
+        self.ways: dict[Kind, Way] = {}
+        self.constant = tuple(parameter.is_constexpr for parameter in self.parameters.values())
+        self.variable = frozenset(name for name, parameter in self.parameters.items() if not parameter.is_constexpr)
+        found = self.signature.parameters.values()
+        self.defaults = {p.name: plain(p.default) for p in found if p.default is not p.empty}
 
     @_uncompiled
     def launch(self, grid: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
@@ -88,13 +94,30 @@ class Kernel:
             KernelNotSupported: the kernel holds what cannot run.
             KernelFailed: it left its tensors, or an assertion of its own does not hold.
         """
+        kind = kind_of(args, kwargs, self.constant, self.variable)
+        way = self.ways.get(kind) if kind is not None else None
+        return (way and self.launch_again(way, grid, args, kwargs)) or self.launch_anew(kind, grid, args, kwargs)
+
+    def launch_again(self, way: Way, grid: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program | None:
+        """A launch of a kind that goes this way; None where it cannot, and nothing ran."""
+        values = (*self.defaults.values(), *args, *kwargs.values())
+        found = grid(dict(zip(way.names, values, strict=True))) if callable(grid) else grid
+        extents = _usual(found)
+        return way.program if extents is not None and way.run(values, extents) else None
+
+    def launch_anew(self, kind: Kind | None, grid: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
+        """A launch that is looked at as if it were the first one; the next ones of its kind may go its way."""
         bound = self.bind(args, kwargs)
         extents = self.extents(grid, {**kwargs, **bound})
         device = self.device(bound)
-        program, passed = self.program_for(bound)
-        if all(extents):
-            with torch.inference_mode():  # where tensors made in that mode can be written too
-                run(program, extents, passed, device, num_warps(kwargs))
+        specs = self.specs(bound)
+        program, passed = self.program_for(bound, specs)
+        launcher = run(program, extents, passed, device, num_warps(kwargs)) if all(extents) else None
+        if launcher is not None and kind is not None:
+            names = (*self.defaults, *list(self.parameters)[: len(args)], *kwargs)
+            picked = [name for name in bound if not isinstance(specs[name], Known)]
+            way = self.ways.setdefault(kind, Way(program, names, picked, launcher.shader))
+            way.launchers[launcher.overlapping] = launcher
         return program
 
     def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
@@ -106,7 +129,7 @@ class Kernel:
         try:
             bound = self.bind(args, kwargs)
             device = self.device(bound)
-            program, passed = self.program_for(bound)
+            program, passed = self.program_for(bound, self.specs(bound))
         except (KernelNotSupported, LaunchRefused):
             return Fit.NOT_AT_ALL
         return fit(program, passed, device.type, num_warps(kwargs))
@@ -167,9 +190,8 @@ class Kernel:
         """What the front end is told about every argument."""
         return {name: self.spec(name, value) for name, value in bound.items()}
 
-    def program_for(self, bound: dict[str, Any]) -> tuple[Program, list[Any]]:
-        """The program for these arguments, and what it takes of them at a run."""
-        specs = self.specs(bound)
+    def program_for(self, bound: dict[str, Any], specs: dict[str, Any]) -> tuple[Program, list[Any]]:
+        """The program for these arguments, of which ``specs`` are known, and what it takes of them at a run."""
         return self.program(specs), [part for n, value in bound.items() for part in _parts(value, specs[n])]
 
     def program(self, specs: dict[str, Any]) -> Program:
@@ -209,6 +231,14 @@ class Kernel:
             return Descriptor(OF_TORCH[value.base.dtype], tuple(value.block_shape), value.padding)
         found = f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__qualname__}"
         raise self.refused(f"{name} is no argument for a kernel", expected="tensors, numbers, None", found=found)
+
+
+def _usual(grid: Any) -> tuple[int, int, int] | None:
+    """Three extents, where they are a tuple of numbers greater than 0."""
+    if type(grid) is not tuple or not 1 <= len(grid) <= 3:
+        return None
+    x, y, z = extents = (*grid, 1, 1)[:3]
+    return extents if type(x) is type(y) is type(z) is int and min(extents) > 0 else None
 
 
 def num_warps(options: Mapping[str, Any]) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
 from patcher.simulator import metal, startup
-from patcher.tiles import launch, on_metal, on_torch
+from patcher.tiles import admission, launch, on_metal, on_torch
 from patcher.tiles.program import Program
 
 refused: list[str] = []
@@ -20,21 +20,27 @@ ran: list[str] = []
 
 
 def launches_are_carried(mode: str = "metal") -> None:
-    """Every launch from now on. MODE is "metal", "metal-checked" or "metal-backwards"."""
+    """Every launch from now on. MODE is "metal", "metal-checked", "metal-backwards" or "metal-admitted"."""
     startup.start("M1")
     how = {"check": mode == "metal-checked", "backwards": mode == "metal-backwards"}
     torch._C._mps_compileShader = partial(metal.compile_shader, **how)
-    launch.run = run  # type: ignore[assignment]
+    launch.run = partial(run, start=_admitted if mode == "metal-admitted" else on_metal.run)  # type: ignore[assignment]
 
 
+@torch.inference_mode()  # where tensors made in that mode can be written too
 def run(
-    program: Program, grid: tuple[int, int, int], arguments: Sequence[Any], device: torch.device, num_warps: int = 4
+    program: Program,
+    grid: tuple[int, int, int],
+    arguments: Sequence[Any],
+    device: torch.device,
+    num_warps: int = 4,
+    start: Callable[..., Any] = on_metal.run,
 ) -> None:
-    """As `patcher.tiles.backends.run`, on mps whatever ``device`` is."""
+    """As `patcher.tiles.backends.run`, on mps whatever ``device`` is; ``start`` launches a shader."""
     copies: dict[int, torch.Tensor] = {}
     try:
         carried = [_carried(given, copies) if isinstance(given, torch.Tensor) else given for given in arguments]
-        on_metal.run(program, grid, carried, num_warps)
+        start(program, grid, carried, num_warps)
     except on_metal.NotOnMetal as refusal:
         refused.append(str(refusal))
         on_torch.run(program, grid, arguments, device)
@@ -43,6 +49,13 @@ def run(
     for argument in arguments:
         if isinstance(argument, torch.Tensor):
             _bytes(argument).copy_(copies[argument.untyped_storage().data_ptr()].cpu())
+
+
+def _admitted(program: Program, grid: tuple[int, int, int], arguments: Sequence[Any], num_warps: int) -> None:
+    """As every launch is the first one: what is wrong with it is why it is refused."""
+    launcher = on_metal.launcher_of(program, grid, arguments, num_warps)
+    if wrong := admission.first_launch(program, launcher, grid, arguments):
+        raise on_metal.NotOnMetal(f"wrong: {wrong}")
 
 
 def with_torch(

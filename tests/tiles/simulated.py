@@ -18,9 +18,9 @@ def main() -> None:
     x = torch.arange(100.0, device="mps", requires_grad=True)
     doubled[(2,)](x, 100, 64)
     doubled[(1,)](x[50:], 7, 64)
-    switch = os.environ.pop("PATCHER_TRITON")
+    os.environ["PATCHER_TRITON"] = "torch"
     doubled[(2,)](x, 100, 64)
-    os.environ["PATCHER_TRITON"] = switch
+    del os.environ["PATCHER_TRITON"]
     locked[(1,)](torch.zeros(1, dtype=torch.int32, device="mps"))
     expected = torch.arange(100.0) * 4
     expected[50:57] *= 2

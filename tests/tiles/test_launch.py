@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Iterator
-from importlib import import_module
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,18 +89,26 @@ def test_out_of_memory_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     assert any("widened" in note and "test_launch.py:" in note for note in raised.value.__notes__)
 
 
+def pretend_shaders_compile(monkeypatch: pytest.MonkeyPatch, function: Callable[..., None]) -> None:
+    """Every shader is admitted, and compiles to ``function``."""
+
+    class Library:
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return function
+
+    function.max_threads_per_threadgroup = 1024  # type: ignore[attr-defined]
+    monkeypatch.setattr("patcher.tiles.backends.why_not", lambda device: "")
+    monkeypatch.setattr("torch.mps.compile_shader", lambda source: Library())
+    monkeypatch.setattr("patcher.tiles.on_metal.Launcher.admitted", True)
+
+
 def test_what_a_shader_is_refused_is_an_error_with_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch says what it does not take, and not which kernel that is."""
 
-    class Refused:
-        def __init__(self, shader: Any) -> None:
-            self.shader = shader
+    def refused(*_: Any, **__: Any) -> None:
+        raise RuntimeError("not this")
 
-        def __call__(self, *_: Any) -> None:
-            raise RuntimeError("not this")
-
-    monkeypatch.setattr("patcher.tiles.backends.why_not", lambda device: "")
-    monkeypatch.setattr(import_module("patcher.tiles.on_metal.run"), "Launcher", Refused)
+    pretend_shaders_compile(monkeypatch, refused)
     with pytest.raises(KernelFailed, match=r"(?s)fill failed as a Metal shader: not this.*test_launch\.py:\d+"):
         Jit(fill.fn)[(1,)](torch.zeros(4), 1.0, 4)
 
@@ -249,13 +256,6 @@ def test_a_configuration_that_has_a_shader_is_preferred(triton: Any, monkeypatch
     Where nothing does, the first whose program can be made runs on torch operators.
     """
 
-    class Made:
-        def __init__(self, shader: Any) -> None:
-            self.shader = shader
-
-        def __call__(self, *_: Any) -> None:
-            pass
-
     def kernel_with(*configs: Any) -> Any:
         @triton.autotune(configs=configs, key=[])
         @triton.jit
@@ -271,8 +271,7 @@ def test_a_configuration_that_has_a_shader_is_preferred(triton: Any, monkeypatch
     usual = kernel_with(no_program, too_large, fits)
     usual.warmup(x)
     assert usual.best_config is too_large
-    monkeypatch.setattr("patcher.tiles.backends.why_not", lambda device: "")
-    monkeypatch.setattr(import_module("patcher.tiles.on_metal.run"), "Launcher", Made)
+    pretend_shaders_compile(monkeypatch, lambda *_, **__: None)
     for configs, best in (((no_program, too_large, fits, fits_too), fits), ((no_program, too_large), too_large)):
         kernel = kernel_with(*configs)
         kernel.warmup(x)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import torch
 
 from patcher.environment import triton_kernels
 from patcher.errors import InvalidSwitch
-from patcher.tiles import backends
+from patcher.tiles import backends, on_metal
 from patcher.tiles.on_metal import NotOnMetal, layouts
 from patcher.tiles.on_metal.emitter import Shader, shader_of
 from patcher.tiles.on_metal.layouts import Place
@@ -61,23 +62,30 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
 
     def run(mode: str) -> Answers:
         environment = {"PYTHONPATH": path, "TRITON_INTERPRET": "1"} if mode == "interpreted" else {}
-        step = SELDOM if mode == "metal-checked" else EVERY
+        step = SELDOM if mode in ("metal-checked", "metal-admitted") else EVERY
         run_module("tests.tiles.worker", mode, folder / mode, generated, f"::{step}", **environment)
         found: Answers = torch.load(folder / mode)
         return found
 
-    modes = ("interpreted", "metal", "metal-checked", "metal-backwards")
+    modes = ("interpreted", "metal", "metal-checked", "metal-backwards", "metal-admitted")
     with ThreadPoolExecutor(2) as threads:
         return dict(zip(modes, threads.map(run, modes), strict=True))
 
 
-@pytest.mark.parametrize("mode", ["metal", "metal-checked", "metal-backwards"])
+@pytest.mark.parametrize("mode", ["metal", "metal-checked", "metal-backwards", "metal-admitted"])
 def test_cases(answers: dict[str, Answers], mode: str) -> None:
     """Each gives what it gives in Triton's interpreter, without races and accesses outside, in either schedule."""
     both = {"interpreted": answers["interpreted"], "shim": answers[mode]}
     names = [name for name in answers[mode] if mode == "metal" or name != RACING]
     wrong = {name: told for name in names if (told := difference(both, name))}
     assert not wrong, "\n".join(f"{name}: {told}" for name, told in wrong.items())
+
+
+def test_all_are_admitted(answers: dict[str, Answers]) -> None:
+    """What is right is not taken for wrong: each launch is compared as first launches are."""
+    told = {name: case["refused"] for name, case in answers["metal-admitted"].items() if case["refused"]}
+    assert not {name for name, reasons in told.items() if any(why.startswith("wrong: ") for why in reasons)}, told
+    assert sum(bool(case["ran"]) for case in answers["metal-admitted"].values()) > len(told)
 
 
 def test_threads_wait(tmp_path: Path) -> None:
@@ -204,6 +212,21 @@ def test_threads() -> None:
     assert "max_total_threads_per_threadgroup(512)" in shader(doubled, torch.float32, 100, 1 << 15).source
 
 
+@pytest.mark.parametrize(("registers", "threads"), [(1024, 128), (100, 64), (32, 32), (31, 0)])
+def test_threads_have_registers(monkeypatch: pytest.MonkeyPatch, registers: int, threads: int) -> None:
+    """Where they have not, a shader with less of them is tried before the kernel is refused."""
+    function = SimpleNamespace(max_threads_per_threadgroup=registers)
+    library = SimpleNamespace(tile_doubled=function)
+    monkeypatch.setattr(torch.mps, "compile_shader", lambda source: library)
+    args: list[Any] = [torch.zeros(256), 256]
+    program = Jit(doubled.fn).compile(torch.float32, 256, 256)
+    if threads:
+        assert on_metal.launcher_of(program, (1, 1, 1), args, 4).shader.threads == threads
+        return
+    with pytest.raises(NotOnMetal, match=r"^128 threads, and 31 have registers enough$"):
+        on_metal.launcher_of(program, (1, 1, 1), args, 4)
+
+
 def test_source_is_the_same_every_time() -> None:
     """What has been compiled once is found again, wherever the kernel's file lies."""
     first, second = (shader(doubled, torch.float32, 100, 256) for _ in range(2))
@@ -278,20 +301,25 @@ def test_other_devices_have_torch() -> None:
 
 
 def test_switch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``PATCHER_TRITON``: torch, or metal."""
+    """``PATCHER_TRITON``: metal, where nothing is known against it, or torch."""
     mps = torch.device("mps")
+    monkeypatch.setattr("patcher.tiles.admission.why_not", lambda: "")
     monkeypatch.delenv("PATCHER_TRITON", raising=False)
-    assert backends.why_not(mps) == "PATCHER_TRITON is not metal"
+    assert backends.why_not(mps) == ""
     monkeypatch.setenv("PATCHER_TRITON", "metal")
     assert backends.why_not(mps) == ""
+    monkeypatch.setattr("patcher.tiles.admission.why_not", lambda: "Metal is wrong here")
+    assert backends.why_not(mps) == "Metal is wrong here"
+    monkeypatch.setenv("PATCHER_TRITON", "torch")
+    assert backends.why_not(mps) == "PATCHER_TRITON is torch"
     monkeypatch.setenv("PATCHER_TRITON", "cuda")
-    with pytest.raises(InvalidSwitch, match="neither torch nor metal"):
+    with pytest.raises(InvalidSwitch, match="neither metal nor torch"):
         triton_kernels()
 
 
 def test_on_the_simulated_mac() -> None:
-    """With the switch programs run as shaders; what cannot, and everything without it, runs with torch."""
-    text = run_module("tests.tiles.simulated", PATCHER_TRITON="metal").stdout.split("\n")
+    """Programs run as shaders; what cannot, and with the switch everything, runs with torch."""
+    text = run_module("tests.tiles.simulated").stdout.split("\n")
     assert text[0] == "tests.tiles.test_on_metal.doubled metal  2"
-    assert text[1] == "tests.tiles.test_on_metal.doubled torch PATCHER_TRITON is not metal 1"
+    assert text[1] == "tests.tiles.test_on_metal.doubled torch PATCHER_TRITON is torch 1"
     assert text[2] == "tests.tiles.test_on_metal.locked torch its programs wait for one another 1"

@@ -491,3 +491,18 @@ def test_a_kernel_writes_into_what_autograd_has_saved() -> None:
     y.sum().backward()
     grad: Any = x.grad
     assert torch.equal(grad, y.detach())
+
+
+def test_mixed_precision_of_a_script_does_not_reach_into_a_kernel() -> None:
+    """A product that is launched under autocast is added up in fp32 all the same."""
+
+    @jit
+    def product(x, y, out, N: tl.constexpr):
+        at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+        tl.store(out + at, tl.dot(tl.load(x + at), tl.load(y + at)))
+
+    x, y = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0)).unbind()
+    out = torch.zeros(16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        product[(1,)](x, y, out, N=16)
+    torch.testing.assert_close(out, x @ y)

@@ -1,8 +1,9 @@
 """Runs cases in one process: ``python -m tests.tiles.worker MODE OUT [CASE...]``, all by default.
 
 MODE is ``interpreted``, ``compiled``, ``shim`` (with torch operators), or ``metal`` (as shaders on the simulated Mac).
-``metal-checked`` checks races and bounds, and in ``metal-backwards`` threads take turns in the opposite order. ``::3``
-in the place of cases is every third one. Cases of files that are named run too.
+``metal-checked`` checks races and bounds, in ``metal-backwards`` threads take turns in the opposite order, and in
+``metal-admitted`` each launch is compared with torch as first launches are. ``::3`` in the place of cases is every
+third one. Cases of files that are named run too.
 
 ``interpreted`` and ``compiled`` need Triton on the path: the one runs kernels in Triton's interpreter, the other only
 asks Triton's compiler whether they are kernels. OUT becomes a file of ``torch.save``: an `Answer`, as a dict, for each

@@ -29,7 +29,12 @@ SLACK = 16
 class _Extent(ctypes.Structure):
     """`metal_cpu::Extent` in runtime/runtime.h."""
 
-    _fields_ = (("address", ctypes.c_void_p), ("bytes", ctypes.c_size_t))
+    _fields_ = (
+        ("address", ctypes.c_void_p),
+        ("bytes", ctypes.c_size_t),
+        ("read", ctypes.c_uint64),
+        ("written", ctypes.c_uint64),
+    )
 
 
 class _Launch(ctypes.Structure):
@@ -40,6 +45,7 @@ class _Launch(ctypes.Structure):
         ("threadgroup_limit", ctypes.c_uint),
         ("threadgroup_used", ctypes.c_uint),
         ("checked", ctypes.c_uint),
+        ("counted", ctypes.c_uint),
         ("buffers", ctypes.POINTER(_Extent)),
         ("buffer_count", ctypes.c_uint),
         ("message", ctypes.c_char * 512),
@@ -62,9 +68,17 @@ class _Buffer:
 
 
 class MetalKernel:
-    """A kernel that can be called with tensors and numbers."""
+    """A kernel that can be called with tensors and numbers.
+
+    Attributes:
+        counts: whether a kernel that was compiled for the checker counts what it touches.
+        touched: bytes that the last launch read and wrote, by the address of a buffer: of a tensor, where its storage
+            begins. Lanes of a simdgroup that touch the same bytes by one instruction touch them once; atomic
+            accesses do not count.
+    """
 
     thread_execution_width = 32
+    counts = False
 
     def __init__(self, kernel: Kernel, launcher: Any, program: toolchain.Program, backwards: bool) -> None:
         self._kernel = kernel
@@ -72,6 +86,7 @@ class MetalKernel:
         self._program = program
         self._backwards = backwards
         self._threadgroup_used = 0
+        self.touched: dict[int, tuple[int, int]] = {}
 
     @property
     def max_threads_per_threadgroup(self) -> int:
@@ -139,16 +154,19 @@ class MetalKernel:
     def _launch(self, buffers: list[_Buffer], grid: list[int], group: list[int]) -> None:
         addresses = (ctypes.c_void_p * max(len(buffers), 1))(*(buffer.address for buffer in buffers))
         pieces = sorted({piece for buffer in buffers for piece in buffer.extents})
+        extents = (_Extent * max(len(pieces), 1))(*(_Extent(*piece) for piece in pieces))
         launch = _Launch(
             backwards=self._backwards,
             threadgroup_limit=THREADGROUP_BYTES,
             checked=self._program.checked,
-            buffers=(_Extent * max(len(pieces), 1))(*(_Extent(*piece) for piece in pieces)),
+            counted=self.counts,
+            buffers=extents,
             buffer_count=len(pieces),
         )
         three = ctypes.c_uint * 3
         self._launcher(addresses, three(*grid), three(*group), ctypes.byref(launch))
         self._threadgroup_used = launch.threadgroup_used
+        self.touched = {extent.address: (extent.read, extent.written) for extent in extents[: len(pieces)]}
         if launch.message:
             message = _with_line(launch.message.decode(), self._program.library)
             raise RuntimeError(f"{self._kernel.name}: {message}")

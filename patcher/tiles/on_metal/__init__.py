@@ -4,7 +4,8 @@ A program of the grid is a threadgroup. The elements of its blocks lie in regist
 computed where they are needed (`forms`); they change threads through simdgroup shuffles and threadgroup memory.
 """
 
+from patcher.tiles.on_metal.emitter import Shader
 from patcher.tiles.on_metal.names import NotOnMetal
-from patcher.tiles.on_metal.run import run, why_not
+from patcher.tiles.on_metal.run import Launcher, launcher_of, overlapping, refuse, run, why_not
 
-__all__ = ["NotOnMetal", "run", "why_not"]
+__all__ = ["Launcher", "NotOnMetal", "Shader", "launcher_of", "overlapping", "refuse", "run", "why_not"]

@@ -16,6 +16,9 @@ from patcher.tiles.types import DType, Pointer, float32, int64
 LARGEST_GROUP = 1024
 """Threads of a threadgroup."""
 
+SMALLEST_GROUP = 32
+"""Threads of a simdgroup."""
+
 MOST_BUFFERS = 31
 """Buffers that a Metal function takes."""
 
@@ -32,6 +35,8 @@ class Shader:
     name: the function's.
     source: Metal source.
     threads: of a threadgroup.
+    tensors: which arguments are tensors.
+    written: which of them are written.
     whole: which arguments are passed in one list of integers, in order.
     real: which arguments are passed in one list of floats.
     """
@@ -39,21 +44,24 @@ class Shader:
     name: str
     source: str
     threads: int
+    tensors: tuple[int, ...]
+    written: tuple[int, ...]
     whole: tuple[int, ...]
     real: tuple[int, ...]
 
 
-def shader_of(program: Program, num_warps: int, overlapping: bool) -> Shader:
+def shader_of(program: Program, num_warps: int, overlapping: bool, most: int = LARGEST_GROUP) -> Shader:
     """The shader that runs ``program``.
 
     Args:
         num_warps: simdgroups of a threadgroup, if blocks are large enough for them.
         overlapping: whether tensors that are passed may lie in one another.
+        most: threads that a threadgroup may have, a power of two.
 
     Raises:
         NotOnMetal: the program holds what is not done here, or does not go into Metal's limits.
     """
-    threads = threads_for(program, num_warps)
+    threads = threads_for(program, num_warps, most)
     aliases = aliases_of(program)
     if overlapping:
         everything = frozenset(name for name, value in program.arguments if isinstance(value.scalar, Pointer))
@@ -62,11 +70,11 @@ def shader_of(program: Program, num_warps: int, overlapping: bool) -> Shader:
     return Emitter(program, threads, aliases).shader()
 
 
-def threads_for(program: Program, num_warps: int) -> int:
-    """A power of two from 32 to 1024."""
+def threads_for(program: Program, num_warps: int, most: int = LARGEST_GROUP) -> int:
+    """A power of two from 32 to ``most``."""
     largest = max((value.type.numel for op in program.operations() for value in op.results), default=1)
-    threads = min(LARGEST_GROUP, 32 << max(0, num_warps.bit_length() - 1), max(32, largest))
-    while threads < LARGEST_GROUP and largest // threads > USUAL_SHARE:
+    threads = min(most, 32 << max(0, num_warps.bit_length() - 1), max(SMALLEST_GROUP, largest))
+    while threads < most and largest // threads > USUAL_SHARE:
         threads *= 2
     return threads
 
@@ -95,7 +103,10 @@ class Emitter(Dot):
         limit = f"[[max_total_threads_per_threadgroup({self.threads})]]"
         kernel = f"{limit} kernel void {name}(\n    " + ",\n    ".join(parameters) + ") {"
         body = "\n".join([*self.functions, kernel, *memory, *self.lines, "}", ""])
-        return Shader(name, prelude.text(self.used) + "\n" + body, self.threads, whole, real)
+        tensors = [n for n, (_, value) in enumerate(self.program.arguments) if isinstance(value.scalar, Pointer)]
+        written = [number for number in tensors if self.program.arguments[number][0] in self.aliases.written]
+        source = prelude.text(self.used) + "\n" + body
+        return Shader(name, source, self.threads, tuple(tensors), tuple(written), whole, real)
 
     def parameters(self) -> tuple[tuple[int, ...], tuple[int, ...], list[str]]:
         """Which arguments are integers and floats, and the function's parameters; gives all arguments their forms."""

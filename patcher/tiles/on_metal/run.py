@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence as Items
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 
 from patcher.errors import KernelFailed, compose
-from patcher.tiles.on_metal.emitter import Shader, shader_of
+from patcher.tiles.on_metal.emitter import LARGEST_GROUP, SMALLEST_GROUP, Shader, shader_of
 from patcher.tiles.on_metal.names import NotOnMetal
 from patcher.tiles.program import Program
 
@@ -19,94 +19,147 @@ LOG = logging.getLogger(__name__)
 WIDEST_GRID = (1 << 32) - 1
 """Threads along an axis of a Metal grid."""
 
+TOP = 1 << 63
+"""From here on an unsigned number is passed as the int64 of the same bits."""
+
+Arguments: TypeAlias = "Items[torch.Tensor | int | float]"
+
 Made = Any
 """What torch.mps.compile_shader's libraries hold: a function of tensors and numbers."""
 
 
 class Launcher:
-    """A compiled shader."""
+    """A compiled shader.
 
-    def __init__(self, shader: Shader) -> None:
-        self.shader = shader
+    Attributes:
+        overlapping: whether it is for tensors that may lie in one another.
+        threads: of a threadgroup.
+        most: threads that have registers enough.
+        widest: the most programs along the first axis of a grid.
+        admitted: whether its numbers have proved right.
+    """
+
+    admitted = False
+
+    def __init__(self, program: Program, shader: Shader, overlapping: bool) -> None:
+        self.name, self.place = program.name, program.place
+        self.shader, self.overlapping = shader, overlapping
         self.function: Made = getattr(torch.mps.compile_shader(shader.source), shader.name)
-        if self.function.max_threads_per_threadgroup < shader.threads:
-            most = self.function.max_threads_per_threadgroup
-            raise NotOnMetal(f"{shader.threads} threads, and {most} have registers enough")
+        self.threads, self.group = shader.threads, (shader.threads, 1, 1)
+        self.widest = WIDEST_GRID // shader.threads
+        self.most: int = self.function.max_threads_per_threadgroup
 
-    def __call__(self, grid: tuple[int, int, int], arguments: Items[torch.Tensor | int | float]) -> None:
-        shader = self.shader
+    def __call__(
+        self,
+        grid: tuple[int, int, int],
+        tensors: Items[Any],
+        whole: Items[Any],
+        real: Items[Any],
+    ) -> None:
+        """Starts the shader for every place in ``grid``; the arguments are those that it lists, in order.
+
+        Raises:
+            KernelFailed: torch refuses to start it, or it failed.
+        """
+        passed: list[Any] = [*tensors]
+        if whole:
+            passed.append([number if number < TOP else number - 2 * TOP for number in map(int, whole)])
+        if real:
+            passed.append([*map(float, real)])
         x, y, z = grid
-        if x * shader.threads > WIDEST_GRID:
-            raise NotOnMetal(f"a grid of {x} programs along its first axis")
-        passed: list[Any] = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
-        if shader.whole:
-            passed.append([_signed(int(arguments[number])) for number in shader.whole])
-        if shader.real:
-            passed.append([float(arguments[number]) for number in shader.real])
-        self.function(*passed, threads=(x * shader.threads, y, z), group_size=(shader.threads, 1, 1))
+        try:
+            self.function(*passed, threads=(x * self.threads, y, z), group_size=self.group)
+        except torch.OutOfMemoryError as error:  # which scripts catch by its type
+            error.add_note(f"in the Triton kernel {self.name} ({self.place}), as a Metal shader")
+            raise
+        except RuntimeError as error:
+            raise self.failed(error) from error
+
+    def launch(self, grid: tuple[int, int, int], arguments: Arguments) -> None:
+        """The same with the arguments of the program, in its order."""
+        lists = (self.shader.tensors, self.shader.whole, self.shader.real)
+        self(grid, *([arguments[number] for number in numbers] for numbers in lists))
+
+    def failed(self, error: RuntimeError) -> KernelFailed:
+        """The error of a launch that torch ended."""
+        return KernelFailed(
+            compose(
+                f"the Triton kernel {self.name} failed as a Metal shader: {error}",
+                target=f"{self.name} ({self.place})",
+                left="what the kernel had written before stays written",
+                run="run it with PATCHER_TRITON=torch, which names the line, or check the arguments of the launch",
+            )
+        )
+
+    def written(self, arguments: Arguments) -> list[torch.Tensor]:
+        """Those of the program's arguments that it may write."""
+        return [tensor for n in self.shader.written if isinstance(tensor := arguments[n], torch.Tensor)]
 
 
-def _signed(number: int) -> int:
-    """The int64 of the same bits."""
-    return number - (1 << 64) if number >= 1 << 63 else number
+def overlapping(tensors: Items[torch.Tensor]) -> bool:
+    """Whether some of the tensors have one storage."""
+    return len({tensor.untyped_storage().data_ptr() for tensor in tensors}) < len(tensors)
 
 
 _launchers: WeakKeyDictionary[Program, dict[tuple[int, bool], Launcher | NotOnMetal]] = WeakKeyDictionary()
 
 
-def run(
-    program: Program, grid: tuple[int, int, int], arguments: Items[torch.Tensor | int | float], num_warps: int = 4
-) -> None:
-    """Runs ``program`` once for each place in ``grid``, on tensors on mps.
+def run(program: Program, grid: tuple[int, int, int], arguments: Arguments, num_warps: int = 4) -> Launcher:
+    """Runs ``program`` once for each place in ``grid``, on tensors on mps; gives the shader that did.
 
     Raises:
         NotOnMetal: nothing ran; another back end can do it.
         KernelFailed: the shader was refused or failed.
     """
+    launcher = launcher_of(program, grid, arguments, num_warps)
+    launcher.launch(grid, arguments)
+    return launcher
+
+
+def launcher_of(program: Program, grid: tuple[int, int, int], arguments: Arguments, num_warps: int) -> Launcher:
+    """The compiled shader for such a launch. Raises NotOnMetal where there is none."""
     launcher = _launcher(program, arguments, num_warps)
     if isinstance(launcher, NotOnMetal):
         raise launcher
-    try:
-        launcher(grid, arguments)
-    except torch.OutOfMemoryError as error:  # which scripts catch by its type
-        error.add_note(f"in the Triton kernel {program.name} ({program.place}), as a Metal shader")
-        raise
-    except RuntimeError as error:
-        raise _failed(program, error) from error
+    if grid[0] > launcher.widest:
+        raise NotOnMetal(f"a grid of {grid[0]} programs along its first axis")
+    return launcher
 
 
-def why_not(program: Program, arguments: Items[torch.Tensor | int | float], num_warps: int = 4) -> str:
+def why_not(program: Program, arguments: Arguments, num_warps: int = 4) -> str:
     """Why there is no shader of ``program`` for such arguments; empty where there is one."""
     launcher = _launcher(program, arguments, num_warps)
     return str(launcher) if isinstance(launcher, NotOnMetal) else ""
 
 
-def _launcher(program: Program, arguments: Items[torch.Tensor | int | float], num_warps: int) -> Launcher | NotOnMetal:
+def refuse(launcher: Launcher, why: str) -> None:
+    """Nothing runs with this shader any more."""
+    refusal = NotOnMetal(why)
+    for made in _launchers.values():
+        for key in [key for key, found in made.items() if found is launcher]:
+            made[key] = refusal
+
+
+def _launcher(program: Program, arguments: Arguments, num_warps: int) -> Launcher | NotOnMetal:
     """The compiled shader, or why there is none; made once."""
-    tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
-    storages = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-    key = (num_warps, len(storages) < len(tensors))
+    key = (num_warps, overlapping([argument for argument in arguments if isinstance(argument, torch.Tensor)]))
     made = _launchers.setdefault(program, {})
     if key not in made:
         made[key] = _made(program, *key)
     return made[key]
 
 
-def _failed(program: Program, error: RuntimeError) -> KernelFailed:
-    return KernelFailed(
-        compose(
-            f"the Triton kernel {program.name} failed as a Metal shader: {error}",
-            target=f"{program.name} ({program.place})",
-            left="what the kernel had written before stays written",
-            run="run it with PATCHER_TRITON=torch, which names the line, or check the arguments of the launch",
-        )
-    )
-
-
 def _made(program: Program, num_warps: int, overlapping: bool) -> Launcher | NotOnMetal:
-    """The compiled shader, or why there is none."""
+    """The compiled shader, or why there is none; with less threads where so many have not registers enough."""
+    most = LARGEST_GROUP
     try:
-        return Launcher(shader_of(program, num_warps, overlapping))
+        while True:
+            launcher = Launcher(program, shader_of(program, num_warps, overlapping, most), overlapping)
+            if launcher.threads <= launcher.most:
+                return launcher
+            if launcher.most < SMALLEST_GROUP:
+                raise NotOnMetal(f"{launcher.threads} threads, and {launcher.most} have registers enough")
+            most = 1 << (launcher.most.bit_length() - 1)
     except NotOnMetal as refusal:
         LOG.debug("%s runs with torch: %s", program.name, refusal)
         return refusal

@@ -6,5 +6,6 @@ gone under masks.
 """
 
 from patcher.tiles.on_torch.executor import run
+from patcher.tiles.on_torch.shaken import run_shaken
 
-__all__ = ["run"]
+__all__ = ["run", "run_shaken"]

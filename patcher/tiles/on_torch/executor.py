@@ -24,27 +24,34 @@ Mask: TypeAlias = "Tensor | None"
 
 
 def run(
-    program: Program, grid: tuple[int, int, int], arguments: Items[torch.Tensor | int | float], device: torch.device
+    program: Program,
+    grid: tuple[int, int, int],
+    arguments: Items[torch.Tensor | int | float],
+    device: torch.device,
+    portions: Callable[..., Portion] | None = None,
 ) -> None:
     """Runs ``program`` once for each place in ``grid``, on ``device``.
 
     Args:
         arguments: tensors for pointers, numbers for numbers, in the order of the program's arguments.
+        portions: what runs portions of the grid.
 
     Raises:
         KernelFailed: an access outside of every tensor, or a ``device_assert`` that does not hold.
     """
-    memory, values = Memory(), {}
-    for (_, value), given in zip(program.arguments, arguments, strict=True):
-        number = memory.address(given) if isinstance(given, torch.Tensor) else given
-        values[value] = single(number, value.scalar, device)
-    plan, total = plan_of(program), math.prod(grid)
-    for first in range(0, total, plan.portion):
-        numbers = range(first, min(first + plan.portion, total))
-        _Portion(program, grid, numbers, memory, device).run(dict(values))
+    # Tensors made in inference mode are written too, and a script's mixed precision does not reach into a kernel.
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        memory, values = Memory(), {}
+        for (_, value), given in zip(program.arguments, arguments, strict=True):
+            number = memory.address(given) if isinstance(given, torch.Tensor) else given
+            values[value] = single(number, value.scalar, device)
+        plan, total = plan_of(program), math.prod(grid)
+        for first in range(0, total, plan.portion):
+            numbers = range(first, min(first + plan.portion, total))
+            (portions or Portion)(program, grid, numbers, memory, device).run(dict(values))
 
 
-class _Portion:
+class Portion:
     """Some programs of a grid, side by side.
 
     Attributes:

@@ -46,8 +46,8 @@ class Config:
 class Autotuner(KernelInterface[Any]):
     """A kernel with the configurations that may be taken.
 
-    Nothing is timed: the first one whose program can be made is taken, with ``PATCHER_TRITON=metal`` the first whose
-    shader can, and kept for arguments of the same key.
+    Nothing is timed: on mps the first one whose shader can be made is taken, else the first whose program can, and kept
+    for arguments of the same key.
 
     Attributes: the arguments, as given, and ``cache``, keys to configurations, and ``best_config``, the last one taken.
     """

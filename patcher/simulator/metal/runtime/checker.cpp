@@ -4,7 +4,10 @@
 
 #include <dlfcn.h>
 
+#include <array>
 #include <cstdio>
+#include <map>
+#include <set>
 
 namespace metal_cpu {
 
@@ -25,9 +28,28 @@ struct Byte {
 };
 
 struct Region {
-  char* begin;
-  size_t bytes;
+  Extent* extent;
   std::vector<Byte> shadow;
+};
+
+// Bytes of device memory by what a simdgroup does at once: lanes that touch the same bytes with the same instruction, each
+// for the same time in this group, touch them once, as a GPU fetches them once.
+class Traffic {
+ public:
+  void group_begins() {
+    times_.clear();
+    met_.clear();
+  }
+  void touch(Extent& extent, const Lane& lane, const char* address, size_t bytes, bool write, const void* from) {
+    const uint64_t time = ++times_[{uint64_t(lane.index_in_group), uint64_t(from)}];
+    if (met_.insert({uint64_t(lane.simdgroup), uint64_t(from), time, uint64_t(address)}).second) {
+      (write ? extent.written : extent.read) += bytes;
+    }
+  }
+
+ private:
+  std::map<std::array<uint64_t, 2>, uint64_t> times_;
+  std::set<std::array<uint64_t, 4>> met_;
 };
 
 struct Pending {
@@ -46,10 +68,10 @@ bool in_library(const void* address) {
 
 class Checker {
  public:
-  explicit Checker(const Launch& launch) : meetings_(kLanes, 0) {
+  explicit Checker(const Launch& launch) : meetings_(kLanes, 0), counted_(launch.counted) {
     for (unsigned i = 0; i < launch.buffer_count; ++i) {
-      const Extent& extent = launch.buffers[i];
-      buffers_.push_back({extent.address, extent.bytes, std::vector<Byte>(extent.bytes)});
+      Extent& extent = launch.buffers[i];
+      buffers_.push_back({&extent, std::vector<Byte>(extent.bytes)});
     }
   }
 
@@ -57,6 +79,7 @@ class Checker {
     ++epoch_;
     group_epoch_ = epoch_;
     threadgroup_.assign(kArenaBytes, Byte{});
+    traffic_.group_begins();
   }
   void barrier() { ++epoch_; }
   void meeting(unsigned simdgroup) { ++meetings_[simdgroup]; }
@@ -67,7 +90,7 @@ class Checker {
       return;
     }
     const bool group_memory = address >= worker.arena && address < worker.arena + kArenaBytes;
-    Byte* shadow = group_memory ? in_threadgroup(worker, address, bytes) : in_buffers(address, bytes);
+    Byte* shadow = group_memory ? in_threadgroup(worker, address, bytes) : in_buffers(worker, address, bytes, write, from);
     if (shadow == nullptr) {
       if (!group_memory && in_library(address)) {
         return;  // a constant of the shader
@@ -111,10 +134,14 @@ class Checker {
     return nullptr;
   }
 
-  Byte* in_buffers(const char* address, size_t bytes) {
+  Byte* in_buffers(const Worker& worker, const char* address, size_t bytes, bool write, const void* from) {
     for (Region& region : buffers_) {
-      if (address >= region.begin && address + bytes <= region.begin + region.bytes) {
-        return &region.shadow[address - region.begin];
+      Extent& extent = *region.extent;
+      if (address >= extent.address && address + bytes <= extent.address + extent.bytes) {
+        if (counted_) {
+          traffic_.touch(extent, worker.current->lane, address, bytes, write, from);
+        }
+        return &region.shadow[address - extent.address];
       }
     }
     return nullptr;
@@ -198,6 +225,8 @@ class Checker {
   std::vector<Region> buffers_;
   std::vector<Byte> threadgroup_;
   std::vector<uint32_t> meetings_;
+  bool counted_;
+  Traffic traffic_;
   uint32_t epoch_ = 0, group_epoch_ = 0;
   Pending pending_;
 };

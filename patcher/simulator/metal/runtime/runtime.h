@@ -41,6 +41,7 @@ struct Meeting {
 struct Extent {
   char* address;
   size_t bytes;
+  uint64_t read, written;  // result of a counted launch: bytes, without atomic accesses
 };
 
 struct Launch {
@@ -48,7 +49,8 @@ struct Launch {
   unsigned threadgroup_limit;   // bytes
   unsigned threadgroup_used;    // result: the most that a group has used, bytes
   unsigned checked;             // 1: the kernel was compiled for the checker
-  const Extent* buffers;        // what a checked kernel may touch
+  unsigned counted;             // 1: bytes of buffers that a checked kernel touches are counted
+  Extent* buffers;              // what a checked kernel may touch
   unsigned buffer_count;
   char message[kMessageBytes];  // result: the first error
 };

@@ -1,0 +1,98 @@
+"""Admission on the simulated Mac, with faults in shaders and without: ``python -m tests.tiles.admitted``.
+
+Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from patcher.simulator import startup
+from patcher.tiles import backends
+from patcher.tiles.admission import machine
+from patcher.tiles.admission.blocks import trials
+from tests.tiles.jit import Jit, jit, tl
+
+FAULTS: dict[str, tuple[str, tuple[str, str]]] = {
+    "no barrier": ("barriers", ("threadgroup_barrier(", "(void)(")),
+    "no mask": ("masks and arithmetic of torch.int32", ("if (", "if (true || ")),
+    "exp is off by 1e-5": ("functions", ("precise::exp(", "precise::exp(1.00001f * ")),
+    "a sum without its greatest lane": ("sums, maxima and scans of torch.float32", ("simd_sum(", "simd_max(")),
+    "another lane": ("sorting", ("simd_shuffle_xor(", "simd_shuffle_down(")),
+}
+"""A change of a shader's source, and the trial that notices it."""
+
+
+@jit
+def everything(x, n, N: tl.constexpr):
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    a = tl.load(x + at, at < n, 0)
+    a = tl.exp(a - tl.max(a, 0)) / tl.sum(a * a, 0)
+    tl.store(x + at, a, at < n)
+    tl.debug_barrier()
+    b = tl.load(x + tl.program_id(0) * N + N - 1 - tl.arange(0, N), at < n)
+    tl.debug_barrier()
+    tl.store(x + at, b, at < n)
+
+
+@contextmanager
+def fault(change: tuple[str, str]) -> Iterator[None]:
+    """Shaders that are compiled meanwhile have it, in what comes after their parameters."""
+    whole = torch.mps.compile_shader
+
+    def compile_shader(source: str) -> Any:
+        head, middle, body = source.partition("thread_index_in_threadgroup")
+        return whole(head + middle + body.replace(*change))
+
+    torch.mps.compile_shader = compile_shader
+    yield
+    torch.mps.compile_shader = whole
+
+
+def launched_twice() -> tuple[list[tuple[str, str]], bool]:
+    """Where a kernel ran, twice, with reasons, and whether it gave what torch gives."""
+    kernel = Jit(everything.fn)
+    x = torch.randn(400, generator=torch.Generator().manual_seed(3))
+    there = x.to("mps")
+    ran = []
+    for _ in range(2):
+        backends.launches.clear()
+        kernel[(3,)](x, 300, 128)
+        backends.launches.clear()
+        kernel[(3,)](there, 300, 128)
+        ((launched, _),) = backends.launches.items()
+        ran.append((launched.back_end, launched.why))
+    return ran, torch.allclose(there.cpu(), x, rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def main() -> None:
+    startup.start("M1")
+    machine.folder = lambda: Path(os.environ["PATCHER_CACHE_OF_VERDICTS"])  # type: ignore[assignment]
+    place = machine.folder() / f"{machine.key()}.json"
+    found: dict[str, Any] = {"trials": machine.tried()[0]}
+    machine.keep(place, found["trials"])
+    tried: Callable[..., Any] = machine.tried
+    machine.tried = lambda: ({"again": "it was tried a second time"}, None)  # type: ignore[assignment]
+    assert machine.why_not() == ""
+    machine.tried = tried  # type: ignore[assignment]
+    found["again"] = found["kept"] = machine.kept(place)
+    found["without faults"] = launched_twice()
+    found["faults in trials"], found["faults in launches"] = {}, {}
+    by_name = {trial.name: trial for trial in trials()}
+    for name, (trial, change) in FAULTS.items():
+        with fault(change):
+            found["faults in trials"][name] = machine.tried_one(by_name[trial])
+            if name != "another lane":
+                found["faults in launches"][name] = launched_twice()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
