@@ -234,14 +234,15 @@ COMPILE = (
         "True",
         _set("use_liger_kernel"),
         Become(False),
-        "Liger's kernels are Triton; without them the same numbers are computed with more memory",
+        "Liger's kernels run on mps as torch operators, slower than the modules that they replace, which compute the "
+        "same numbers with more memory",
     ),
     Rule(
         "liger_kernel_config",
         "set",
         _set("liger_kernel_config"),
         Become(None),
-        "Liger's kernels are Triton; there is nothing to configure without them",
+        "there is nothing to configure without Liger's kernels",
     ),
 )
 

@@ -172,13 +172,33 @@ def test_functions_of_the_kernel_language_raise_outside_kernels(triton_shim: Non
     assert tl.float32 != tl.float16 and tl.dtype("fp32") == tl.float32
 
 
-def test_no_driver_is_active(triton_shim: None) -> None:
+def test_no_driver_is_active_without_mps(triton_shim: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Callers that look for the GPU catch a RuntimeError, as from Triton without a GPU."""
+    import torch
     import triton
 
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert triton.backends.backends == {}
     with pytest.raises(RuntimeError, match="0 active"):
         triton.runtime.driver.active.get_current_target()
+
+
+def test_the_driver_is_that_of_mps(ask: Callable[..., dict[str, Any]]) -> None:
+    """Libraries that ask for the device that Triton compiles for get torch's name of it, and the Mac's figures."""
+    found = ask("triton", DRIVER)
+    assert found == {"target": ["mps", "Apple M1", 32], "device": 0, "cores": 8, "bytes": 32768, "backends": {}}
+
+
+DRIVER = """
+import torch, triton
+from patcher.macs.mac import parse
+from patcher.simulator import start
+start(parse("M1 8GB"))
+driver = triton.runtime.driver.active
+figures = driver.utils.get_device_properties(driver.get_current_device())
+answer(target=list(driver.get_current_target()), device=driver.get_current_device(),
+       cores=figures["multiprocessor_count"], bytes=figures["max_shared_mem"], backends=triton.backends.backends)
+"""
 
 
 def test_arithmetic_is_that_of_real_triton(triton_shim: None) -> None:

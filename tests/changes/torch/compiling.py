@@ -83,8 +83,13 @@ def compiled_for_cuda() -> None:
     def drawn(x: torch.Tensor) -> torch.Tensor:
         return x @ torch.eye(3, device="cuda") + 0 * torch.rand(3, device="cuda")
 
+    def selected(x: torch.Tensor) -> torch.Tensor:
+        with torch.cuda.device(0):
+            return x.cuda() + 1
+
     for backend in ("eager", "aot_eager"):
         assert torch.equal(torch.compile(made, backend=backend, fullgraph=True)(x), made(x))
+        assert torch.equal(torch.compile(selected, backend=backend, fullgraph=True)(x), selected(x))
     from torch._inductor import config
 
     with config.patch(force_disable_caches=True):
