@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from patcher.errors import InvalidSwitch, compose
 
@@ -131,6 +132,15 @@ def compile_folders() -> frozenset[str]:
 def value_of(name: str) -> str | None:
     """The variable's value, or None where it is not set."""
     return os.environ.get(name)
+
+
+def cache_folder() -> Path:
+    """``$PATCHER_CACHE``, else ``$XDG_CACHE_HOME/patch-for-mac``, else ``~/.cache/patch-for-mac``."""
+    chosen = value_of("PATCHER_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = value_of("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "patch-for-mac"
 
 
 def set_default(name: str, value: str) -> bool:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
+from patcher import environment
 from patcher.drift import archives
 from patcher.drift.archives import Release
 from patcher.errors import ReleaseUnreadable, compose
-from patcher.simulator.build import cache_folder
 
 _ANY_PYTHON = "--ignore-requires-python"
 """Nothing of a release is run, so that it does not matter which Python it is for."""
@@ -44,7 +44,7 @@ def release(name: str, version: Version, roots: Iterable[str]) -> Release:
         ReleaseUnreadable: it is not in the index, the index cannot be reached, or the folder cannot be written.
     """
     roots = frozenset(roots)
-    kept = cache_folder() / "releases" / f"{name}-{version}.zip"
+    kept = environment.cache_folder() / "releases" / f"{name}-{version}.zip"
     if not kept.exists():
         try:
             _fetch(name, version, roots, kept)

@@ -38,7 +38,7 @@ def library(torch: ModuleType) -> Path:
         SimulatorUnavailable: this machine, torch or compiler cannot have it, or the cache folder is not writable.
     """
     check_machine(torch)
-    folder = cache_folder() / "simulated-mps"
+    folder = environment.cache_folder() / "simulated-mps"
     final = folder / key(torch)
     if not _module_in(final).exists():
         _build_once(torch, folder, final)
@@ -75,15 +75,6 @@ def check_machine(torch: ModuleType) -> None:
                 run=install,
             )
         )
-
-
-def cache_folder() -> Path:
-    """``$PATCHER_CACHE``, else ``$XDG_CACHE_HOME/patch-for-mac``, else ``~/.cache/patch-for-mac``."""
-    chosen = environment.value_of("PATCHER_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = environment.value_of("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "patch-for-mac"
 
 
 def key(torch: ModuleType) -> str:

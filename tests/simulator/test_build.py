@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from patcher import environment
 from patcher.errors import SimulatorUnavailable
 from patcher.simulator import build
 
@@ -100,13 +101,13 @@ def test_key_changes_with_source_and_torch(tmp_path: Path, monkeypatch: pytest.M
 def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PATCHER_CACHE, else XDG_CACHE_HOME, else ~/.cache."""
     monkeypatch.setenv("PATCHER_CACHE", str(tmp_path))
-    assert build.cache_folder() == tmp_path
+    assert environment.cache_folder() == tmp_path
     monkeypatch.delenv("PATCHER_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert build.cache_folder() == tmp_path / "patch-for-mac"
+    assert environment.cache_folder() == tmp_path / "patch-for-mac"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert build.cache_folder() == tmp_path / ".cache" / "patch-for-mac"
+    assert environment.cache_folder() == tmp_path / ".cache" / "patch-for-mac"
 
 
 def test_no_compiler_names_the_package_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

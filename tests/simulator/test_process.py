@@ -72,8 +72,9 @@ def test_a_library_of_another_build_is_refused(tmp_path: object) -> None:
         import os, pathlib, torch
         os.environ["PATCHER_CACHE"] = {str(tmp_path)!r}
         from patcher.errors import SimulatorUnavailable
+        from patcher import environment
         from patcher.simulator import build, start
-        folder = build.cache_folder() / "simulated-mps" / build.key(torch)
+        folder = environment.cache_folder() / "simulated-mps" / build.key(torch)
         folder.mkdir(parents=True)
         (folder / f"{{build.MODULE}}{{build._suffix()}}").write_text("broken")
         try:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from patcher.simulator.build import cache_folder
+from patcher.environment import cache_folder
 from tests.process import ROOT, clean_environment, run_python
 
 pytest_plugins = ["pytester"]

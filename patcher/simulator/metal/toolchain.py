@@ -217,7 +217,7 @@ def _errors(output: str) -> str:
 
 
 def _cache_folder() -> Path:
-    folder = build.cache_folder() / "metal-on-cpu"
+    folder = environment.cache_folder() / "metal-on-cpu"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
