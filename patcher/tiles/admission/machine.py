@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from patcher.simulator.build import cache_folder
+from patcher.environment import cache_folder
 from patcher.tiles import types
 from patcher.tiles.admission.blocks import Trial, trials
 from patcher.tiles.admission.comparison import Arguments, compared
