@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from patcher.tiles import on_torch
-from patcher.tiles.admission import machine
+from patcher.tiles.admission import comparison, machine
 from patcher.tiles.admission.blocks import trials
-from patcher.tiles.admission.comparison import FACTOR, Copy, compared
+from patcher.tiles.admission.comparison import COPIES, FACTOR, Copy, compared
 from tests.process import run_module
 from tests.tiles.jit import Jit, jit, tl
 
@@ -171,6 +172,26 @@ def test_of_wrong_numbers_torchs_are_kept() -> None:
     assert wrong
     copy.put_back()
     assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize(("room", "decided"), [(COPIES * 512, True), (COPIES * 512 - 1, False)])
+def test_without_room_for_copies_nothing_runs(monkeypatch: pytest.MonkeyPatch, room: int, decided: bool) -> None:
+    """The next launch may have it."""
+    x = numbers(128)
+    before, program = x.clone(), doubled.compile(x, 128, N=64)
+    monkeypatch.setattr(comparison, "room", lambda: room)
+
+    def launch(grid: tuple[int, int, int], passed: Sequence[Any]) -> None:
+        on_torch.run(program, grid, passed, CPU)
+
+    launcher: Any = SimpleNamespace(written=lambda passed: [x], launch=launch)
+    if decided:
+        assert not comparison.first_launch(program, launcher, (2, 1, 1), (x, 128))
+        assert torch.equal(x, before * 2)
+        return
+    with pytest.raises(comparison.Undecided, match=r"^there is no room for 4 copies of what it writes$"):
+        comparison.first_launch(program, launcher, (2, 1, 1), (x, 128))
+    assert torch.equal(x, before)
 
 
 # -- what is kept ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import torch
 
 from patcher.tiles import on_torch
 from patcher.tiles.on_metal import Launcher
+from patcher.tiles.on_torch.carriers import SIGNED
 from patcher.tiles.program import Program
 
 Tensor: TypeAlias = torch.Tensor
@@ -88,7 +89,7 @@ def compared(
 
 def room() -> int:
     """Bytes that tensors on mps may still take."""
-    return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
 
 
 def storages(tensors: Items[Tensor]) -> dict[int, Tensor]:
@@ -146,7 +147,8 @@ def difference(found: Copy, right: Copy, spread: Callable[[], list[Copy]]) -> st
         for part in _parts(a.numel()):
             x, y = a[part], b[part]
             if not x.dtype.is_floating_point:
-                off = x != y
+                bits = SIGNED[8 * x.dtype.itemsize]  # mps compares no unsigned numbers of 16 bits and more
+                off = x.view(bits) != y.view(bits)
                 if bool(off.any()):
                     return f"{int(off.sum())} of {x.numel()} numbers of {x.dtype} are others"
                 continue
