@@ -1,4 +1,4 @@
-"""Admission on the simulated Mac, with faults in shaders and without: ``python -m tests.tiles.admitted``.
+"""Admission on the simulated Mac, with faults in shaders and without: ``python -m tests.tiles.admitted FOLDER``.
 
 Prints one JSON object.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,17 +73,22 @@ def launched_twice() -> tuple[list[tuple[str, str]], bool]:
     return ran, torch.allclose(there.cpu(), x, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
-def main() -> None:
+def main(folder: str) -> None:
+    """Keeps what is right in ``folder``."""
     startup.start("M1")
-    machine.folder = lambda: Path(os.environ["PATCHER_CACHE_OF_VERDICTS"])  # type: ignore[assignment]
-    place = machine.folder() / f"{machine.key()}.json"
-    found: dict[str, Any] = {"trials": machine.tried()[0]}
-    machine.keep(place, found["trials"])
-    tried: Callable[..., Any] = machine.tried
-    machine.tried = lambda: ({"again": "it was tried a second time"}, None)  # type: ignore[assignment]
-    assert machine.why_not() == ""
-    machine.tried = tried  # type: ignore[assignment]
-    found["again"] = found["kept"] = machine.kept(place)
+    machine.folder = lambda: Path(folder)  # type: ignore[assignment]
+    found: dict[str, Any] = {}
+    every, few = machine.trials, tuple(trials())[:5]
+    machine.trials = lambda: iter(few)  # type: ignore[assignment]
+    with fault(FAULTS["no mask"][1]):
+        found["with a fault"] = machine.why_not()
+    found["kept with a fault"] = os.listdir(folder)
+    machine.why_not.cache_clear()
+    machine.trials = every  # type: ignore[assignment]
+    found["without"] = machine.why_not()
+    machine.why_not.cache_clear()
+    machine.trials = lambda: 1 / 0  # type: ignore[assignment, return-value]
+    found["again"] = machine.why_not()
     found["without faults"] = launched_twice()
     found["faults in trials"], found["faults in launches"] = {}, {}
     by_name = {trial.name: trial for trial in trials()}
@@ -95,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

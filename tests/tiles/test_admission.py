@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from patcher.tiles import on_torch
-from patcher.tiles.admission import machine
+from patcher.tiles.admission import comparison, machine
 from patcher.tiles.admission.blocks import trials
-from patcher.tiles.admission.comparison import FACTOR, Copy, compared
+from patcher.tiles.admission.comparison import COPIES, FACTOR, Copy, compared
 from tests.process import run_module
 from tests.tiles.jit import Jit, jit, tl
 
@@ -173,32 +174,52 @@ def test_of_wrong_numbers_torchs_are_kept() -> None:
     assert torch.equal(x, expected)
 
 
+@pytest.mark.parametrize(("room", "decided"), [(COPIES * 512, True), (COPIES * 512 - 1, False)])
+def test_without_room_for_copies_nothing_runs(monkeypatch: pytest.MonkeyPatch, room: int, decided: bool) -> None:
+    """The next launch may have it."""
+    x = numbers(128)
+    before, program = x.clone(), doubled.compile(x, 128, N=64)
+    monkeypatch.setattr(comparison, "room", lambda: room)
+
+    def launch(grid: tuple[int, int, int], passed: Sequence[Any]) -> None:
+        on_torch.run(program, grid, passed, CPU)
+
+    launcher: Any = SimpleNamespace(written=lambda passed: [x], launch=launch)
+    if decided:
+        assert not comparison.first_launch(program, launcher, (2, 1, 1), (x, 128))
+        assert torch.equal(x, before * 2)
+        return
+    with pytest.raises(comparison.Undecided, match=r"^there is no room for 4 copies of what it writes$"):
+        comparison.first_launch(program, launcher, (2, 1, 1), (x, 128))
+    assert torch.equal(x, before)
+
+
 # -- what is kept ------------------------------------------------------------------------------------------------------
 
 
-def test_a_verdict_is_kept_and_what_cannot_be_read_is_none(tmp_path: Path) -> None:
+def test_what_is_right_is_kept_and_what_cannot_be_read_is_not(tmp_path: Path) -> None:
     """Whole or not at all; in the place of half a file a new one is written."""
-    place = tmp_path / "verdicts" / "one.json"
-    assert machine.kept(place) is None
-    machine.keep(place, {"sorting": "3 of 8 numbers are others"})
-    assert machine.kept(place) == {"sorting": "3 of 8 numbers are others"}
-    for text in ("", '{"sorting"', "[]", '{"sorting": 3}', "\0"):
+    place = tmp_path / "kept" / "one.json"
+    assert not machine.is_kept(place)
+    machine.keep(place, ["sorting"])
+    assert machine.is_kept(place)
+    for text in ("", '["sorting"', "[]", "{}", "[3]", "\0"):
         place.write_text(text)
-        assert machine.kept(place) is None
-    machine.keep(place, {})
-    assert machine.kept(place) == {}
+        assert not machine.is_kept(place)
+    machine.keep(place, ["sorting"])
+    assert machine.is_kept(place)
     assert [path.name for path in place.parent.iterdir()] == ["one.json"]
 
 
-def test_few_verdicts_are_kept(tmp_path: Path) -> None:
+def test_few_files_are_kept(tmp_path: Path) -> None:
     for number in range(machine.MOST_KEPT + 3):
-        machine.keep(tmp_path / f"{number}.json", {})
+        machine.keep(tmp_path / f"{number}.json", ["sorting"])
     assert len(list(tmp_path.iterdir())) == machine.MOST_KEPT
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    machine.keep(tmp_path / "file" / "one.json", {})
+    machine.keep(tmp_path / "file" / "one.json", ["sorting"])
 
 
 def test_trials_have_names_of_their_own() -> None:
@@ -212,9 +233,11 @@ def test_trials_have_names_of_their_own() -> None:
 @pytest.mark.slow
 def test_on_the_simulated_mac(tmp_path: Path) -> None:
     """All trials are right there; a back end with a fault is refused by a trial and by the first launch of a kernel."""
-    found = json.loads(run_module("tests.tiles.admitted", PATCHER_CACHE_OF_VERDICTS=str(tmp_path)).stdout)
-    assert found["trials"] == {}
-    assert found["again"] == found["kept"] == {}
+    found = json.loads(run_module("tests.tiles.admitted", tmp_path).stdout)
+    assert found["with a fault"].startswith("Metal gives other numbers on this Mac than torch on the CPU: masks and ")
+    assert found["with a fault"].count(": ") < 8
+    assert not found["kept with a fault"]
+    assert found["without"] == found["again"] == ""
     assert all(found["faults in trials"].values()), found["faults in trials"]
     for fault, (launched, right) in found["faults in launches"].items():
         assert right, fault

@@ -1,4 +1,4 @@
-"""Bytes that shaders touch, and those that their programs name: ``python -m tests.tiles.traffic OUT``.
+"""Bytes that shaders touch, and those that their programs name: ``python -m tests.tiles.traffic OUT [CASE...]``.
 
 What a program names is counted on torch operators: elements that are not masked off, for each program of the grid. What
 its shader touches is counted on the simulated Mac, by what simdgroups do at once. Atomic operations are in neither.
@@ -77,8 +77,8 @@ def run(program: Any, grid: Any, arguments: Any, device: Any, num_warps: int = 4
         launcher.function.counts = True
         launcher.launch(grid, given)
     except on_metal.NotOnMetal:
-        FOUND.pop()
         on_torch.run(program, grid, arguments, device)
+        FOUND.pop()
         return
     places = {x.untyped_storage().data_ptr() for x in copied.values()}
     touched = [both for address, both in launcher.function.touched.items() if address in places]
@@ -87,16 +87,17 @@ def run(program: Any, grid: Any, arguments: Any, device: Any, num_warps: int = 4
 
 
 def main(out: str, *names: str) -> None:
-    """Runs the cases whose names begin so, or all."""
+    """Runs the cases whose names begin so and, with ``::3``, every third one; or all."""
     worker.prepare("metal-checked")
     carried.launch.run = run  # type: ignore[assignment]
     count_named()
     answers: dict[str, list[dict[str, Any]]] = {}
     for program in worker.PROGRAMS:
         importlib.import_module(f"tests.tiles.programs.{program}")
-    step = next((int(name[2:]) for name in names if name.startswith("::")), 1)
+    step = next((int(name[2:]) for name in names if name.startswith("::")), 0 if names else 1)
+    begins = tuple(name for name in names if not name.startswith("::"))
     for number, (name, case) in enumerate(CASES.items()):
-        if number % step == 0:
+        if (step and number % step == 0) or name.startswith(begins):
             FOUND.clear()
             worker.answer(case, "metal")
             answers[name] = [asdict(found) for found in FOUND]

@@ -98,7 +98,7 @@ def main(out: str) -> None:
     from tests.tiles import carried
     from tests.tiles.worker import prepare
 
-    prepare("metal")
+    prepare("metal-admitted")
     load_packages_without_their_init()
     torch.cuda.current_device = lambda: 0
     as_metal, found = carried.launch.run, {}

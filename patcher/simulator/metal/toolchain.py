@@ -51,6 +51,8 @@ CHECK_FLAGS = (
     # The compiler's part of the thread sanitizer, without its library: the runtime's checker answers.
     *("-g1", "-gdwarf-4", "-Xclang", "-fsanitize=thread"),
     *("-mllvm", "-tsan-instrument-func-entry-exit=0", "-mllvm", "-tsan-instrument-atomics=0"),
+    # It leaves accesses of more than 16 bytes alone, which vectorizing makes of smaller ones.
+    *("-fno-vectorize", "-fno-slp-vectorize"),
 )
 LANGUAGE_VERSIONS = {26: 400, 15: 320, 14: 310}
 """__METAL_VERSION__ by the first macOS that has it. torch asks for the newest."""

@@ -1,4 +1,7 @@
-"""Whether Metal is right about the building blocks of kernels on the Mac at hand; found out once, and kept on disk."""
+"""Whether Metal is right about the building blocks of kernels on the Mac at hand; found out once, and kept on disk.
+
+What is wrong is not kept: a process that finds it says so, and the next one tries again.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,13 @@ from patcher.tiles.on_torch.carriers import NATIVE
 LOG = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent.parent
-"""What a verdict depends on, beside the machine: the kernel language and its back ends."""
+"""What the trials depend on, beside the machine: the kernel language and its back ends."""
 
 MOST_KEPT = 16
-"""Verdicts that are kept, the newest ones."""
+"""Files that are kept, the newest ones."""
+
+MOST_TOLD = 3
+"""Trials that a warning names."""
 
 OF_TORCH = {torch.uint8: types.uint8, **{dtype: types.DType(name) for name, dtype in NATIVE.items()}}
 
@@ -40,39 +46,39 @@ def why_not() -> str:
     if not hasattr(torch.mps, "compile_shader"):
         return f"torch {torch.__version__} has no torch.mps.compile_shader"
     place = folder() / f"{key()}.json"
-    wrong = kept(place)
-    if wrong is None:
-        wrong, refused = tried()
-        if refused is None:
-            keep(place, wrong)
-        else:
-            wrong = {"shaders": refused}
-    if not wrong:
+    if is_kept(place):
         return ""
-    told = "; ".join(f"{name}: {what}" for name, what in wrong.items())
-    why = f"on this Mac Metal gives other numbers than torch on the CPU, or none: {told}"
-    LOG.warning("Triton kernels run with torch operators: %s", why)
+    right, why = tried()
+    if not why:
+        keep(place, right)
+        return ""
+    LOG.warning("Triton kernels run with torch operators, as PATCHER_TRITON=torch lets them without a trial: %s", why)
     return why
 
 
-def tried() -> tuple[dict[str, str], str | None]:
+def tried() -> tuple[list[str], str]:
     """Runs every trial.
 
     Returns:
-        What is wrong, by trial, and why no shader runs at all, if none does. A trial that Metal here has no shader for,
-        such as those of bfloat before macOS 14, is none that is wrong: kernels of its kind have none either.
+        The trials that Metal is right in, and what is wrong with the others. One that Metal has no shader for, such as
+        those of bfloat before macOS 14, is in neither: kernels of its kind have none either.
     """
-    wrong: dict[str, str] = {}
+    right: list[str] = []
+    wrong: list[str] = []
     for number, trial in enumerate(trials()):
         try:
             told = tried_one(trial)
         except NotOnMetal as refusal:
             if number == 0:  # in fp32: there is no compiler, or none that works
-                return wrong, str(refusal)
+                return right, str(refusal)
             continue
         if told:
-            wrong[trial.name] = told
-    return wrong, None
+            wrong.append(f"{trial.name}: {told}")
+        else:
+            right.append(trial.name)
+    more = f"; and {len(wrong) - MOST_TOLD} more" if len(wrong) > MOST_TOLD else ""
+    what = "Metal gives other numbers on this Mac than torch on the CPU: "
+    return right, what + "; ".join(wrong[:MOST_TOLD]) + more if wrong else ""
 
 
 def tried_one(trial: Trial) -> str:
@@ -111,12 +117,12 @@ def spec_of(value: Any) -> Any:
 
 
 def folder() -> Path:
-    """Where verdicts are kept: in the cache folder, a small file for each machine and version."""
+    """Where it is kept that a machine is right: in the cache folder, a small file for each machine and version."""
     return cache_folder() / "triton-on-metal"
 
 
 def key() -> str:
-    """What a verdict holds for: the GPU, macOS, torch and the sources of this package."""
+    """What it holds for: the GPU, macOS, torch and the sources of this package."""
     digest = hashlib.sha256()
     for part in (torch.backends.mps.get_name(), platform.platform(), torch.__version__):
         digest.update(part.encode() + b"\0")
@@ -125,24 +131,23 @@ def key() -> str:
     return digest.hexdigest()[:32]
 
 
-def kept(place: Path) -> dict[str, str] | None:
-    """A verdict: what is wrong, by trial. None where there is none that can be read."""
+def is_kept(place: Path) -> bool:
+    """Whether a machine is known to be right. What cannot be read says nothing, and is written anew."""
     try:
         found = json.loads(place.read_text())
     except (OSError, ValueError):
-        return None
-    whole = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
-    return found if whole else None
+        return False
+    return isinstance(found, list) and found != [] and all(isinstance(name, str) for name in found)
 
 
-def keep(place: Path, wrong: dict[str, str]) -> None:
-    """Writes a verdict, whole or not at all; it is found again the next time if it cannot be kept."""
+def keep(place: Path, right: list[str]) -> None:
+    """Writes which trials were right, whole or not at all; they run again where it cannot be kept."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=place.parent, suffix=".part", delete=False) as file:
-            json.dump(wrong, file, indent=1)
+            json.dump(right, file, indent=1)
         os.replace(file.name, place)
-        for old in sorted(place.parent.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-MOST_KEPT]:
+        for old in sorted(place.parent.glob("*.json"), key=os.path.getmtime)[:-MOST_KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
-        LOG.debug("what Metal gives on this Mac is not kept: %s", error)
+        LOG.debug("that Metal is right on this Mac is not kept: %s", error)
