@@ -284,14 +284,14 @@ def _integer_type(value: int) -> DType | None:
 
 def _key(spec: Any) -> Any:
     if isinstance(spec, Known):
-        return key_of_constant(spec.value)
+        return _key_of_constant(spec.value)
     return tuple(_key(part) for part in spec) if isinstance(spec, tuple) else spec
 
 
-def key_of_constant(value: Any) -> Any:
+def _key_of_constant(value: Any) -> Any:
     """Equal for constants of which the same program is made: not for 1, 1.0 and True, nor for 0.0 and -0.0."""
     if isinstance(value, tuple):
-        return (type(value), *map(key_of_constant, value))
+        return (type(value), *map(_key_of_constant, value))
     if isinstance(value, float):
         return (float, value.hex())
     try:

@@ -6,6 +6,7 @@ Dynamo as it stands, so it is plain Python over constants, tensors and symbolic 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,10 +17,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch.fx.experimental.symbolic_shapes import guard_scalar
 
-from patcher.errors import KernelNotSupported, LaunchRefused
+from patcher.errors import KernelNotSupported, LaunchRefused, compose
 from patcher.tiles.backends import fit as fit_of
 from patcher.tiles.fit import Fit
-from patcher.tiles.launch import Kernel, key_of_constant, num_warps, tensors_in
+from patcher.tiles.launch import Kernel, num_warps, tensors_in
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,9 +74,11 @@ class Plan:
 
 
 plans: dict[str, Plan] = {}
-"""By the name that stands in a traced graph."""
+"""By the name that stands in a traced graph: the kernel's, and digests of its arguments and of its program.
 
-_names: dict[Any, str] = {}
+Torch keeps compiled graphs for other processes, so that a name means the same launch in all of them.
+"""
+
 _wrapped: ContextVar[bool] = ContextVar("wrapped", default=False)
 
 
@@ -191,11 +194,23 @@ def _plan(
         of[REAL],
     )
     constants = {name: known[name] for name in of[CONSTANT]}
-    key = (program, names, kinds, same, *map(key_of_constant, constants.values()))
-    if key not in _names:
-        _names[key] = f"{program.name}#{len(plans)}"
-        plans[_names[key]] = Plan(kernel.kernel, constants, *parts)
-    return (_names[key], *parts)
+    called = f"{program.name}#{_digest((*parts, *map(_text, constants.items())))}"
+    name = f"{called}.{_digest((str(program),))}"
+    plans[name] = Plan(kernel.kernel, constants, *parts)
+    return (name, *parts)
+
+
+def _digest(parts: tuple[Any, ...]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _text(value: Any) -> str:
+    """The same for the same value in every process."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_text, value))})"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)
 
 
 @_constant
@@ -236,8 +251,11 @@ def _run(
 
     Args:
         strides: those of all tensors as they were while they were traced, which the numbers speak of.
+
+    Raises:
+        LaunchRefused: another process has traced the launch, and this one has not.
     """
-    plan, rest = plans[name], iter(strides)
+    plan, rest = _planned(name), iter(strides)
     tensors = [_strided(tensor, tuple(islice(rest, tensor.dim()))) for tensor in (*written, *read)]
     names = (*plan.written, *plan.read, *plan.whole, *plan.real)
     arguments = dict(zip(names, (*tensors, *whole, *real), strict=True))
@@ -245,6 +263,25 @@ def _run(
     for tensor, passed in zip(written, tensors, strict=False):
         if passed is not tensor:
             tensor.copy_(passed)
+
+
+def _planned(name: str) -> Plan:
+    """The plan of that name; where there is none, as the kernel has changed since a graph was kept, that of today's."""
+    if name in plans:
+        return plans[name]
+    called = name.rpartition(".")[0]
+    likely = [plan for known, plan in plans.items() if known.rpartition(".")[0] == called]
+    if len(likely) == 1:
+        return likely[0]
+    raise LaunchRefused(
+        compose(
+            f"the Triton kernel of the traced launch {name} is not known",
+            found="a graph that another process has traced; kernels are not saved with it",
+            left="nothing was computed",
+            run="trace it in this process; for a kernel that has changed, without torch's caches: "
+            "TORCHINDUCTOR_FORCE_DISABLE_CACHES=1",
+        )
+    )
 
 
 def _strided(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from patcher.changes import changes_of
 from patcher.engine.imports import Finder
-from patcher.errors import KernelNotSupported
+from patcher.errors import KernelNotSupported, LaunchRefused
 
 pytestmark = pytest.mark.slow
 
@@ -142,3 +142,19 @@ def test_strides_that_a_compiler_has_changed(kernels: Any) -> None:
     plain = torch.zeros(3)
     kernels.add_reversed[(1,)](torch.empty_strided((3,), (3,)).copy_(source), plain, 3, 3, BLOCK=16)
     assert torch.equal(target, plain) and expected.shape == (4, 3)
+
+
+def test_a_launch_that_another_process_has_traced(kernels: Any) -> None:
+    """A name is of content: the same for the same kernel, another for another program or other constants. A kernel that
+    has changed since takes the place of its former self; one that this process has not traced is refused."""
+    x = torch.zeros(3)
+    for kernel in (kernels.adding(1.0), kernels.adding(1.0), kernels.adding(2.0)):
+        Compiled(lambda x, kernel=kernel: kernels.launched(kernel, x))(x)
+    found = {plan.constants["VALUE"]: name for name, plan in kernels.plans.items() if "VALUE" in plan.constants}
+    assert set(found) == {1.0, 2.0} and found[1.0] != found[2.0]
+    called = found[2.0].rpartition(".")[0]
+    torch.ops.patcher.triton_kernel(f"{called}.another", [3], [x], [], [1], [], [])
+    assert x.tolist() == [2, 2, 2]
+    for name in ("elsewhere#7.1", called.replace("#", "#0")):
+        with pytest.raises(LaunchRefused, match=f"{name} is not known"):
+            torch.ops.patcher.triton_kernel(name, [3], [x], [], [1], [], [])

@@ -1,4 +1,4 @@
-"""Compiled code that makes tensors on ``"cuda"`` makes them on mps."""
+"""Compiled code that makes tensors on ``"cuda"``, or chooses that device, does so on mps."""
 
 from __future__ import annotations
 
@@ -28,5 +28,17 @@ CHANGES: tuple[AnyChange, ...] = (
         replacement="patcher.replacements.torch.compiled:decode_device",
         expects="(device)",
         upstream=source("torch/_inductor/utils.py", "decode_device"),
+    ),
+    Patch(
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
+        target="torch._dynamo.variables.ctx_manager:get_device_context_manager",
+        replacement="patcher.replacements.torch.compiled:get_device_context_manager",
+        expects="(device_context)",
+        needed_for=None,
+        why="compiled code stops at `with torch.cuda.device(x.device)`, within which libraries launch Triton kernels: "
+        "Dynamo takes it for CUDA's, which refuses a device that is mps",
+        upstream=source("torch/_dynamo/variables/ctx_manager.py", "get_device_context_manager"),
+        until="torch itself takes 'cuda' for mps where there is no CUDA",
     ),
 )

@@ -1,4 +1,4 @@
-"""The device that a traced factory function is told, with mps for CUDA: while it is traced, and when code is made."""
+"""The device that traced code is told, with mps for CUDA: while it is traced, and when code is made."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from patcher.engine.ledger import original
 from patcher.replacements.torch.cuda_device import MPS, is_cuda, say_once
+from patcher.replacements.torch.mps import device as mps_device
 
 
 def _normalize_fake_device(device: torch.device) -> Any:
@@ -18,6 +19,13 @@ def _normalize_fake_device(device: torch.device) -> Any:
 def decode_device(device: Any) -> Any:
     """As torch, with mps for CUDA."""
     return original("torch._inductor.utils:decode_device")(_mps_for_cuda(device))
+
+
+def get_device_context_manager(device_context: type) -> Any:
+    """As torch, but none for the class that stands for ``torch.cuda.device``: Dynamo reads it like any other."""
+    if device_context is mps_device:
+        return None
+    return original("torch._dynamo.variables.ctx_manager:get_device_context_manager")(device_context)
 
 
 def _mps_for_cuda(device: Any) -> Any:

@@ -61,6 +61,10 @@ def current_device() -> int:
 
 def set_device(device: DeviceLike) -> None:
     """Accepts device 0 and refuses others, as a Mac has one GPU."""
+    _check(device)
+
+
+def _check(device: DeviceLike) -> None:
     index = device if isinstance(device, int) else torch.device(device).index
     if index not in (None, 0, -1):
         raise ValueError(f"mps has one device, number 0; asked for {device}")
@@ -71,7 +75,7 @@ class device:
 
     def __init__(self, device: DeviceLike) -> None:
         if device is not None:  # the current one
-            set_device(device)
+            _check(device)  # Dynamo does not read set_device
         self.idx = 0
 
     def __enter__(self) -> None:

@@ -67,7 +67,8 @@ def around_counted(a, b):
 
 
 def plain(a, b):
-    return launch(multiply_add, a * 2, b, BLOCK=16).sin()
+    with torch.cuda.device(a.device):
+        return launch(multiply_add, a * 2, b, BLOCK=16).sin()
 
 
 def numbers(*sizes):
@@ -161,7 +162,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_numbers(report: dict[str, Any]) -> None:
     """Eager, compiled with ``fullgraph=True`` (static and dynamic sizes, forward and backward, a tuned kernel that
-    writes into its input), the same launch without an operator around it, ``make_fx`` and ``torch.export``.
+    writes into its input), the same launch without an operator around it and within
+    ``torch.cuda.device``, as libraries launch, ``make_fx`` and ``torch.export``.
 
     Each number is a few operations on numbers below 7; each operation rounds by half of 2^-23 of it at most.
     """
@@ -187,3 +189,38 @@ def test_kernels_that_are_not_the_shims_are_torchs(report: dict[str, Any]) -> No
     assert report["foreign"] == ["call", "run"]
     assert set(report["ours"]) == {"patcher.replacements.torch.triton_kernel_wrap"}
     assert set(report["theirs"]) == {"torch._higher_order_ops.triton_kernel_wrap"}
+
+
+KEPT = """
+from patcher import patch_for_mac
+patch_for_mac()
+import torch, triton, triton.language as tl
+from torch.library import triton_op, wrap_triton
+
+
+@triton_op("checks::late", mutates_args={})
+def late(a: torch.Tensor) -> torch.Tensor:
+    out = torch.empty_like(a)
+    wrap_triton(multiply)[(4,)](a, out, a.numel(), 16)
+    return out
+
+
+@triton.jit
+def multiply(a, out, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + at, FACTOR * tl.load(a + at, at < n), at < n)
+
+
+found = torch.compile(lambda a: late(a) + 1, fullgraph=True)(torch.ones(50, device="mps"))
+print("FOUND", *set(found.tolist()), torch._dynamo.utils.counters["aot_autograd"]["autograd_cache_hit"])
+"""
+
+
+def test_a_kernel_that_has_changed_since_torch_kept_the_graph(tmp_path: Path) -> None:
+    """torch takes the graph of a ``triton_op`` whose kernel is defined after it for the same; today's kernel runs."""
+    script, found = tmp_path / "script.py", []
+    for factor in (2, 3):
+        script.write_text(KEPT.replace("FACTOR", str(factor)))
+        run = run_python(str(script), UNSLOTH_SIMULATE_MAC="1", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "inductor"))
+        found.append(run.stdout.partition("FOUND ")[2].strip())
+    assert found == ["3.0 0", "4.0 1"]
