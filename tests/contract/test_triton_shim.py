@@ -52,7 +52,6 @@ NOT_NEEDED = {
     "triton.language.extra.intel*": OTHER_VERSIONS,
     "triton.language.extra.tlx": WITHOUT_TRITON_CODE,
     "triton.language.math.tanh": "for Triton before 3.0",
-    "triton.language.standard._log2": OTHER_VERSIONS,
     "triton.max_kernel_dump_occurrences": "torch._inductor.config.triton, which is no package",
     "triton.runtime.autotuner.PTXASError": OTHER_VERSIONS,
     "triton.runtime.cache.*": OTHER_VERSIONS,

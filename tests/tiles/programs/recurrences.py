@@ -112,16 +112,21 @@ def gated_recurrence(make: Make) -> list[torch.Tensor]:
 
 
 @triton.jit
+def of_pairs(x, first: tl.constexpr, shape: tl.constexpr):
+    y, second = tl.reshape(x, shape), tl.arange(0, 2)[None, :, None]
+    chosen = tl.sum(y * (1 - second) if first else y * second, 1)[:, None, :].to(x.dtype)
+    return tl.reshape(tl.broadcast_to(chosen, shape), x.shape)
+
+
+@triton.jit
 def exchanged(x, ids, flip, i: tl.constexpr, n_dims: tl.constexpr):
     shape: tl.constexpr = [(x.numel >> n_dims) * 2**i, 2, 2 ** (n_dims - i - 1)]
-    y, right = tl.reshape(x, shape), tl.arange(0, 2)[None, :, None]
-    low = tl.reshape(tl.broadcast_to(tl.sum(y * (1 - right), 1)[:, None, :], shape), x.shape)
-    high = tl.reshape(tl.broadcast_to(tl.sum(y * right, 1)[:, None, :], shape), x.shape)
-    j = tl.reshape(ids, shape)
-    low_id = tl.reshape(tl.broadcast_to(tl.sum(j * (1 - right), 1)[:, None, :], shape), x.shape)
-    high_id = tl.reshape(tl.broadcast_to(tl.sum(j * right, 1)[:, None, :], shape), x.shape)
+    bits = tl.core.get_int_dtype(bitwidth=x.dtype.primitive_bitwidth, signed=True)
+    low, high = of_pairs(x, True, shape), of_pairs(x, False, shape)
     swap = (low > high) != flip
-    return x ^ tl.where(swap, low ^ high, 0), ids ^ tl.where(swap, low_id ^ high_id, 0)
+    both = low.to(bits, bitcast=True) ^ high.to(bits, bitcast=True)
+    x = (x.to(bits, bitcast=True) ^ tl.where(swap, both, tl.zeros_like(both))).to(x.dtype, bitcast=True)
+    return x, ids ^ tl.where(swap, of_pairs(ids, True, shape) ^ of_pairs(ids, False, shape), 0)
 
 
 @triton.jit
@@ -144,21 +149,22 @@ def ordered(x, ids, n_dims: tl.constexpr, descending: tl.constexpr = tl.core.CON
 
 
 @triton.jit
-def ordered_kernel(x_ptr, out_ptr, ids_ptr, n_dims: tl.constexpr):
-    at = tl.arange(0, 2**n_dims)
+def ordered_kernel(x_ptr, out_ptr, ids_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    n_dims: tl.constexpr = tl.standard._log2(N)
     x, ids = ordered(tl.load(x_ptr + at), at, n_dims)
     tl.store(out_ptr + at, x)
     tl.store(ids_ptr + at, ids)
     x, ids = ordered(x, at, n_dims, True)
-    tl.store(out_ptr + 2**n_dims + at, x)
-    tl.store(ids_ptr + 2**n_dims + at, ids)
+    tl.store(out_ptr + N + at, x)
+    tl.store(ids_ptr + N + at, ids)
 
 
-@case
-def ordered_with_ids(make: Make) -> list[torch.Tensor]:
-    """A sorting network of one's own, whose direction is a constant of Triton's by default."""
-    x = make.permutation(16)
-    out, ids = make.out(2, 16, dtype=torch.int32), make.out(2, 16, dtype=torch.int32)
-    ordered_kernel[(1,)](x, out, ids, 4)
+@case(each=("float32", "float16", "int32"))
+def ordered_with_ids(make: Make, dtype: str) -> list[torch.Tensor]:
+    """A sorting network of one's own, with a constant and a function of Triton's own source."""
+    x = make.permutation(16).to(getattr(torch, dtype))
+    out, ids = make.out(2, 16, dtype=x.dtype), make.out(2, 16, dtype=torch.int32)
+    ordered_kernel[(1,)](x, out, ids, 16)
     assert out[0].tolist() == [*range(16)] and torch.equal(x[ids[0].long()], out[0])
     return [out, ids]
