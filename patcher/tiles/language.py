@@ -60,6 +60,10 @@ class tensor:  # noqa: N801
     """A value inside a kernel. Nothing makes one; it is there for annotations and ``isinstance`` in kernels."""
 
 
+class const:  # noqa: N801
+    """Annotates a pointer through which a kernel only reads; that is not checked."""
+
+
 class constexpr:  # noqa: N801
     """Marks a parameter that is known when the kernel is compiled, or wraps such a value."""
 
@@ -106,12 +110,17 @@ TYPES: dict[str, Any] = {
     "float64": types.float64,
     "float8e4nv": types.float8e4nv,
     "float8e5": types.float8e5,
+    "float8e4b15": types.float8e4b15,
+    "float8e4b8": types.float8e4b8,
+    "float8e5b16": types.float8e5b16,
     "pi32_t": Pointer(types.int32),
     "dtype": DType,
     "pointer_type": pointer_type,
     "block_type": block_type,
+    "const": const,
     "constexpr": constexpr,
     "tensor": tensor,
+    "tuple": tuple,
     "PropagateNan": PropagateNan,
 }
 

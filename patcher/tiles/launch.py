@@ -42,6 +42,8 @@ OF_TORCH: dict[torch.dtype, DType] = {
     torch.float64: types.float64,
     torch.float8_e4m3fn: types.float8e4nv,
     torch.float8_e5m2: types.float8e5,
+    torch.float8_e4m3fnuz: types.float8e4b8,
+    torch.float8_e5m2fnuz: types.float8e5b16,
 }
 
 
@@ -185,6 +187,8 @@ class Kernel:
             return Pointer(OF_TORCH[value.dtype])
         if isinstance(value, torch.dtype) and value in OF_TORCH:
             return Pointer(OF_TORCH[value])
+        if _is_wrapped(value):
+            return Pointer(value.dtype)
         if _is_descriptor(value):
             return Descriptor(OF_TORCH[value.base.dtype], tuple(value.block_shape), value.padding)
         found = f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__qualname__}"
@@ -203,7 +207,9 @@ def _parts(value: Any, spec: Any) -> list[Any]:
         return [value.base, *value.shape, *value.strides, *[0] * len(value.block_shape)]
     if isinstance(spec, tuple):
         return [p for inner, part in zip(value, spec, strict=True) for p in _parts(inner, part)]
-    return [] if isinstance(spec, Known) else [value]
+    if isinstance(spec, Known):
+        return []
+    return [value.base if _is_wrapped(value) else value]
 
 
 def _is_language(value: Any) -> bool:
@@ -215,12 +221,17 @@ def _is_descriptor(value: Any) -> bool:
     return all(hasattr(value, name) for name in ("base", "shape", "strides", "block_shape"))
 
 
+def _is_wrapped(value: Any) -> bool:
+    """Whether it has the attributes of the shim's ``TensorWrapper``."""
+    return hasattr(value, "base") and isinstance(getattr(value, "dtype", None), DType)
+
+
 def _tensors(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
     if isinstance(value, tuple):
         return [tensor for part in value for tensor in _tensors(part)]
-    return [value.base] if _is_descriptor(value) else []
+    return [value.base] if _is_descriptor(value) or _is_wrapped(value) else []
 
 
 def _integer_type(value: int) -> DType | None:

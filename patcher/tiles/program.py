@@ -27,6 +27,7 @@ cas (pointer, compare, value)           the values before
 dot (a, b, c)                           ``c + a @ b``, accumulated in the type of c
 reduce {axis} (x, ...) [combine]        along the axis; the block combines one element of each side into one
 scan {axis, reverse} (x, ...) [combine] running results of the same
+elementwise (x, ...) [function]         what the block gives for the elements at each place; of one axis
 if (condition) [then, else]             hands out what the branch taken does
 for {down} (start, stop, step, init...) [body]
                                         body takes the index and what the last turn handed out; counts down if said so

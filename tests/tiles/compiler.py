@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from triton._C.libtriton import ir
@@ -14,6 +15,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import ASTSource, make_backend
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction, mangle_type
+
+FORMATS = ("fp8e4nv", "fp8e5", "fp8e4b15", "fp8e4b8", "fp8e5b16")
+"""Those of every GPU: each has some of them."""
 
 
 class NotCompiled(Exception):
@@ -62,7 +66,7 @@ def _type(value: Any, path: tuple[int, ...], constants: dict[tuple[int, ...], An
 def _make_ir(source: Any) -> None:
     target = GPUTarget("cuda", 80, 32)
     backend = make_backend(target)
-    options = backend.parse_options({"arch": "sm80"})
+    options = replace(backend.parse_options({"arch": "sm80"}), supported_fp8_dtypes=FORMATS)
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)

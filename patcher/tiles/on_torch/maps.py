@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from patcher.tiles.on_torch.carriers import NATIVE, TOP, cast, wrap
+from patcher.tiles.on_torch.narrow import widened
 from patcher.tiles.types import DType, Scalar, float32
 
 Tensor = torch.Tensor
@@ -101,7 +102,7 @@ def apply(fn: str, operands: list[Tensor], scalars: list[Scalar]) -> Tensor:
 
 
 def _in_fp32(fn: str, operands: list[Tensor], scalar: DType) -> Tensor:
-    result = apply(fn, [operand.float() for operand in operands], [float32] * len(operands))
+    result = apply(fn, [widened(operand, scalar) for operand in operands], [float32] * len(operands))
     return cast(result, float32, scalar) if result.dtype == torch.float32 else result
 
 
