@@ -1,6 +1,6 @@
 """The names of ``triton.language``: objects that the front end recognises in a kernel, and that do nothing outside one.
 
-`NAMES`, `MATH_NAMES` and `LIBDEVICE_NAMES` are what the modules of the shim hold.
+`NAMES`, `MATH_NAMES`, `RANDOM_NAMES` and `LIBDEVICE_NAMES` are what the modules of the shim hold.
 """
 
 from __future__ import annotations
@@ -155,6 +155,11 @@ MATH = (
     "div_rn",
 )
 MATH_NAMES: dict[str, Any] = {name: NAMES[name] for name in (*MATH, "erf", "floor", "ceil")}
+
+RANDOM = ("rand", "rand4x", "randn", "randn4x", "randint", "randint4x", "philox", "philox_impl")
+RANDOM_NAMES: dict[str, Any] = {
+    name: NAMES[name] for name in (*RANDOM, "uint_to_uniform_float", "pair_uniform_to_normal")
+}
 
 LIBDEVICE_NAMES: dict[str, Any] = {
     name.removeprefix("libdevice."): Builtin(name) for name in FUNCTIONS if name.startswith("libdevice.")

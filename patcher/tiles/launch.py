@@ -12,7 +12,7 @@ from patcher.errors import LaunchRefused, compose
 from patcher.tiles import types
 from patcher.tiles.backends import run
 from patcher.tiles.frontend import Descriptor, Known, read
-from patcher.tiles.language import plain
+from patcher.tiles.language import constexpr, plain
 from patcher.tiles.program import Program
 from patcher.tiles.types import DType, Pointer
 
@@ -175,8 +175,8 @@ class Kernel:
         if isinstance(value, tuple):
             parts = [self.spec_of(name, part, specialise) for part in value]
             return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-        if value is None or isinstance(value, (DType, str)) or _is_language(value):
-            return Known(value)
+        if value is None or isinstance(value, (DType, str, constexpr)) or _is_language(value):
+            return Known(plain(value))
         if isinstance(value, bool):
             return types.int1
         if isinstance(value, int) and (dtype := _integer_type(value)):

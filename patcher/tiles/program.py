@@ -53,6 +53,7 @@ MAPS: dict[str, int] = {
         ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"), 1
     ),
     **dict.fromkeys(("erf", "erfc", "erfinv", "lgamma", "floor", "ceil", "trunc", "rint", "round"), 1),
+    **dict.fromkeys(("bessel_i0", "bessel_i1", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1"), 1),
     **dict.fromkeys(("isnan", "isinf", "isfinite", "signbit"), 1),
     **dict.fromkeys(("add", "sub", "mul", "div", "idiv", "rem", "umulhi", "pow", "atan2", "hypot", "copysign"), 2),
     **dict.fromkeys(("min", "max", "minnan", "maxnan", "and", "or", "xor", "shl", "shr"), 2),

@@ -13,6 +13,7 @@ from typing import Any
 from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import ASTSource, make_backend
+from triton.language import constexpr
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction, mangle_type
 
@@ -54,11 +55,11 @@ def compile_kernel(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any
 
 
 def _type(value: Any, path: tuple[int, ...], constants: dict[tuple[int, ...], Any]) -> Any:
-    """The type of an argument as the compiler writes it; None is a constant."""
+    """The type of an argument as the compiler writes it; None and tl.constexpr are constants."""
     if isinstance(value, tuple):
         return tuple(_type(part, (*path, place), constants) for place, part in enumerate(value))
-    if value is None:
-        constants[path] = None
+    if value is None or isinstance(value, constexpr):
+        constants[path] = value.value if isinstance(value, constexpr) else None
         return "constexpr"
     return mangle_type(value)
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
 
 import torch
 
 
-def tensor_at(address: int, device: torch.device) -> torch.Tensor | None:
-    """The living tensor whose first element is at ``address``, or one whose storage holds it; None if there is none."""
-    within = None
-    for thing in gc.get_objects():
+def tensors_at(addresses: Iterable[int], device: torch.device) -> dict[int, torch.Tensor]:
+    """The living tensors whose first elements are at ``addresses``, or whose storages hold them."""
+    wanted, found = set(addresses), {}
+    for thing in gc.get_objects() if wanted else ():
         if type(thing) not in (torch.Tensor, torch.nn.Parameter) or thing.device.type != device.type:
             continue
         if thing.layout != torch.strided or not thing.untyped_storage().nbytes():
             continue
-        if thing.data_ptr() == address:
-            return thing  # type: ignore[no-any-return]
         storage = thing.untyped_storage()
-        if 0 < address - storage.data_ptr() < storage.nbytes():
-            within = thing
-    return within
+        first = storage.data_ptr()
+        for address in wanted:
+            exact = thing.data_ptr() == address
+            if exact or (address not in found and 0 < address - first < storage.nbytes()):
+                found[address] = thing
+    return found

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 
 from patcher.tiles.on_torch.carriers import from_memory, itemsize, stored, to_memory
-from patcher.tiles.on_torch.foreign import tensor_at
+from patcher.tiles.on_torch.foreign import tensors_at
 from patcher.tiles.program import Operation
 from patcher.tiles.types import Scalar
 
@@ -65,6 +65,7 @@ class Memory:
         bases: addresses of the storages' first bytes.
         left: for each operation the greatest address at which it has left the tensors, `NOWHERE` if it has not.
         numbers: of the storages of the arguments, from 1, by their names.
+        adopted: addresses of the machine that were met, as those of the launch; as they are where no tensor is there.
         changes: how often something was written.
     """
 
@@ -72,6 +73,7 @@ class Memory:
     bases: dict[tuple[int, int], int] = field(default_factory=dict)
     left: dict[Operation, Tensor] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
+    adopted: dict[int, int] = field(default_factory=dict)
     changes: int = 0
 
     def passed(self, name: str, tensor: Tensor) -> int:
@@ -91,12 +93,14 @@ class Memory:
 
     def adopt(self, address: Tensor) -> Tensor:
         """Addresses, those of the machine among them (``x.data_ptr()``) as those of the launch."""
-        numbers, places = torch.unique(address, return_inverse=True)
-        known = numbers.tolist()
-        found = {number: tensor_at(number, address.device) for number in known if 0 < number < BOTTOM}
-        if not any(tensor is not None for tensor in found.values()):
-            return address
-        moved = [n if (x := found.get(n)) is None else self.address(x) + n - int(x.data_ptr()) for n in known]
+        different, places = torch.unique(address, return_inverse=True)
+        numbers = different.tolist()
+        new = [number for number in numbers if 0 < number < BOTTOM and number not in self.adopted]
+        found = tensors_at(new, address.device)
+        for number in new:
+            at = found.get(number)
+            self.adopted[number] = number if at is None else self.address(at) + number - int(at.data_ptr())
+        moved = [self.adopted.get(number, number) for number in numbers]
         return torch.tensor(moved, dtype=torch.int64, device=address.device)[places]
 
     def load(self, access: Access, other: Tensor | None) -> Tensor:
@@ -217,6 +221,10 @@ def _put(flat: Tensor, index: Tensor, value: Tensor, hit: Tensor) -> None:
 
 def _turns(places: Tensor, hit: Tensor) -> Iterator[Tensor]:
     """Indices into ``places`` where ``hit``, in portions that meet no place twice, keeping the order at every place."""
+    if len(places) == 1:
+        if bool(hit):
+            yield torch.zeros_like(places)
+        return
     apart = torch.where(hit, places, torch.full_like(places, -1))
     ordered, order = torch.sort(apart, stable=True)
     _, met = torch.unique_consecutive(ordered, return_counts=True)
