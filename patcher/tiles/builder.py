@@ -76,7 +76,7 @@ class Builder:
         if dtype.is_int1():
             return self.value("constant", (), dtype, value=bool(number))
         if not dtype.get_int_min_value() <= number <= dtype.get_int_max_value():
-            raise ValueError(f"the number {number} does not fit into {dtype}")
+            raise ValueError(f"the number {number} is out of range for {dtype}")
         return self.value("constant", (), dtype, value=int(number))
 
     def tensor(self, operand: Any, dtype: DType | None = None) -> Value:
@@ -214,7 +214,11 @@ class Builder:
         """``and``, ``or``, ``xor``, ``shl``; ``shr`` keeps the sign of a signed left side."""
         left, right = self.pair(a, b)
         if not left.number.is_int():
-            raise TypeError(f"{fn} is for integers, and this is {left.type}")
+            raise TypeError(f"invalid operands of type {left.type} and {right.type}: {fn} is for integers")
+        if fn == "shr" and isinstance(a, Value) and a.number.is_int_signed() and left.number.is_int_unsigned():
+            signed = DType(left.number.name.removeprefix("u"))
+            shifted = self.map(fn, self.bitcast(left, signed), self.bitcast(right, signed))
+            return self.bitcast(shifted, left.number)
         return self.map(fn, left, right)
 
     def compare(self, fn: str, a: Operand, b: Operand) -> Value:

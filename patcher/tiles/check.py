@@ -5,7 +5,7 @@ from __future__ import annotations
 from patcher.tiles import types
 from patcher.tiles.program import MAPS, Operation, Program, Sequence, Value
 
-BLOCKS = {"reduce": 1, "scan": 1, "if": 2, "for": 1, "while": 2, "call": 1}
+BLOCKS = {"reduce": 1, "scan": 1, "elementwise": 1, "if": 2, "for": 1, "while": 2, "call": 1}
 """Kinds with blocks, and how many."""
 
 
@@ -53,6 +53,8 @@ def _fits(operation: Operation) -> None:
             raise _wrong(operation, "carries values of other types than it hands out")
     if operation.kind in ("reduce", "scan"):
         _hands_out(operation, operation.blocks[0], [value.scalar for value in operation.operands])
+    if operation.kind == "elementwise":
+        _hands_out(operation, operation.blocks[0], [value.scalar for value in operation.results])
 
 
 def _hands_out(operation: Operation, block: Sequence, expected: list[types.Type]) -> None:

@@ -299,7 +299,7 @@ class Expressions:
             if part is None:
                 owner = expand_dims(self.builder, owner, axis)
             elif part != slice(None):
-                raise TypeError("a tensor is indexed with ':' and None alone; tl.gather takes elements out")
+                raise TypeError("unsupported tensor index: there are ':' and None alone; tl.gather takes elements out")
         return owner
 
     def visit_Slice(self, node: ast.Slice) -> slice:

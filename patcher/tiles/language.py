@@ -1,6 +1,6 @@
 """The names of ``triton.language``: objects that the front end recognises in a kernel, and that do nothing outside one.
 
-`NAMES`, `MATH_NAMES` and `LIBDEVICE_NAMES` are what the modules of the shim hold.
+`NAMES`, `MATH_NAMES`, `RANDOM_NAMES` and `LIBDEVICE_NAMES` are what the modules of the shim hold.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ class tensor:  # noqa: N801
     """A value inside a kernel. Nothing makes one; it is there for annotations and ``isinstance`` in kernels."""
 
 
+class const:  # noqa: N801
+    """Annotates a pointer through which a kernel only reads; that is not checked."""
+
+
 class constexpr:  # noqa: N801
     """Marks a parameter that is known when the kernel is compiled, or wraps such a value."""
 
@@ -106,12 +110,17 @@ TYPES: dict[str, Any] = {
     "float64": types.float64,
     "float8e4nv": types.float8e4nv,
     "float8e5": types.float8e5,
+    "float8e4b15": types.float8e4b15,
+    "float8e4b8": types.float8e4b8,
+    "float8e5b16": types.float8e5b16,
     "pi32_t": Pointer(types.int32),
     "dtype": DType,
     "pointer_type": pointer_type,
     "block_type": block_type,
+    "const": const,
     "constexpr": constexpr,
     "tensor": tensor,
+    "tuple": tuple,
     "PropagateNan": PropagateNan,
 }
 
@@ -146,6 +155,11 @@ MATH = (
     "div_rn",
 )
 MATH_NAMES: dict[str, Any] = {name: NAMES[name] for name in (*MATH, "erf", "floor", "ceil")}
+
+RANDOM = ("rand", "rand4x", "randn", "randn4x", "randint", "randint4x", "philox", "philox_impl")
+RANDOM_NAMES: dict[str, Any] = {
+    name: NAMES[name] for name in (*RANDOM, "uint_to_uniform_float", "pair_uniform_to_normal")
+}
 
 LIBDEVICE_NAMES: dict[str, Any] = {
     name.removeprefix("libdevice."): Builtin(name) for name in FUNCTIONS if name.startswith("libdevice.")

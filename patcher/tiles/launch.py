@@ -13,7 +13,7 @@ from patcher.tiles import types
 from patcher.tiles.backends import fit, run
 from patcher.tiles.fit import Fit
 from patcher.tiles.frontend import Descriptor, Known, read
-from patcher.tiles.language import plain
+from patcher.tiles.language import constexpr, plain
 from patcher.tiles.on_metal.aliases import aliases_of
 from patcher.tiles.program import Program
 from patcher.tiles.types import DType, Pointer
@@ -45,6 +45,8 @@ OF_TORCH: dict[torch.dtype, DType] = {
     torch.float64: types.float64,
     torch.float8_e4m3fn: types.float8e4nv,
     torch.float8_e5m2: types.float8e5,
+    torch.float8_e4m3fnuz: types.float8e4b8,
+    torch.float8_e5m2fnuz: types.float8e5b16,
 }
 
 
@@ -215,8 +217,8 @@ class Kernel:
         if isinstance(value, tuple):
             parts = [self.spec_of(name, part, specialise) for part in value]
             return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-        if value is None or isinstance(value, (DType, str)) or _is_language(value):
-            return Known(value)
+        if value is None or isinstance(value, (DType, str, constexpr)) or _is_language(value):
+            return Known(plain(value))
         if isinstance(value, bool):
             return types.int1
         if isinstance(value, int) and (dtype := _integer_type(value)):
@@ -227,6 +229,8 @@ class Kernel:
             return Pointer(OF_TORCH[value.dtype])
         if isinstance(value, torch.dtype) and value in OF_TORCH:
             return Pointer(OF_TORCH[value])
+        if _is_wrapped(value):
+            return Pointer(value.dtype)
         if _is_descriptor(value):
             return Descriptor(OF_TORCH[value.base.dtype], tuple(value.block_shape), value.padding)
         found = f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__qualname__}"
@@ -253,7 +257,9 @@ def _parts(value: Any, spec: Any) -> list[Any]:
         return [value.base, *value.shape, *value.strides, *[0] * len(value.block_shape)]
     if isinstance(spec, tuple):
         return [p for inner, part in zip(value, spec, strict=True) for p in _parts(inner, part)]
-    return [] if isinstance(spec, Known) else [value]
+    if isinstance(spec, Known):
+        return []
+    return [value.base if _is_wrapped(value) else value]
 
 
 def _is_language(value: Any) -> bool:
@@ -265,13 +271,18 @@ def _is_descriptor(value: Any) -> bool:
     return all(hasattr(value, name) for name in ("base", "shape", "strides", "block_shape"))
 
 
+def _is_wrapped(value: Any) -> bool:
+    """Whether it has the attributes of the shim's ``TensorWrapper``."""
+    return hasattr(value, "base") and isinstance(getattr(value, "dtype", None), DType)
+
+
 def tensors_in(value: Any) -> list[torch.Tensor]:
     """The tensors that an argument is or holds."""
     if isinstance(value, torch.Tensor):
         return [value]
     if isinstance(value, tuple):
         return [tensor for part in value for tensor in tensors_in(part)]
-    return [value.base] if _is_descriptor(value) else []
+    return [value.base] if _is_descriptor(value) or _is_wrapped(value) else []
 
 
 def _integer_type(value: int) -> DType | None:

@@ -27,6 +27,7 @@ cas (pointer, compare, value)           the values before
 dot (a, b, c)                           ``c + a @ b``, accumulated in the type of c
 reduce {axis} (x, ...) [combine]        along the axis; the block combines one element of each side into one
 scan {axis, reverse} (x, ...) [combine] running results of the same
+elementwise (x, ...) [function]         what the block gives for the elements at each place; of one axis
 if (condition) [then, else]             hands out what the branch taken does
 for {down} (start, stop, step, init...) [body]
                                         body takes the index and what the last turn handed out; counts down if said so
@@ -52,6 +53,7 @@ MAPS: dict[str, int] = {
         ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"), 1
     ),
     **dict.fromkeys(("erf", "erfc", "erfinv", "lgamma", "floor", "ceil", "trunc", "rint", "round"), 1),
+    **dict.fromkeys(("bessel_i0", "bessel_i1", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1"), 1),
     **dict.fromkeys(("isnan", "isinf", "isfinite", "signbit"), 1),
     **dict.fromkeys(("add", "sub", "mul", "div", "idiv", "rem", "umulhi", "pow", "atan2", "hypot", "copysign"), 2),
     **dict.fromkeys(("min", "max", "minnan", "maxnan", "and", "or", "xor", "shl", "shr"), 2),

@@ -219,6 +219,7 @@ class Statements(Calls):
         names[node.target.id] = index
         self.turn(node.body, sequence, names, carried, before, frozenset({node.target.id}))
         kinds = tuple(value.type for value in initial)
+        self.builder.line = self.source.place(node)
         self.after(before, carried, self.builder.operation("for", (*limits, *initial), kinds, (sequence,), down=down))
 
     def visit_While(self, node: ast.While) -> None:
@@ -237,6 +238,7 @@ class Statements(Calls):
         sequence = Sequence(tuple(self.parameters(carried, names)))
         self.turn(node.body, sequence, names, carried, before)
         kinds = tuple(value.type for value in initial)
+        self.builder.line = self.source.place(node)
         self.after(before, carried, self.builder.operation("while", tuple(initial), kinds, (test, sequence)))
 
     def carried(self, statements: list[ast.stmt], own: set[str]) -> tuple[list[str], list[Value]]:

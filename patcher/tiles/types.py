@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 Shape: TypeAlias = "tuple[int, ...]"
 
-_MANTISSA = {"fp8e4nv": 3, "fp8e5": 2, "fp16": 10, "bf16": 7, "fp32": 23, "fp64": 52}
-_BITS = {"fp8e4nv": 8, "fp8e5": 8, "fp16": 16, "bf16": 16, "fp32": 32, "fp64": 64}
+_FP8 = {"fp8e4nv": (3, 7), "fp8e5": (2, 15), "fp8e4b15": (3, 15), "fp8e4b8": (3, 8), "fp8e5b16": (2, 16)}
+_FLOATS = {**_FP8, "fp16": (10, 15), "bf16": (7, 127), "fp32": (23, 127), "fp64": (52, 1023)}
+"""Bits of the mantissa, and the bias of the exponent."""
+_BITS = {**dict.fromkeys(_FP8, 8), "fp16": 16, "bf16": 16, "fp32": 32, "fp64": 64}
+_LONG = {"bf16": "bfloat16"}
 _INTEGERS = tuple(f"{sign}{bits}" for sign in ("int", "uint") for bits in (8, 16, 32, 64))
 NAMES = ("int1", *_INTEGERS, *_BITS, "void")
 
 
 class DType:
     """A type of numbers, named as Triton names it: ``int1``, ``int32``, ``uint8``, ``bf16``, ``fp32``, ``fp8e4nv``."""
+
+    SINT_TYPES: ClassVar = [name for name in _INTEGERS if not name.startswith("u")]
+    UINT_TYPES: ClassVar = ["int1", *(name for name in _INTEGERS if name.startswith("u"))]
+    FP_TYPES: ClassVar = list(_BITS)
+    STANDARD_FP_TYPES: ClassVar = [name for name in _BITS if name not in _FP8]
+    OTHER_TYPES: ClassVar = ["void"]
 
     def __init__(self, name: str) -> None:
         if name not in NAMES:
@@ -33,7 +42,7 @@ class DType:
         return hash((DType, self.name))
 
     def __repr__(self) -> str:
-        return f"triton.language.{self.name}"
+        return f"triton.language.{_LONG.get(self.name) or self.name.replace('fp', 'float')}"
 
     def __str__(self) -> str:
         return self.name
@@ -43,7 +52,8 @@ class DType:
     numel = 1
     int_bitwidth = property(lambda self: self.primitive_bitwidth)
     itemsize = property(lambda self: max(1, self.primitive_bitwidth // 8))
-    fp_mantissa_width = property(lambda self: _MANTISSA[self.name])
+    fp_mantissa_width = property(lambda self: _FLOATS[self.name][0])
+    exponent_bias = property(lambda self: _FLOATS[self.name][1])
 
     def is_floating(self) -> bool:
         """fp8 to fp64."""
@@ -54,7 +64,7 @@ class DType:
         return self.is_floating() and not self.is_fp8()
 
     def is_fp8(self) -> bool:
-        """Either format of 8 bits."""
+        """Any format of 8 bits."""
         return self.name.startswith("fp8")
 
     def is_fp16(self) -> bool:
@@ -130,6 +140,18 @@ class DType:
     def is_fp8e5(self) -> bool:
         """5 bits of exponent, 2 of mantissa."""
         return self.name == "fp8e5"
+
+    def is_fp8e4b15(self) -> bool:
+        """4 bits of exponent, of which 15 is 1, 3 of mantissa; every pattern is a number."""
+        return self.name == "fp8e4b15"
+
+    def is_fp8e4b8(self) -> bool:
+        """4 bits of exponent, 3 of mantissa, no infinity and no -0, whose pattern is NaN."""
+        return self.name == "fp8e4b8"
+
+    def is_fp8e5b16(self) -> bool:
+        """5 bits of exponent, 2 of mantissa, no infinity and no -0, whose pattern is NaN."""
+        return self.name == "fp8e5b16"
 
     def is_ptr(self) -> bool:
         """No number is one."""
@@ -221,6 +243,7 @@ int1, int8, int16, int32, int64 = (DType(f"int{bits}") for bits in (1, 8, 16, 32
 uint8, uint16, uint32, uint64 = (DType(f"uint{bits}") for bits in (8, 16, 32, 64))
 float16, bfloat16, float32, float64 = DType("fp16"), DType("bf16"), DType("fp32"), DType("fp64")
 float8e4nv, float8e5 = DType("fp8e4nv"), DType("fp8e5")
+float8e4b15, float8e4b8, float8e5b16 = DType("fp8e4b15"), DType("fp8e4b8"), DType("fp8e5b16")
 void = DType("void")
 
 LONGEST_BLOCK = 1 << 20
@@ -283,7 +306,7 @@ def promote(a: DType, a_is_number: bool, b: DType, b_is_number: bool, dividing: 
     if floats:
         raise TypeError(f"{a} and {b} do not mix")
     if dividing and a.is_int_unsigned() != b.is_int_unsigned():
-        raise TypeError(f"{a} and {b} differ in sign, and a division of them has no one meaning")
+        raise TypeError(f"Cannot use / of {a} and {b} because they have different signedness: cast one of them")
     return promote_integers(a, b)
 
 

@@ -16,8 +16,9 @@ from triton import backends as backends
 from triton import compiler as compiler
 from triton import language as language
 from triton import runtime as runtime
+from triton.compiler.errors import CompilationError
 from triton.runtime.autotuner import Config, autotune, heuristics
-from triton.runtime.jit import JITFunction, KernelInterface, constexpr_function, jit
+from triton.runtime.jit import JITFunction, KernelInterface, TensorWrapper, constexpr_function, jit, reinterpret
 
 
 def set_allocator(allocator: object) -> None:
@@ -38,9 +39,11 @@ def next_power_of_2(n: int) -> int:
 
 
 __all__ = [
+    "CompilationError",
     "Config",
     "JITFunction",
     "KernelInterface",
+    "TensorWrapper",
     "autotune",
     "cdiv",
     "constexpr_function",
@@ -48,6 +51,7 @@ __all__ = [
     "jit",
     "language",
     "next_power_of_2",
+    "reinterpret",
     "runtime",
     "set_allocator",
 ]

@@ -42,7 +42,6 @@ NOT_NEEDED = {
     "triton.compiler.compiler.ASTSource": OTHER_VERSIONS,
     "triton.compiler.compiler.AttrsDescriptor": OTHER_VERSIONS,
     "triton.compiler.compiler.make_backend": WITHOUT_TRITON_CODE,
-    "triton.compiler.errors.CompilationError": WITHOUT_TRITON_CODE,
     "triton.debug_dump_kernel_inputs": "torch._inductor.config.triton, which is no package",
     "triton.fb.*": "Meta's own builds",
     "triton.knobs*": OTHER_VERSIONS,
@@ -65,6 +64,8 @@ NOT_NEEDED = {
 SUPPLIED_ANYWAY = {
     "triton.runtime.jit.KernelParam": "what JITFunction.params holds",
     "triton.runtime.jit.constexpr_function": "part of the kernel language, for scripts' own kernels",
+    "triton.runtime.jit.TensorWrapper": "what triton.reinterpret gives",
+    "triton.runtime.jit.reinterpret": "fp8 and unsigned integers for scripts' own kernels, from tensors of other types",
     "triton.runtime.jit.T": "the type variable of KernelInterface",
 }
 

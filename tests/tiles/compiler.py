@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import ASTSource, make_backend
+from triton.language import constexpr
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.jit import JITFunction, mangle_type
+
+FORMATS = ("fp8e4nv", "fp8e5", "fp8e4b15", "fp8e4b8", "fp8e5b16")
+"""Those of every GPU: each has some of them."""
 
 
 class NotCompiled(Exception):
@@ -50,11 +55,11 @@ def compile_kernel(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any
 
 
 def _type(value: Any, path: tuple[int, ...], constants: dict[tuple[int, ...], Any]) -> Any:
-    """The type of an argument as the compiler writes it; None is a constant."""
+    """The type of an argument as the compiler writes it; None and tl.constexpr are constants."""
     if isinstance(value, tuple):
         return tuple(_type(part, (*path, place), constants) for place, part in enumerate(value))
-    if value is None:
-        constants[path] = None
+    if value is None or isinstance(value, constexpr):
+        constants[path] = value.value if isinstance(value, constexpr) else None
         return "constexpr"
     return mangle_type(value)
 
@@ -62,7 +67,7 @@ def _type(value: Any, path: tuple[int, ...], constants: dict[tuple[int, ...], An
 def _make_ir(source: Any) -> None:
     target = GPUTarget("cuda", 80, 32)
     backend = make_backend(target)
-    options = backend.parse_options({"arch": "sm80"})
+    options = replace(backend.parse_options({"arch": "sm80"}), supported_fp8_dtypes=FORMATS)
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)

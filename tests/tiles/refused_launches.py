@@ -108,6 +108,20 @@ def addresses_kernel(table_ptr, out_ptr, N: tl.constexpr):
 
 
 @refused(addresses_kernel, "address")
-def table_of_addresses() -> None:
-    """A tensor of ``data_ptr()``: on a Mac's GPU this is no address."""
-    addresses_kernel[(1,)](torch.tensor([X.data_ptr()]), out(), 16)
+def table_of_no_addresses() -> None:
+    """Integers that are the address of no living tensor."""
+    addresses_kernel[(1,)](torch.tensor([12345]), out(), 16)
+
+
+@triton.jit
+def waiting_kernel(flags_ptr, N: tl.constexpr):
+    place = tl.program_id(0)
+    while tl.load(flags_ptr + (place + 1) % N) == 0:  # <-
+        pass
+    tl.store(flags_ptr + place, 1)
+
+
+@refused(waiting_kernel, "waits for what a later program writes")
+def waiting_for_a_later_program() -> None:
+    """Every program waits for the next one, and the last for the first."""
+    waiting_kernel[(3,)](torch.zeros(3, dtype=torch.int32), 3)

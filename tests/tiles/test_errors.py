@@ -64,10 +64,21 @@ def test_refused(programs: SimpleNamespace, name: str) -> None:
 def test_nothing_was_written(programs: SimpleNamespace) -> None:
     """A launch that is refused leaves its tensors as they were."""
     target = torch.full((16,), 5.0)
-    for kernel in (programs.outside_kernel, programs.assembly_kernel, programs.far_kernel):
+    for kernel in (programs.assembly_kernel, programs.try_kernel, programs.condition_kernel):
         with pytest.raises(PatcherError):
             kernel[(1,)](programs.X, target, 16)
     assert (target == 5).all()
+
+
+def test_what_lies_outside_is_not_written(programs: SimpleNamespace) -> None:
+    """A store that leaves its tensor is noticed when the programs have run, and has changed no other element."""
+    whole = torch.full((20,), 5.0)
+    with pytest.raises(PatcherError, match="outside of its tensors"):
+        programs.far_kernel[(1,)](programs.X, whole[4:].clone(), 16)
+    target = whole[:16].clone()
+    with pytest.raises(PatcherError, match="outside of its tensors"):
+        programs.far_kernel[(1,)](programs.X, target, 16)
+    assert target[:12].tolist() == list(range(4, 16)) and (target[12:] == 5).all() and (whole == 5).all()
 
 
 def test_after_a_refusal_the_kernel_can_be_launched(programs: SimpleNamespace) -> None:

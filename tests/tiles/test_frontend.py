@@ -96,7 +96,7 @@ def test_a_number_has_no_say_beside_its_own_kind() -> None:
     assert promote(types.int8, False, types.int32, True) == types.int8
     assert promote(types.int8, False, types.float32, True) == types.float32
     assert promote(types.float16, False, types.float16, False, dividing=True) == types.float32
-    with pytest.raises(TypeError, match="differ in sign"):
+    with pytest.raises(TypeError, match="different signedness"):
         promote(types.int32, False, types.uint32, False, dividing=True)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from patcher.errors import KernelFailed, KernelNotSupported
 from patcher.tiles import types
@@ -506,3 +507,70 @@ def test_mixed_precision_of_a_script_does_not_reach_into_a_kernel() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         product[(1,)](x, y, out, N=16)
     torch.testing.assert_close(out, x @ y)
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operators for which the host waits for the device, and those that pick elements by a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        picks = args[1] if name in ("index", "index_put", "index_put_", "_index_put_impl_") else ()
+        masks = any(x is not None and x.dtype == torch.bool for x in picks)
+        if masks or name in ("_local_scalar_dense", "nonzero", "unique_dim", "_unique2", "masked_select", "equal"):
+            self.met.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_memory_does_not_wait_for_the_device() -> None:
+    """Neither reads nor writes nor sums ask for a number; whether a program has left its tensors is read at the end."""
+
+    @jit
+    def kernel(x, sums, out, n, N: tl.constexpr):
+        at = tl.program_id(0) * N + tl.arange(0, N)
+        inside = at < n
+        value = tl.load(x + at, mask=inside) + tl.load(x + at // 2)
+        tl.atomic_add(sums + at % 4, value, mask=inside)
+        tl.store(out + at, value, mask=inside)
+
+    x, sums, out = torch.randn(64), torch.zeros(4), torch.zeros(64)
+    with Waits() as waits:
+        kernel[(4,)](x, sums, out, 50, 16)
+    assert not waits.met
+    expected = torch.where(torch.arange(64) < 50, x + x[torch.arange(64) // 2], torch.zeros(64))
+    assert torch.equal(out, expected) and torch.allclose(sums, expected.reshape(16, 4).sum(0))
+
+
+def test_which_loops_wait_for_other_programs() -> None:
+    """Those whose condition depends on what a program reads in them where programs write."""
+
+    @jit
+    def counts(x, out, n, N: tl.constexpr):
+        total, turn = 0, 0
+        while turn < n:
+            total += tl.load(out + turn)
+            turn += 1
+        tl.store(out + N, total)
+
+    @jit
+    def follows(x, out, n, N: tl.constexpr):
+        at = n
+        while at >= 0:
+            at = tl.load(x + at)
+        tl.store(out + N, at)
+
+    @jit
+    def watches(x, out, n, N: tl.constexpr):
+        tries, seen = 0, 0
+        while (seen == 0) & (tries < n):
+            seen = tl.load(out + N)
+            tries += 1
+        tl.store(out + N, seen + tries)
+
+    x, out = torch.full((8,), -1, dtype=torch.int32), torch.zeros(8, dtype=torch.int32)
+    waiting = [plan.plan_of(kernel[(2,)](x, out, 3, 4)).waits for kernel in (counts, follows, watches)]
+    assert waiting == [False, False, True]
+    assert out[4] == 3  # the first program has seen -1 at once and written 0, the second one has seen 0 three times

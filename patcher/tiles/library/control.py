@@ -21,6 +21,12 @@ def nothing(b: Builder, *_: Any) -> None:
 
 
 @function()
+def condition(b: Builder, arg1: Any, disable_licm: bool = False) -> Any:
+    """The condition of a ``while`` as it is; the hint changes nothing."""
+    return arg1
+
+
+@function()
 def expect_zero(b: Builder, x: Any, mask: Any) -> Any:
     """The input as it is."""
     return x

@@ -85,13 +85,21 @@ def _number(b: Builder, value: Any, element: Any) -> Value:
 # -- atomic operations ---------------------------------------------------------------------------------------------
 
 
+def _check_atomic(name: str, element: Any) -> None:
+    """Raises TypeError for a type that Triton's atomic operations do not take either."""
+    if name in ("and", "or", "xor") and not element.is_int():
+        raise TypeError(f"atomic_{name} takes integers, and this is {element}")
+    halves = ("fp16", "bf16") if name == "add" else ()
+    if element.primitive_bitwidth < 32 and str(element) not in halves:
+        raise TypeError(f"atomic_{name} does not support {element}")
+
+
 def _atomic(name: str) -> None:
     def atomic(
         b: Builder, pointer: Value, val: Operand, mask: Any = None, sem: str | None = None, scope: str | None = None
     ) -> Value:
         element = _element(pointer)
-        if name in ("and", "or", "xor") and not element.is_int():
-            raise TypeError(f"atomic_{name} takes integers, and this is {element}")
+        _check_atomic(name, element)
         test = _mask(b, mask)
         operands = (pointer, _number(b, val, element), *(() if test is None else (test,)))
         shape = together(*operands) if pointer.shape else ()

@@ -44,5 +44,5 @@ def shape_of(extents: Any) -> tuple[int, ...]:
 def axis_of(axis: Any, rank: int) -> int:
     """An axis counted from the front. Raises ValueError where there is none such."""
     if not isinstance(axis, int) or not -rank <= axis < rank:
-        raise ValueError(f"axis {axis!r} of a block with {rank} axes")
+        raise ValueError(f"invalid axis {axis!r} of a block with {rank} axes")
     return axis % rank

@@ -26,7 +26,7 @@ def num_programs(b: Builder, axis: int) -> Value:
 
 def _grid_axis(axis: Any) -> int:
     if axis not in (0, 1, 2) or isinstance(axis, bool):
-        raise ValueError(f"a grid has the axes 0, 1 and 2, and no {axis!r}")
+        raise ValueError(f"program_id axis must be 0, 1, or 2 but got {axis!r}")
     return int(axis)
 
 
@@ -103,7 +103,10 @@ def expand_dims(b: Builder, input: Operand, axis: Any) -> Value:
     axes = list(axis) if isinstance(axis, (tuple, list)) else [axis]
     rank = len(value.shape) + len(axes)
     shape = list(value.shape)
-    for position in sorted(axis_of(one, rank) for one in axes):
+    positions = sorted(axis_of(one, rank) for one in axes)
+    if len(set(positions)) < len(positions):
+        raise ValueError(f"duplicate axes, normalized axes = {positions}")
+    for position in positions:
         shape.insert(position, 1)
     return b.reshape(value, tuple(shape)) if value.shape else b.broadcast(value, tuple(shape))
 

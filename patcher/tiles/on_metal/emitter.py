@@ -12,6 +12,7 @@ from patcher.tiles.on_metal.forms import Uniform
 from patcher.tiles.on_metal.names import NotOnMetal, cast
 from patcher.tiles.program import Program, Value
 from patcher.tiles.types import DType, Pointer, float32, int64
+from patcher.tiles.waiting import watching
 
 LARGEST_GROUP = 1024
 """Threads of a threadgroup."""
@@ -140,6 +141,8 @@ class Emitter(Dot):
 
 def check_waiting(program: Program) -> None:
     """Raises NotOnMetal where programs wait for one another: Metal orders no device memory among threadgroups."""
+    if watching(program, aliases_of(program)):
+        raise NotOnMetal("its programs wait for one another")
     told: set[Value] = set()
     found = list(program.operations())
     before = -1

@@ -1,14 +1,16 @@
 """Which torch type carries which type of a program, and conversions between them.
 
 Unsigned integers of 8 to 32 bits are carried by int64, which holds their values; uint64 by the int64 of the same bits.
-Pointers are int64 addresses. Everything else has its own torch type.
+Floating point in 8 bits is carried by uint8 of the same bits (`narrow`). Pointers are int64 addresses. Everything else
+has its own torch type.
 """
 
 from __future__ import annotations
 
 import torch
 
-from patcher.tiles.types import DType, Scalar
+from patcher.tiles.on_torch.narrow import narrowed, widened
+from patcher.tiles.types import DType, Scalar, float32
 
 NATIVE = {
     "int1": torch.bool,
@@ -20,8 +22,7 @@ NATIVE = {
     "bf16": torch.bfloat16,
     "fp32": torch.float32,
     "fp64": torch.float64,
-    "fp8e4nv": torch.float8_e4m3fn,
-    "fp8e5": torch.float8_e5m2,
+    **dict.fromkeys(("fp8e4nv", "fp8e5", "fp8e4b15", "fp8e4b8", "fp8e5b16"), torch.uint8),
 }
 
 SIGNED = {8: torch.int8, 16: torch.int16, 32: torch.int32, 64: torch.int64}
@@ -40,8 +41,9 @@ def single(number: bool | int | float, scalar: Scalar, device: torch.device) -> 
     dtype = carrier(scalar)
     if dtype == torch.int64 and number >= 1 << 63:
         number = int(number) - (1 << 64)
-    narrow = dtype.is_floating_point and dtype.itemsize == 1
-    return torch.tensor([number], dtype=torch.float32 if narrow else dtype, device=device).to(dtype)
+    if isinstance(scalar, DType) and scalar.is_fp8():
+        return narrowed(torch.tensor([number], dtype=torch.float32, device=device), scalar)
+    return torch.tensor([number], dtype=dtype, device=device)
 
 
 def stored(scalar: Scalar) -> torch.dtype:
@@ -86,28 +88,27 @@ def cast(x: torch.Tensor, source: Scalar, target: Scalar, rounding: str | None =
     """The same numbers as another type: truncated to integers, wrapped among them, rounded to even to floats."""
     if not isinstance(source, DType) or not isinstance(target, DType):
         return x != 0 if isinstance(target, DType) and target.is_int1() else x
+    if source.is_fp8():
+        x, source = widened(x, source), float32
     if target.is_int1():
-        return x.float() != 0 if source.is_fp8() else x != 0
+        return x != 0
     if target.is_floating():
         return _to_float(x, source, target, rounding)
     if source.is_floating():
-        return _float_to_integer(x.float() if source.is_fp8() else x, target)
+        return _float_to_integer(x, target)
     if target.is_int_unsigned():
         return wrap(x.to(torch.int64), target)
     return x.to(carrier(target))
 
 
 def _to_float(x: torch.Tensor, source: DType, target: DType, rounding: str | None) -> torch.Tensor:
-    dtype = NATIVE[target.name]
+    dtype = NATIVE[target.name] if not target.is_fp8() else torch.float32
     if source.name == "uint64":
         half = ((x >> 1) & ~TOP | (x & 1)).to(dtype) * 2
-        return torch.where(x < 0, half, x.to(dtype))
-    if target.is_fp8():
-        limit = torch.finfo(dtype).max
-        return x.float().clamp(-limit, limit).to(dtype)
-    if source.is_fp8():
-        x = x.float()
+        x = torch.where(x < 0, half, x.to(dtype))
     result = x.to(dtype)
+    if target.is_fp8():
+        return narrowed(result, target, rounding)
     if rounding != "rtz":
         return result
     bits = result.view(SIGNED[target.primitive_bitwidth])

@@ -11,12 +11,13 @@ import torch
 
 from patcher.errors import KernelFailed, PatcherError, compose
 from patcher.tiles.on_torch import reductions
-from patcher.tiles.on_torch.carriers import bitcast, cast, itemsize, single
+from patcher.tiles.on_torch.carriers import bitcast, carrier, cast, itemsize, single
 from patcher.tiles.on_torch.maps import apply
-from patcher.tiles.on_torch.memory import Memory, OutOfBoundsError
+from patcher.tiles.on_torch.memory import Access, Memory
+from patcher.tiles.on_torch.narrow import narrowed, widened
 from patcher.tiles.on_torch.plan import plan_of
 from patcher.tiles.program import Operation, Program, Sequence, Value
-from patcher.tiles.types import Pointer
+from patcher.tiles.types import Pointer, float32, float64
 
 Tensor: TypeAlias = torch.Tensor
 Mask: TypeAlias = "Tensor | None"
@@ -42,13 +43,30 @@ def run(
     # Tensors made in inference mode are written too, and a script's mixed precision does not reach into a kernel.
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         memory, values = Memory(), {}
-        for (_, value), given in zip(program.arguments, arguments, strict=True):
-            number = memory.address(given) if isinstance(given, torch.Tensor) else given
+        for (name, value), given in zip(program.arguments, arguments, strict=True):
+            number = memory.passed(name, given) if isinstance(given, torch.Tensor) else given
             values[value] = single(number, value.scalar, device)
         plan, total = plan_of(program), math.prod(grid)
-        for first in range(0, total, plan.portion):
-            numbers = range(first, min(first + plan.portion, total))
-            (portions or Portion)(program, grid, numbers, memory, device).run(dict(values))
+        try:
+            for first in range(0, total, plan.portion):
+                numbers = range(first, min(first + plan.portion, total))
+                (portions or Portion)(program, grid, numbers, memory, device).run(dict(values))
+        finally:
+            for operation, where in memory.strayed():
+                raise failed(program, operation, f"it reads or writes outside of its tensors: {where}")
+
+
+def failed(program: Program, operation: Operation, why: str) -> KernelFailed:
+    """The error of an operation."""
+    return KernelFailed(
+        compose(
+            f"the Triton kernel {program.name} failed: {why}",
+            target=f"{program.name} ({operation.line})",
+            found=operation.kind,
+            left="what the kernel has written stays written",
+            run="check the arguments of the launch: shapes, strides, masks and the grid",
+        )
+    )
 
 
 class Portion:
@@ -73,7 +91,7 @@ class Portion:
         self.count = len(numbers)
         position = torch.arange(numbers.start, numbers.stop, device=device)
         x, y, _ = grid
-        self.place = (position % x, position // x % y, position // (x * y))
+        self.place: tuple[Tensor, ...] = (position % x, position // x % y, position // (x * y))
         self.values: dict[Value, Tensor] = {}
         self.active: Mask = None
         self.frames: list[list[tuple[Mask, list[Tensor]]]] = [[]]
@@ -98,8 +116,6 @@ class Portion:
         operands = [self.values[operand] for operand in operation.operands]
         try:
             results = perform(operation, *operands)
-        except OutOfBoundsError as error:
-            raise self.failed(operation, f"it reads or writes outside of its tensors: {error}") from error
         except PatcherError:
             raise
         except torch.OutOfMemoryError as error:  # which scripts catch by its type
@@ -115,15 +131,7 @@ class Portion:
 
     def failed(self, operation: Operation, why: str) -> KernelFailed:
         """The error of an operation."""
-        return KernelFailed(
-            compose(
-                f"the Triton kernel {self.program.name} failed: {why}",
-                target=f"{self.program.name} ({operation.line})",
-                found=operation.kind,
-                left="what the kernel had written before stays written",
-                run="check the arguments of the launch: shapes, strides, masks and the grid",
-            )
-        )
+        return failed(self.program, operation, why)
 
     def spread(self, x: Tensor, rank: int) -> Tensor:
         """A value of every program (``(programs,)``) beside blocks with ``rank`` axes."""
@@ -140,7 +148,7 @@ class Portion:
         return single(op.attributes["value"], op.results[0].scalar, self.device)
 
     def do_program_id(self, op: Operation) -> Tensor:
-        axis = op.attributes["axis"]
+        axis: int = op.attributes["axis"]
         return self.place[axis].to(torch.int32) if self.grid[axis] > 1 else self.place[axis][:1].to(torch.int32)
 
     def do_num_programs(self, op: Operation) -> Tensor:
@@ -154,7 +162,11 @@ class Portion:
         return apply(op.attributes["fn"], list(xs), [operand.scalar for operand in op.operands])
 
     def do_cast(self, op: Operation, x: Tensor) -> Tensor:
-        return cast(x, op.operands[0].scalar, op.results[0].scalar, op.attributes.get("rounding"))
+        source, target = op.operands[0].scalar, op.results[0].scalar
+        if isinstance(target, Pointer) and not isinstance(source, Pointer):
+            return self.memory.adopt(x.long())
+        rounding: str | None = op.attributes.get("rounding")
+        return cast(x, source, target, rounding)
 
     def do_bitcast(self, op: Operation, x: Tensor) -> Tensor:
         return bitcast(x, op.operands[0].scalar, op.results[0].scalar)
@@ -196,7 +208,11 @@ class Portion:
         return torch.flip(x, (op.attributes["axis"] + 1,))
 
     def do_sort(self, op: Operation, x: Tensor) -> Tensor:
-        unsigned = op.results[0].number.name == "uint64"
+        scalar = op.results[0].number
+        if scalar.is_fp8():
+            wide = torch.sort(widened(x, scalar), op.attributes["axis"] + 1, op.attributes["descending"])[0]
+            return narrowed(wide, scalar)
+        unsigned = scalar.name == "uint64"
         top = -(1 << 63)
         ordered = torch.sort(x ^ top if unsigned else x, op.attributes["axis"] + 1, op.attributes["descending"])[0]
         return ordered ^ top if unsigned else ordered
@@ -215,8 +231,10 @@ class Portion:
     def do_dot(self, op: Operation, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
         if op.operands[0].number.is_int():
             return (c + self.whole_numbers(a, b)).to(torch.int32)
-        wide = torch.float64 if a.dtype == torch.float64 else torch.float32
-        return (c.to(wide) + a.to(wide) @ b.to(wide)).to(c.dtype)
+        wide = float64 if a.dtype == torch.float64 else float32
+        a, b = (cast(x, operand.scalar, wide) for x, operand in zip((a, b), op.operands, strict=False))
+        dtype = carrier(wide)
+        return (c.to(dtype) + a @ b).to(c.dtype)
 
     def whole_numbers(self, a: Tensor, b: Tensor) -> Tensor:
         """A product of integers of 8 bits: exact in fp64, and in fp32 for up to 256 terms."""
@@ -248,6 +266,19 @@ class Portion:
 
         return combine
 
+    def do_elementwise(self, op: Operation, *xs: Tensor) -> list[Tensor]:
+        """Every element takes the place of a program."""
+        before = self.count, self.place, self.active
+        extent = op.operands[0].shape[0]
+        self.place = tuple(axis.repeat_interleave(extent) for axis in self.place)
+        self.active = None if self.active is None else self.active.repeat_interleave(extent)
+        self.count *= extent
+        results = self.sequence(op.blocks[0], [x.expand(before[0], extent).reshape(-1) for x in xs])
+        assert results is not None
+        results = [x.expand(self.count).reshape(before[0], extent) for x in results]
+        self.count, self.place, self.active = before
+        return results
+
     # -- memory ----------------------------------------------------------------------------------------------------
 
     def valid(self, mask: Tensor | None, rank: int, everywhere: bool = False) -> Tensor | None:
@@ -260,16 +291,25 @@ class Portion:
         active = self.spread(self.active, rank)
         return active if mask is None else mask & active
 
+    def access(self, op: Operation, pointer: Tensor, valid: Tensor | None) -> Access:
+        """What ``op`` reads or writes."""
+        roots = self.plan.roots.get(op.operands[0])
+        storages = None if not roots else tuple(sorted({self.memory.numbers[name] for name in roots}))
+        scalar = op.operands[0].scalar
+        assert isinstance(scalar, Pointer)
+        return Access(op, scalar.element_ty, pointer, valid, storages)
+
     def do_load(
         self, op: Operation, pointer: Tensor, mask: Tensor | None = None, other: Tensor | None = None
     ) -> Tensor:
         varies = any(x is not None and x.shape[0] > 1 for x in (pointer, mask))
         valid = self.valid(mask, pointer.dim() - 1, varies)
-        return self.memory.load(op.results[0].scalar, pointer, valid, other)
+        read = self.memory.load(self.access(op, pointer, valid), other)
+        return self.memory.adopt(read) if isinstance(op.results[0].scalar, Pointer) else read
 
     def do_store(self, op: Operation, pointer: Tensor, value: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         varies = any(x is not None and x.shape[0] > 1 for x in (pointer, value, mask))
-        self.memory.store(op.operands[1].scalar, pointer, value, self.valid(mask, pointer.dim() - 1, varies))
+        self.memory.store(self.access(op, pointer, self.valid(mask, pointer.dim() - 1, varies)), value)
         return []
 
     def do_atomic(self, op: Operation, pointer: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -277,14 +317,14 @@ class Portion:
         pointer, value = (x.expand(self.count, *x.shape[1:]) for x in (pointer, value))
         valid = self.valid(mask, pointer.dim() - 1, True)
         if fn == "add" and op.results[0] not in self.plan.used:
-            self.memory.add(scalar, pointer, value, valid)
+            self.memory.add(self.access(op, pointer, valid), value)
             return value
         flat = value.reshape(-1)
 
         def change(old: Tensor, which: Tensor) -> Tensor:
             return flat[which] if fn == "xchg" else apply(fn, [old, flat[which]], [scalar, scalar])
 
-        return self.memory.atomic(scalar, pointer, valid, change)
+        return self.memory.atomic(self.access(op, pointer, valid), change)
 
     def do_cas(self, op: Operation, pointer: Tensor, compare: Tensor, value: Tensor) -> Tensor:
         pointer, compare, value = (x.expand(self.count, *x.shape[1:]) for x in (pointer, compare, value))
@@ -294,7 +334,7 @@ class Portion:
             return torch.where(old == wanted[which], new[which], old)
 
         valid = self.valid(None, pointer.dim() - 1, True)
-        return self.memory.atomic(op.results[0].scalar, pointer, valid, change)
+        return self.memory.atomic(self.access(op, pointer, valid), change)
 
     # -- ways that part --------------------------------------------------------------------------------------------
 
@@ -348,6 +388,7 @@ class Portion:
         test, body = op.blocks
         before, carried = self.active, list(initial)
         while True:
+            changes = self.memory.changes
             (condition,) = self.sequence(test, carried) or []
             if self.active is not None:
                 condition = condition & self.active
@@ -356,7 +397,10 @@ class Portion:
             everyone = condition.numel() == 1 and self.active is None
             self.active = None if everyone else condition.expand(self.count)
             new = self.sequence(body, carried) or []
-            carried = new if self.active is None else self.choose(self.active, new, carried)
+            new = new if self.active is None else self.choose(self.active, new, carried)
+            if self.plan.waits and changes == self.memory.changes and all(map(torch.equal, new, carried)):
+                raise self.failed(op, "it waits for what a later program writes, and programs run one after the other")
+            carried = new
         self.active = before
         return carried
 
@@ -384,10 +428,15 @@ class Portion:
             raise self.failed(op, f"device_assert: {op.attributes['message']}")
         return []
 
+    def readable(self, x: Tensor, scalar: Any) -> Tensor:
+        """Carried values as numbers."""
+        return cast(x, scalar, float32) if scalar.is_fp8() else x
+
     def do_print(self, op: Operation, *values: Tensor) -> list[Tensor]:
         for number in range(self.count):
             if self.active is None or bool(self.active.expand(self.count)[number]):
                 place = tuple(int(axis[number]) for axis in self.place)
-                shown = [x[min(number, x.shape[0] - 1)].tolist() for x in values]
+                wide = [self.readable(x, value.scalar) for x, value in zip(values, op.operands, strict=True)]
+                shown = [x[min(number, x.shape[0] - 1)].tolist() for x in wide]
                 print(f"pid {place} {op.attributes['text']}", *shown)
         return []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from patcher.tiles.on_torch.carriers import NATIVE, TOP, cast, wrap
+from patcher.tiles.on_torch.narrow import widened
 from patcher.tiles.types import DType, Scalar, float32
 
 Tensor = torch.Tensor
@@ -46,6 +47,12 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "erfc": torch.erfc,
     "erfinv": torch.erfinv,
     "lgamma": torch.lgamma,
+    "bessel_i0": torch.special.i0,
+    "bessel_i1": torch.special.i1,
+    "bessel_j0": torch.special.bessel_j0,
+    "bessel_j1": torch.special.bessel_j1,
+    "bessel_y0": torch.special.bessel_y0,
+    "bessel_y1": torch.special.bessel_y1,
     "floor": torch.floor,
     "ceil": torch.ceil,
     "trunc": torch.trunc,
@@ -101,7 +108,7 @@ def apply(fn: str, operands: list[Tensor], scalars: list[Scalar]) -> Tensor:
 
 
 def _in_fp32(fn: str, operands: list[Tensor], scalar: DType) -> Tensor:
-    result = apply(fn, [operand.float() for operand in operands], [float32] * len(operands))
+    result = apply(fn, [widened(operand, scalar) for operand in operands], [float32] * len(operands))
     return cast(result, float32, scalar) if result.dtype == torch.float32 else result
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from patcher.tiles.on_metal.aliases import aliases_of
 from patcher.tiles.program import Operation, Program, Sequence, Value, operations
+from patcher.tiles.types import Pointer
+from patcher.tiles.waiting import watching
 
 ELEMENTS_AT_ONCE = 1 << 20
 """Programs times elements of the largest block that run side by side."""
@@ -18,12 +21,14 @@ class Plan:
     waits: whether a program may wait for another one, so that each must have run before the next.
     deaths: for each operation, by its id, the values that nothing needs after it.
     used: the values that anything needs.
+    roots: for pointers the arguments that they come from, where that is known.
     """
 
     largest: int
     waits: bool
     deaths: dict[int, tuple[Value, ...]]
     used: frozenset[Value]
+    roots: dict[Value, frozenset[str]]
 
     @property
     def portion(self) -> int:
@@ -39,7 +44,16 @@ def plan_of(program: Program) -> Plan:
     largest = max((value.type.numel for op in found for value in op.results), default=1)
     used = {value for op in found for value in op.operands}
     used |= {value for op in found for block in op.blocks for value in block.results or ()}
-    return Plan(largest, waits, _deaths(program.body), frozenset(used))
+    aliases = aliases_of(program)
+    roots = {} if any(map(_makes_pointers, found)) else aliases.roots
+    return Plan(largest, waits or bool(watching(program, aliases)), _deaths(program.body), frozenset(used), roots)
+
+
+def _makes_pointers(operation: Operation) -> bool:
+    """Whether pointers come out of memory or are made of numbers."""
+    made = any(isinstance(value.scalar, Pointer) for value in operation.results)
+    numbers = not any(isinstance(value.scalar, Pointer) for value in operation.operands)
+    return made and (operation.kind == "load" or (operation.kind in ("cast", "bitcast") and numbers))
 
 
 def _within(operation: Operation) -> list[Operation]:

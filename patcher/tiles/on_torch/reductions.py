@@ -8,7 +8,7 @@ import torch
 
 from patcher.tiles.on_torch.carriers import wrap
 from patcher.tiles.program import Sequence
-from patcher.tiles.types import Scalar
+from patcher.tiles.types import DType, Scalar
 
 Tensor = torch.Tensor
 Combine = Callable[[list[Tensor]], list[Tensor]]
@@ -27,7 +27,7 @@ def known(combine: Sequence) -> str | None:
 def reduce(xs: list[Tensor], scalar: Scalar, axis: int, fn: str | None, combine: Combine) -> list[Tensor]:
     """One element for all along ``axis``, which counts the programs' axis."""
     x = xs[0]
-    plain = scalar.name != "uint64" and x.dtype != torch.bool  # type: ignore[union-attr]
+    plain = isinstance(scalar, DType) and scalar.name != "uint64" and not scalar.is_int1() and not scalar.is_fp8()
     if fn == "add" and plain:
         return [wrap(x.sum(axis, dtype=x.dtype), scalar)]
     if fn in ("max", "min") and plain:
@@ -53,7 +53,8 @@ def scan(xs: list[Tensor], scalar: Scalar, axis: int, reverse: bool, fn: str | N
     """Running results along ``axis``, which counts the programs' axis."""
     if reverse:
         xs = [torch.flip(x, (axis,)) for x in xs]
-    if fn in ("add", "mul") and xs[0].dtype != torch.bool and (fn == "add" or scalar.primitive_bitwidth < 64):
+    plain = isinstance(scalar, DType) and not scalar.is_int1() and not scalar.is_fp8()
+    if fn in ("add", "mul") and plain and (fn == "add" or scalar.primitive_bitwidth < 64):
         run = torch.cumsum if fn == "add" else torch.cumprod
         xs = [wrap(run(xs[0], axis, dtype=xs[0].dtype), scalar)]
     else:

@@ -1,5 +1,7 @@
 """Compiled kernels, of which there are none."""
 
+from triton.compiler import errors as errors
 from triton.compiler.compiler import CompiledKernel
+from triton.compiler.errors import CompilationError
 
-__all__ = ["CompiledKernel"]
+__all__ = ["CompilationError", "CompiledKernel"]

@@ -4,6 +4,7 @@ from patcher.tiles.language import NAMES as _NAMES
 from triton.language import core as core
 from triton.language import extra as extra
 from triton.language import math as math
+from triton.language import random as random
 from triton.language import standard as standard
 
 globals().update(_NAMES)

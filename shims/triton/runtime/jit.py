@@ -161,6 +161,67 @@ def jit(
     return decorate if fn is None else decorate(fn)
 
 
+class TensorWrapper:
+    """A tensor whose elements a kernel sees as another type of the same width: unsigned integers, or fp8 of any format.
+
+    Attributes:
+        base: the tensor.
+        dtype: the type of the kernel language.
+        data, device, shape: those of the tensor.
+    """
+
+    def __init__(self, base: Any, dtype: Any) -> None:
+        self.base, self.dtype = base, dtype
+        self.data, self.device, self.shape = base.data, base.device, base.shape
+
+    def __repr__(self) -> str:
+        return f"TensorWrapper[{self.dtype}]({self.base})"
+
+    def data_ptr(self) -> int:
+        """The tensor's."""
+        return int(self.base.data_ptr())
+
+    def stride(self, *axis: int) -> Any:
+        """The tensor's."""
+        return self.base.stride(*axis)
+
+    def element_size(self) -> int:
+        """Bytes of an element."""
+        return int(self.base.element_size())
+
+    def copy_(self, other: TensorWrapper) -> None:
+        """Takes the elements of another one."""
+        self.base.copy_(other.base)
+
+    def cpu(self) -> TensorWrapper:
+        """The same on the CPU."""
+        return self.to("cpu")
+
+    def to(self, device: Any) -> TensorWrapper:
+        """The same on a device."""
+        return TensorWrapper(self.base.to(device), self.dtype)
+
+    def clone(self) -> TensorWrapper:
+        """A copy."""
+        return TensorWrapper(self.base.clone(), self.dtype)
+
+    def new_empty(self, sizes: Any) -> TensorWrapper:
+        """A tensor of another shape, whose elements are seen as the same type."""
+        return TensorWrapper(self.base.new_empty(sizes), self.dtype)
+
+
+def reinterpret(tensor: Any, dtype: Any) -> Any:
+    """A tensor, or a wrapped one, whose elements a kernel sees as ``dtype``; the tensor itself where that is its type.
+
+    Raises:
+        TypeError: it is no tensor.
+    """
+    if not hasattr(tensor, "data_ptr"):
+        raise TypeError(f"a tensor is needed to reinterpret, and this is a {type(tensor).__qualname__}")
+    base = tensor.base if isinstance(tensor, TensorWrapper) else tensor
+    return base if dtype == base.dtype else TensorWrapper(base, dtype)
+
+
 def constexpr_function(fn: Callable[..., Any]) -> ConstexprFunction:
     """Lets kernels call a Python function with what is known at compile time."""
     return ConstexprFunction(fn)

@@ -168,3 +168,17 @@ def one_kernel_for_many_dtypes(make: Make) -> list[torch.Tensor]:
         mixed_kernel[(1,)](make.values(16, left), make.values(16, right), out, 11, 16)
         outputs.append(out)
     return outputs
+
+
+@triton.jit
+def constants_kernel(out_ptr, pair, N: tl.constexpr):
+    tl.static_assert(pair[1][0] == 3)
+    tl.store(out_ptr + tl.arange(0, N), tl.arange(0, N) * pair[1][0] + pair[0])
+
+
+@case
+def constants_in_tuples(make: Make) -> torch.Tensor:
+    """``tl.constexpr`` within a tuple is known at compile time."""
+    out = make.out(8, dtype=torch.int32)
+    constants_kernel[(1,)](out, (5, (tl.constexpr(3),)), 8)
+    return out

@@ -242,3 +242,25 @@ def function_by_another_name(make: Make) -> tuple[torch.Tensor, torch.Tensor]:
     x, out = make.floats(32), make.out(32)
     alias_kernel[(1,)](x, out, 32)
     return out, x.exp()
+
+
+@triton.jit
+def bessel_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    x = tl.load(x_ptr + at)
+    tl.store(out_ptr + at, libdevice.cyl_bessel_i0(x))
+    tl.store(out_ptr + N + at, libdevice.cyl_bessel_i1(x))
+    tl.store(out_ptr + 2 * N + at, libdevice.j0(x))
+    tl.store(out_ptr + 3 * N + at, libdevice.j1(x))
+    tl.store(out_ptr + 4 * N + at, libdevice.y0(x))
+    tl.store(out_ptr + 5 * N + at, libdevice.y1(x))
+
+
+@case(instead=LIBDEVICE, rtol=8 * EPS32, atol=4 * EPS32, because="polynomials of up to nine terms in fp32")
+def libdevice_bessel(make: Make) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bessel functions, beside the same in fp64."""
+    x, out = make.positive(64), make.out(6, 64)
+    bessel_kernel[(1,)](x, out, 64)
+    special, wide = torch.special, x.double()
+    functions = (special.i0, special.i1, special.bessel_j0, special.bessel_j1, special.bessel_y0, special.bessel_y1)
+    return out, torch.stack([function(wide) for function in functions]).float()

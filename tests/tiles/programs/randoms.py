@@ -93,3 +93,18 @@ def seeds_that_differ(make: Make) -> torch.Tensor:
     out = make.out(4 * 16 + 4)
     seeds_kernel[(4,)](make.ints(4, low=0, high=2**40, dtype=torch.int64), out, 16)
     return out
+
+
+@triton.jit
+def module_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(out_ptr + at, tl.random.uint_to_uniform_float(tl.load(x_ptr + at)))
+    tl.store(out_ptr + N + at, tl.random.rand(7, at))
+
+
+@case
+def names_of_the_module(make: Make) -> torch.Tensor:
+    """``tl.random``; of the least and the greatest integer no number is 1."""
+    out = make.out(2 * 16)
+    module_kernel[(1,)](torch.cat([torch.tensor([-(2**31), 2**31 - 1], dtype=torch.int32), make.ints(14)]), out, 16)
+    return out
