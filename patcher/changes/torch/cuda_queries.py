@@ -36,16 +36,6 @@ _NAMES = tuple(
         ("get_stream_from_external", "(data_ptr, device=None)"),
     )
 )
-_SELECTION = tuple(
-    _patch(
-        target=f"torch.cuda:{name}",
-        replacement=f"{_HERE}:{name}",
-        expects="(device)",
-        why="torch.compile calls it for a block under torch.cuda.device, and torch has it in builds for CUDA only",
-        upstream=source(_INIT, name),
-    )
-    for name in ("_exchange_device", "_maybe_exchange_device")
-)
 _OTHERS = (
     _patch(
         target="torch.cuda.streams:ExternalStream.__new__",
@@ -78,4 +68,4 @@ _COLLECTIVES = tuple(
     )
 )
 
-CHANGES: tuple[AnyChange, ...] = (*_NAMES, *_SELECTION, *_OTHERS, *_COLLECTIVES)
+CHANGES: tuple[AnyChange, ...] = (*_NAMES, *_OTHERS, *_COLLECTIVES)

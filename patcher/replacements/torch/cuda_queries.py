@@ -72,17 +72,6 @@ def can_device_access_peer(device: Any, peer_device: Any) -> bool:
     return False
 
 
-def _exchange_device(device: int) -> int:
-    """The number of the GPU that was selected: 0, and -1 for -1, which selects none. ValueError for other numbers."""
-    mps.set_device(device)
-    return min(device, 0)
-
-
-def _maybe_exchange_device(device: int) -> int:
-    """As `_exchange_device`."""
-    return _exchange_device(device)
-
-
 def get_sync_debug_mode() -> int:
     """What was set, 0 before."""
     return LEDGER.memory(SyncDebugMode).number

@@ -37,7 +37,7 @@ MOST_KEPT = 16
 MOST_TOLD = 3
 """Trials that a warning names."""
 
-OF_TORCH = {torch.uint8: types.uint8, **{dtype: types.DType(name) for name, dtype in NATIVE.items()}}
+OF_TORCH = {dtype: types.DType(name) for name, dtype in NATIVE.items()} | {torch.uint8: types.uint8}
 
 
 @functools.cache
