@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from patcher.errors import KernelNotSupported, LaunchRefused, compose
 from patcher.tiles import types
@@ -178,10 +179,14 @@ class Kernel:
         return x, y, z
 
     def device(self, bound: dict[str, Any]) -> torch.device:
-        """The one device on which all tensors are."""
+        """The one device on which all tensors are; none of them is a stand-in of torch's."""
         places: dict[torch.device, str] = {}
         for name, value in bound.items():
             for tensor in tensors_in(value):
+                if tensor.is_meta or isinstance(tensor, FakeTensor):
+                    way = "torch.library.wrap_triton(kernel)[grid](...), which torch can trace"
+                    found = f"a {type(tensor).__name__} on {tensor.device}"
+                    raise self.refused(f"{name} holds no numbers", expected=way, found=found)
                 places.setdefault(tensor.device, name)
         if len(places) > 1:
             found = ", ".join(f"{name} on {device}" for device, name in places.items())

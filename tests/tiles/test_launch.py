@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from patcher.changes import changes_of
 from patcher.engine.imports import Finder
@@ -178,7 +179,7 @@ def test_none_tuples_types_and_functions_are_arguments() -> None:
 
 
 def test_launches_that_do_not_fit_are_refused_by_name() -> None:
-    """Missing, unknown and odd arguments, devices that differ, grids that are none: nothing is computed."""
+    """Missing, unknown and odd arguments, tensors without numbers, grids that are none: nothing is computed."""
     x = torch.zeros(8)
     for launch, reason in (
         (lambda: fill[(1,)](x), "missing a required argument: 'value'"),
@@ -190,7 +191,8 @@ def test_launches_that_do_not_fit_are_refused_by_name() -> None:
         (lambda: fill[(1,)](x, object(), 8), "value is no argument for a kernel"),
         (lambda: fill[(1,)](x, 1.0, 2**64), "n is no argument for a kernel"),
         (lambda: fill[(1,)](x.to(torch.complex64), 1.0, 8), "x is no argument for a kernel"),
-        (lambda: fill[(1,)](x, torch.zeros(1, device="meta"), 8), "different devices"),
+        (lambda: fill[(1,)](x, torch.zeros(1, device="meta"), 8), "value holds no numbers"),
+        (lambda: fill[(1,)](FakeTensorMode().from_tensor(x), 1.0, 8), "x holds no numbers"),
     ):
         with pytest.raises(LaunchRefused, match=reason) as raised:
             launch()
