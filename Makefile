@@ -8,6 +8,7 @@
 # make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
 # make versions  trains with other releases of Unsloth: VERSIONS="2026.9.14 2026.10.1"; 20 seconds each
 # make shaders  every case of the kernel language as a Metal shader, with both schedules, and races and bounds checked
+# make census  every Triton kernel of Unsloth, unsloth_zoo and TRL, in fp32, fp16 and bf16, also as shaders, against Triton
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,7 +22,7 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity same-torch lint bench shaders kills switch-off versions
+.PHONY: venv demo test check fidelity same-torch lint bench shaders census kills switch-off versions
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -70,6 +71,9 @@ bench: venv
 
 shaders: $(VENV)/oracle
 	PATCHER_METAL_CASES=1 $(BIN)/python -m pytest tests/tiles/test_on_metal.py
+
+census: $(VENV)/oracle
+	PATCHER_CENSUS=all $(BIN)/python -m pytest tests/census
 
 kills: venv
 	PATCHER_KILLS=200 $(BIN)/python -m pytest tests/e2e/test_kills.py
