@@ -9,6 +9,7 @@
 # make versions  trains with other releases of Unsloth: VERSIONS="2026.9.14 2026.10.1"; 20 seconds each
 # make shaders  every case of the kernel language as a Metal shader, with both schedules, and races and bounds checked
 # make triton-tests  Triton's own language tests, of a checkout: TRITON_REPO=path/to/triton; half an hour
+# make census  every Triton kernel of Unsloth, unsloth_zoo and TRL, in fp32, fp16 and bf16, also as shaders, against Triton
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,7 +23,7 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity same-torch lint bench shaders kills switch-off versions triton-tests
+.PHONY: venv demo test check fidelity same-torch lint bench shaders census kills switch-off versions triton-tests
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -75,6 +76,9 @@ shaders: $(VENV)/oracle
 # TRITON_TESTS holds more of its arguments: --interpreter for real Triton's interpreter, --device cpu, names of files.
 triton-tests: $(VENV)/oracle
 	$(BIN)/python -m tests.triton_suite $${TRITON_REPO:?names a checkout of Triton} $${TRITON_OUT:-build/triton-tests} $(TRITON_TESTS)
+
+census: $(VENV)/oracle
+	PATCHER_CENSUS=all $(BIN)/python -m pytest tests/census
 
 kills: venv
 	PATCHER_KILLS=200 $(BIN)/python -m pytest tests/e2e/test_kills.py

@@ -133,7 +133,7 @@ def test_a_real_triton_is_not_shadowed(run: Run, tmp_path: Path) -> None:
     assert found["version"] == "77.0" and f"a real triton is installed: {found['file']}" in found["text"]
 
 
-FAKE_UNSLOTH = "try:\n    import unsloth.kernels.cross_entropy_loss\nexcept Exception:\n    pass\n"
+FAKE_UNSLOTH = "try:\n    import unsloth.kernels.utils\nexcept Exception:\n    pass\n"
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -143,10 +143,9 @@ def test_an_unsloth_of_another_shape_is_refused_at_its_import(run: Run, tmp_path
     kernels.mkdir(parents=True)
     (kernels.parent / "__init__.py").write_text(FAKE_UNSLOTH)
     (kernels / "__init__.py").write_text("")
-    (kernels / "cross_entropy_loss.py").write_text(
-        "class Fast_CrossEntropyLoss:\n"
-        "    def forward(ctx, logits, labels, logit_softcapping=0, logit_scaling=0): pass\n"
-        "    def backward(ctx, dlosses, new): pass\n"
+    (kernels / "utils.py").write_text(
+        "def fast_dequantize(W, quant_state=None, out=None, use_global_buffer=False, new=None): pass\n"
+        "def fast_gemv(X, W, quant_state, out=None): pass\n"
     )
     info = tmp_path / "planted" / "unsloth-2099.1.dist-info"
     info.mkdir()
@@ -158,7 +157,7 @@ def test_an_unsloth_of_another_shape_is_refused_at_its_import(run: Run, tmp_path
         "answer(error=error, refused=states(handle, 'refused'))",
         path=tmp_path / "planted",
     )
-    target = "unsloth.kernels.cross_entropy_loss:Fast_CrossEntropyLoss.backward"
+    target = "unsloth.kernels.utils:fast_dequantize"
     assert target in found["refused"]
     if not strict:
         assert found["error"] is None
@@ -169,8 +168,8 @@ def test_an_unsloth_of_another_shape_is_refused_at_its_import(run: Run, tmp_path
     for part in (
         target,
         "unsloth 2099.1",
-        "(ctx, dlosses)",
-        "(ctx, dlosses, new)",
+        "(W, quant_state=None, out=None, use_global_buffer=False, dtype=None)",
+        "(W, quant_state=None, out=None, use_global_buffer=False, new=None)",
         "unsloth==2026.10.9",
     ):
         assert part in message

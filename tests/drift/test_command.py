@@ -19,8 +19,8 @@ from tests.process import run_module
 
 pytestmark = pytest.mark.slow
 
-NEEDED, OPTIONAL = "cross_entropy_loss", "geglu"
-"""Modules of ``unsloth.kernels``: training needs the functions of the first one, not those of the second one."""
+NEEDED, OPTIONAL = "utils", "geglu"
+"""Modules of ``unsloth.kernels``: training needs a function of the first one, and none of the second one."""
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +74,8 @@ def test_the_newest_release_is_the_default_and_a_final_one(variables: dict[str, 
     assert done.returncode == 1, done.stderr
     data = json.loads(done.stdout)
     assert (data["version"], data["with"], data["trains"]) == ("2026.11.3", {"unsloth-zoo": "2026.11.2"}, False)
-    assert data["verdict"] == "refused: Fast_CrossEntropyLoss.forward, Fast_CrossEntropyLoss.backward"
-    assert data["required_missing"] == [
-        "unsloth.kernels.cross_entropy_loss:Fast_CrossEntropyLoss.forward",
-        "unsloth.kernels.cross_entropy_loss:Fast_CrossEntropyLoss.backward",
-    ]
+    assert data["verdict"] == "refused: fast_dequantize"
+    assert data["required_missing"] == ["unsloth.kernels.utils:fast_dequantize"]
     states = {change["status"] for change in data["changes"]}
     assert states == {"fits", "no such module"} and data["kernels"]["new"] == {"unsloth.new": ["brand_new"]}
 
@@ -93,7 +90,7 @@ def test_every_release(variables: dict[str, str], tmp_path: Path) -> None:
     assert first.startswith("| 2026.11.1 | ") and "not read: BadZipFile" in first
     assert second.startswith("| 2026.11.2 | 2026-10-27 | unsloth-zoo 2026.11.2 | ")
     assert second.endswith(" | 0 | 4 | trains without 4 optional changes |")
-    assert third.endswith(" | 2 | 0 | refused: Fast_CrossEntropyLoss.forward, Fast_CrossEntropyLoss.backward |")
+    assert third.endswith(" | 1 | 1 | refused: fast_dequantize |")
     data = json.loads(drift(variables, "--all", "--since", "2026.11.1", "--json").stdout)
     assert [entry["version"] for entry in data] == ["2026.11.1", "2026.11.2", "2026.11.3"]
     assert "cannot be read" in data[0]["unread"] and data[1]["trains"]

@@ -1,4 +1,4 @@
-"""TRL's SFT, DPO, KTO, GRPO and RLOO trainers compute log-probabilities on mps instead of stopping on a kernel."""
+"""TRL's SFT, DPO, KTO, GRPO and RLOO trainers compute log-probabilities on mps without launching Triton kernels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _patch = partial(
     Patch,
     distribution=DISTRIBUTION,
     reviewed=REVIEWED,
-    needed_for="the loss of SFT, DPO, GRPO and the other trainers with a fused LM head: the halves of two functions do "
-    "not fit together",
-    why="the log-probabilities of every trainer with a fused LM head come from a Triton kernel",
+    needed_for=None,
+    why="the log-probabilities of every trainer with a fused LM head come from a Triton kernel, which runs on torch "
+    "operators one by one",
     upstream=source("trl/kernels/chunked_logprob.py", "ChunkedLogProbFunction"),
     until="the oldest TRL that Unsloth allows is 1.16, which has a torch variant",
 )

@@ -14,7 +14,7 @@ _patch = partial(
     Patch,
     distribution=DISTRIBUTION,
     reviewed=REVIEWED,
-    needed_for="the loss of every causal language model: the halves of two functions do not fit together",
+    needed_for=None,
     why="the loss launches Triton kernels, which run on torch operators one by one",
     upstream=source("unsloth/kernels/cross_entropy_loss.py", "Fast_CrossEntropyLoss"),
     until="Fast_CrossEntropyLoss has a torch variant",

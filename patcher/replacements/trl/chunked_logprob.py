@@ -1,4 +1,7 @@
-"""The two halves of ``trl.kernels.chunked_logprob.ChunkedLogProbFunction`` in plain torch."""
+"""The two halves of ``trl.kernels.chunked_logprob.ChunkedLogProbFunction`` in plain torch.
+
+They keep and read what upstream's halves do, so that either stands beside an upstream one too.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,16 @@ def forward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """Log-probabilities of ``targets`` and the requested extras; only the first two carry gradients."""
     ctx.set_materialize_grads(False)
-    ctx.transform = LogitTransform(logit_scale, final_logit_softcapping, temperature)
+    transform = LogitTransform(logit_scale, final_logit_softcapping, temperature)
+    ctx.kernel_args = {
+        "logit_scale": logit_scale,
+        "softcap": final_logit_softcapping or 1.0,
+        "inv_t": 1 / temperature,
+        "HAS_SOFTCAP": final_logit_softcapping is not None,
+    }
     ctx.compute_dtype = compute_dtype(hidden)
     ctx.chunk_size = chunk_size
-    head = Head(hidden, weight, bias, ctx.transform, ctx.compute_dtype)
+    head = Head(hidden, weight, bias, transform, ctx.compute_dtype)
     found = chunked_log_prob(head, targets, outputs, chunk_size)
     # Without entropy no gradient of it can arrive, so log_z only fills its place.
     entropy = found.log_z if found.entropy is None else found.entropy
@@ -47,7 +56,9 @@ def forward(
 def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     """Gradients of ``hidden``, ``weight`` and ``bias``; every tile of logits is computed again."""
     hidden, weight, bias, targets, log_z, entropy = ctx.saved_tensors
-    head, output_mask = Head(hidden, weight, bias, ctx.transform, ctx.compute_dtype), ctx.needs_input_grad[:3]
+    kept = ctx.kernel_args
+    transform = LogitTransform(kept["logit_scale"], kept["softcap"] if kept["HAS_SOFTCAP"] else None, 1 / kept["inv_t"])
+    head, output_mask = Head(hidden, weight, bias, transform, ctx.compute_dtype), ctx.needs_input_grad[:3]
     gradients = chunked_log_prob_backward(
         grad_logprobs, grad_entropy, head, targets, log_z, entropy, output_mask, ctx.chunk_size
     )

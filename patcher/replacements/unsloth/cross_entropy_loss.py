@@ -1,4 +1,7 @@
-"""The two halves of ``unsloth.kernels.cross_entropy_loss.Fast_CrossEntropyLoss`` in plain torch."""
+"""The two halves of ``unsloth.kernels.cross_entropy_loss.Fast_CrossEntropyLoss`` in plain torch.
+
+They keep and read what upstream's halves do, so that either stands beside an upstream one too.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from patcher.ops.cross_entropy import cross_entropy, cross_entropy_backward
 
 def forward(ctx: Any, logits: Tensor, labels: Tensor, logit_softcapping: float = 0, logit_scaling: float = 0) -> Tensor:
     """Losses of rows ``[rows]`` in fp32 for ``logits`` ``[rows, vocabulary]``; saves the logits, not a copy."""
-    labels = labels.to(logits.device)
+    logits, labels = logits.contiguous(), labels.to(logits.device).contiguous()
     losses, logsumexp = cross_entropy(logits, labels, logit_softcapping, logit_scaling)
     ctx.save_for_backward(logits, logsumexp, losses, labels)
-    ctx.logit_softcapping = logit_softcapping
-    ctx.logit_scaling = logit_scaling
+    ctx.DO_SOFTCAPPING, ctx.logit_softcapping = logit_softcapping != 0, logit_softcapping
+    ctx.DO_LOGIT_SCALING, ctx.logit_scaling = logit_scaling != 0, logit_scaling
     return losses
 
 

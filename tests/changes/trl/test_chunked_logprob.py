@@ -61,3 +61,18 @@ def test_autocast_decides_the_projections_dtype() -> None:
     rounded, _ = run(trl_chunked_logprob, [t.bfloat16() for t in leaves], others, [None] * 5)
     outside, _ = run(trl_chunked_logprob, leaves, others, [None] * 5)
     assert torch.equal(inside[0], rounded[0]) and not torch.equal(inside[0], outside[0])
+
+
+@pytest.mark.parametrize("half", ["forward", "backward"])
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_each_half_fits_trls_other_half(half: str, softcap: float | None) -> None:
+    """So that either is left out alone."""
+    leaves, targets = head(torch.float32, 1), targets_of_rows()
+    grads = [row_grads(2), row_grads(3), None, None, None]
+    options = {"tokens": 4, "positional": (0.7, 29, softcap, 0.5, ALL)}
+    expected = INTERPRETED.call("trl_kernels:chunked_logprob", *leaves, targets, grads, **options)
+    found = INTERPRETED.call(
+        "trl_kernels:chunked_logprob_with_one_half_replaced", half, *leaves, targets, grads, **options
+    )
+    agree(found[0], expected[0], 64 * EPS[torch.float32])
+    agree(found[1], expected[1], 64 * EPS[torch.float32])

@@ -78,3 +78,15 @@ def test_rows_keep_their_losses_and_a_second_backward_its_gradient(dtype: torch.
     assert_parity(found["losses"], expected["losses"])
     assert torch.equal(found["gradients"][0], found["gradients"][1])
     assert_parity(found["gradients"][0], expected["gradients"][0], noise=16)
+
+
+@pytest.mark.parametrize("half", ["forward", "backward"])
+@pytest.mark.parametrize("softcap", [0.0, 30.0])
+def test_each_half_fits_upstreams_other_half(half: str, softcap: float) -> None:
+    """So that either is left out alone."""
+    logits, labels = _inputs(torch.bfloat16, 1003, 6)
+    arguments = (logits, labels, torch.linspace(0.5, 2, 6), softcap, 0.5)
+    expected = INTERPRETED.call("cross_entropy_loss:rows", *arguments)
+    found = INTERPRETED.call("cross_entropy_loss:with_one_half_replaced", half, *arguments)
+    assert_parity(found["losses"], expected["losses"])
+    assert_parity(found["gradients"][0], expected["gradients"][0], noise=16)

@@ -17,14 +17,15 @@ def _interface():
     return interface
 
 
-class _Index(int):
+class Index(int):
     """A loop index as a kernel sees it: the interpreter's loops count in plain integers."""
 
     def to(self, dtype):
         return self
 
 
-def _count_in_indices():
+def count_in_indices():
+    """Lets kernels ask loop indices for their type."""
     from triton.runtime import interpreter
 
     plain = interpreter._patch_lang_core
@@ -33,7 +34,7 @@ def _count_in_indices():
         plain(lang, scope)
         if hasattr(lang, "range"):
             counted = lang.range
-            scope.set_attr(lang, "range", lambda *args, **kwargs: map(_Index, counted(*args, **kwargs)))
+            scope.set_attr(lang, "range", lambda *args, **kwargs: map(Index, counted(*args, **kwargs)))
 
     if plain.__name__ != "patch":
         interpreter._patch_lang_core = patch
@@ -45,7 +46,7 @@ BLOCKS = {"BLOCK_SIZE_M": 16, "BLOCK_SIZE_N": 16, "BLOCK_SIZE_K": 16}
 def kernels(X, W, sizes, gather, topk, permute_x, permute_y, dY, weights=None):
     """Forward, dX and dW from one launch each, on one simulated multiprocessor."""
     interface = _interface()
-    _count_in_indices()
+    count_in_indices()
     experts, N, K = W.shape
     total = gather.numel()
     shared = {

@@ -7,6 +7,8 @@ from trl.kernels import chunked_divergence as divergence_file
 from trl.kernels import chunked_logprob as logprob_file
 from trl.kernels.logprob_entropy import selective_log_softmax_and_entropy
 
+from tests.oracle.halves import replaced
+
 
 def chunked_logprob(hidden, weight, bias, targets, grads, tokens, autocast=None, **options):
     """The five outputs and the gradients of hidden, weight and bias; ``tokens`` is upstream's rows per tile."""
@@ -15,6 +17,14 @@ def chunked_logprob(hidden, weight, bias, targets, grads, tokens, autocast=None,
     with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
         outputs = logprob_file.ChunkedLogProbFunction.apply(*leaves, targets, *options["positional"])
     return _with_gradients(outputs, leaves, grads)
+
+
+def chunked_logprob_with_one_half_replaced(half, *args, **kwargs):
+    """The same with this project's ``forward`` or ``backward`` beside TRL's other half."""
+    from patcher.replacements.trl import chunked_logprob as replacement
+
+    with replaced(logprob_file.ChunkedLogProbFunction, replacement, half):
+        return chunked_logprob(*args, **kwargs)
 
 
 def chunked_divergence(student, teacher, beta, grad, tokens, vocabulary, options):
