@@ -73,6 +73,7 @@ def block_pointers_pad_with_nan(make: Make) -> tuple[torch.Tensor, torch.Tensor]
 def descriptor_kernel(x_ptr, out_ptr, rows, columns, M: tl.constexpr, N: tl.constexpr):
     source = tl.make_tensor_descriptor(x_ptr, shape=[rows, columns], strides=[columns, 1], block_shape=[M, N])
     target = tl.make_tensor_descriptor(out_ptr, shape=[rows, columns], strides=[columns, 1], block_shape=[M, N])
+    tl.static_assert(isinstance(target, tl.tensor_descriptor) and not isinstance(x_ptr, tl.tensor_descriptor))
     row = tl.program_id(0) * M
     column = tl.program_id(1) * N
     target.store([row, column], source.load([row, column]) * 2)
