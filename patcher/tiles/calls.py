@@ -8,13 +8,25 @@ from typing import Any
 
 from patcher.tiles import types
 from patcher.tiles.expressions import Expressions, Method
-from patcher.tiles.language import Builtin, Jitted, constexpr, plain, tensor
+from patcher.tiles.language import (
+    Builtin,
+    Jitted,
+    block_type,
+    constexpr,
+    plain,
+    pointer_type,
+    tensor,
+    tensor_descriptor,
+)
 from patcher.tiles.library import FUNCTIONS
 from patcher.tiles.program import Value
 from patcher.tiles.structures import BlockPointer, flatten
 
 ON_TENSORS = {min: "minimum", max: "maximum", abs: "abs", print: "device_print"}
 """What Python's functions mean for tensors."""
+
+CLASSES: dict[Any, type] = {pointer_type: types.Pointer, block_type: types.Block}
+"""What functions that make types are where a kernel asks for the class of a type."""
 
 DEEPEST = 24
 """Device functions within one another; more is taken for a recursion, which the language does not have."""
@@ -109,10 +121,11 @@ class Calls(Expressions):
 
 def _is_instance(value: Any, classes: Any) -> bool:
     classes = classes if isinstance(classes, tuple) else (classes,)
+    classes = tuple(CLASSES.get(one, one) for one in classes)
     if isinstance(value, Value):
         return tensor in classes
     if isinstance(value, BlockPointer):
-        return False
+        return value.checked and tensor_descriptor in classes
     if constexpr in classes and isinstance(value, (bool, int, float, str, types.DType, type(None))):
         return True
     return isinstance(value, classes)

@@ -307,7 +307,7 @@ class Expressions:
 
 
 def _window_attribute(window: BlockPointer, name: str) -> Any:
-    if name in ("load", "store") and window.checked:
+    if name in ("load", "store", "gather", "scatter") and window.checked:
         return Method(f"{name}_tensor_descriptor", window)
     if name in METHODS:
         return Method(name, window)

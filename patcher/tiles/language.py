@@ -60,6 +60,10 @@ class tensor:  # noqa: N801
     """A value inside a kernel. Nothing makes one; it is there for annotations and ``isinstance`` in kernels."""
 
 
+class tensor_descriptor:  # noqa: N801
+    """A tensor descriptor inside a kernel. Nothing makes one; it is there for annotations and ``isinstance``."""
+
+
 class const:  # noqa: N801
     """Annotates a pointer through which a kernel only reads; that is not checked."""
 
@@ -120,6 +124,7 @@ TYPES: dict[str, Any] = {
     "const": const,
     "constexpr": constexpr,
     "tensor": tensor,
+    "tensor_descriptor": tensor_descriptor,
     "tuple": tuple,
     "PropagateNan": PropagateNan,
 }

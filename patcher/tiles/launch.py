@@ -237,7 +237,7 @@ class Kernel:
         if _is_wrapped(value):
             return Pointer(value.dtype)
         if _is_descriptor(value):
-            return Descriptor(OF_TORCH[value.base.dtype], tuple(value.block_shape), value.padding)
+            return Descriptor(_dtype(value.base), tuple(value.block_shape), value.padding)
         found = f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__qualname__}"
         raise self.refused(f"{name} is no argument for a kernel", expected="tensors, numbers, None", found=found)
 
@@ -259,7 +259,7 @@ def num_warps(options: Mapping[str, Any]) -> int:
 def _parts(value: Any, spec: Any) -> list[Any]:
     """The tensors and numbers of an argument that the program takes at a run."""
     if isinstance(spec, Descriptor):
-        return [value.base, *value.shape, *value.strides, *[0] * len(value.block_shape)]
+        return [*_tensors(value.base), *value.shape, *value.strides, *[0] * len(value.block_shape)]
     if isinstance(spec, tuple):
         return [p for inner, part in zip(value, spec, strict=True) for p in _parts(inner, part)]
     if isinstance(spec, Known):
@@ -287,7 +287,12 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
         return [value]
     if isinstance(value, tuple):
         return [tensor for part in value for tensor in tensors_in(part)]
-    return [value.base] if _is_descriptor(value) or _is_wrapped(value) else []
+    return tensors_in(value.base) if _is_descriptor(value) or _is_wrapped(value) else []
+
+
+def _dtype(tensor: Any) -> DType:
+    """The type of the elements of a tensor, wrapped or not."""
+    return tensor.dtype if _is_wrapped(tensor) else OF_TORCH[tensor.dtype]
 
 
 def _integer_type(value: int) -> DType | None:

@@ -43,10 +43,14 @@ RACING = "divergence.loads_outside_that_are_not_reached"
 
 KNOWN = (
     "fp64 is no type of Metal's",
+    "fp8",
+    "a cast from int64 to *",
     "a pointer is used as a number",
+    "the function bessel_",
     "atomic operations on ",
     "its programs wait for one another",
     "the operation assert",
+    "the operation elementwise",
     "the operation print",
 )
 """Why cases run with torch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import Any
 
@@ -192,12 +193,13 @@ def dot(
     max_num_imprecise_acc: int | None = None,
     out_dtype: DType | None = None,
 ) -> Value:
-    """``acc + input @ other`` of two blocks with 2 axes, or 3, the first being a batch.
+    """``acc + input @ other`` of two blocks with 2 axes, or more, those before being a batch.
 
     Accumulates in fp32 (int32 of int8, fp64 of fp64, fp16 where ``out_dtype`` says so); fp32 operands are not cut
     down to tf32, whatever ``input_precision`` allows.
     """
-    if len(input.shape) != len(other.shape) or len(input.shape) not in (2, 3) or input.shape[-1] != other.shape[-2]:
+    fit = input.shape[:-2] == other.shape[:-2] and input.shape[-1:] == other.shape[-2:-1]
+    if len(input.shape) != len(other.shape) or len(input.shape) < 2 or not fit:
         raise TypeError(f"dot of {input.type} and {other.type}: the shapes do not fit")
     both_fp8 = input.number.is_fp8() and other.number.is_fp8()
     if input.number != other.number and not both_fp8:
@@ -211,6 +213,9 @@ def dot(
         acc = b.broadcast(b.constant(0, dtype), shape)
     if acc.number != dtype or acc.shape != shape:
         raise TypeError(f"dot adds to {types.block(dtype, shape)}, and acc is {acc.type}")
+    if len(shape) > 3:
+        left, right, acc = (b.reshape(x, (math.prod(x.shape[:-2]), *x.shape[-2:])) for x in (input, other, acc))
+        return b.reshape(b.value("dot", (left, right, acc), acc.type), shape)
     return b.value("dot", (input, other, acc), acc.type)
 
 

@@ -96,8 +96,11 @@ def _check_atomic(name: str, element: Any) -> None:
 
 def _atomic(name: str) -> None:
     def atomic(
-        b: Builder, pointer: Value, val: Operand, mask: Any = None, sem: str | None = None, scope: str | None = None
+        b: Builder, pointer: Any, val: Any, mask: Any = None, sem: str | None = None, scope: str | None = None
     ) -> Value:
+        if isinstance(pointer, BlockPointer):  # of a descriptor: offsets and value
+            window, val = replace(pointer, offsets=_words(b, val, types.int32)), mask
+            pointer, mask = _window(b, window, ())
         element = _element(pointer)
         _check_atomic(name, element)
         test = _mask(b, mask)
@@ -177,6 +180,36 @@ def load_descriptor(b: Builder, desc: BlockPointer, offsets: Any) -> Value:
 def store_descriptor(b: Builder, desc: BlockPointer, offsets: Any, value: Value) -> None:
     """Writes the block at ``offsets``."""
     store(b, replace(desc, offsets=_words(b, offsets, types.int32)), b.reshape(value, desc.block_shape))
+
+
+@function("gather_tensor_descriptor")
+def gather_rows(b: Builder, desc: BlockPointer, x_offsets: Value, y_offset: Operand) -> Value:
+    """The rows ``x_offsets`` from the column ``y_offset`` on, each as long as the block; 0 outside."""
+    pointer, mask = _rows(b, desc, x_offsets, y_offset)
+    return load(b, pointer, mask)
+
+
+@function("scatter_tensor_descriptor")
+def scatter_rows(b: Builder, desc: BlockPointer, value: Value, x_offsets: Value, y_offset: Operand) -> None:
+    """Writes the rows ``x_offsets`` from the column ``y_offset`` on; nothing outside."""
+    pointer, mask = _rows(b, desc, x_offsets, y_offset)
+    store(b, pointer, value, mask)
+
+
+def _rows(b: Builder, desc: BlockPointer, rows: Value, column: Operand) -> tuple[Value, Value]:
+    """Pointers to elements of rows that a block names, and which of them are inside."""
+    if len(desc.block_shape) != 2 or desc.block_shape[0] != 1 or len(rows.shape) != 1:
+        raise TypeError(f"rows {rows.type} of a descriptor with blocks of {list(desc.block_shape)}, which are one row")
+    row = b.cast(expand_dims(b, rows, 1), types.int64)
+    line = b.add(arange(b, 0, desc.block_shape[1]), b.tensor(column))
+    line = b.cast(expand_dims(b, line, 0), types.int64)
+    pointer, mask = desc.base, None
+    for index, stride, extent in zip((row, line), desc.strides, desc.shape, strict=True):
+        pointer = b.add(pointer, b.mul(index, stride))
+        inside = b.bits("and", b.compare("ge", index, 0), b.compare("lt", index, extent))
+        mask = inside if mask is None else b.bits("and", mask, inside)
+    assert mask is not None
+    return pointer, mask
 
 
 def _window(b: Builder, window: BlockPointer, boundary_check: Any) -> tuple[Value, Value | None]:

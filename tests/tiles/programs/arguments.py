@@ -182,3 +182,20 @@ def constants_in_tuples(make: Make) -> torch.Tensor:
     out = make.out(8, dtype=torch.int32)
     constants_kernel[(1,)](out, (5, (tl.constexpr(3),)), 8)
     return out
+
+
+@triton.jit
+def classes_kernel(x, out_ptr):
+    if hasattr(x, "dtype") and isinstance(x.dtype, tl.pointer_type) and (x.dtype.element_ty == tl.int32):
+        tl.store(out_ptr, tl.load(x))
+    else:
+        tl.store(out_ptr, -1)
+
+
+@case
+def class_of_a_type(make: Make) -> list[torch.Tensor]:
+    """A pointer to integers, one to other numbers, and a number."""
+    out = [make.out(1, dtype=torch.int32) for _ in range(3)]
+    for x, into in zip((make.ints(1), make.floats(1), 5), out, strict=True):
+        classes_kernel[(1,)](x, into)
+    return out

@@ -73,6 +73,7 @@ def block_pointers_pad_with_nan(make: Make) -> tuple[torch.Tensor, torch.Tensor]
 def descriptor_kernel(x_ptr, out_ptr, rows, columns, M: tl.constexpr, N: tl.constexpr):
     source = tl.make_tensor_descriptor(x_ptr, shape=[rows, columns], strides=[columns, 1], block_shape=[M, N])
     target = tl.make_tensor_descriptor(out_ptr, shape=[rows, columns], strides=[columns, 1], block_shape=[M, N])
+    tl.static_assert(isinstance(target, tl.tensor_descriptor) and not isinstance(x_ptr, tl.tensor_descriptor))
     row = tl.program_id(0) * M
     column = tl.program_id(1) * N
     target.store([row, column], source.load([row, column]) * 2)
@@ -151,3 +152,24 @@ def linear_attention(make: Make, ragged: bool) -> tuple[torch.Tensor, torch.Tens
         scores = torch.einsum("ihd,jhd->hij", q[first:last] * 0.25, k[first:last]).tril()
         expected[first:last] = torch.einsum("hij,jhd->ihd", scores, v[first:last])
     return out, expected
+
+
+@triton.jit
+def rows_kernel(x_ptr, rows_ptr, out_ptr, sums_ptr, rows, columns, N: tl.constexpr, COUNT: tl.constexpr):
+    named = tl.load(rows_ptr + tl.arange(0, COUNT))
+    source = tl.make_tensor_descriptor(x_ptr, [rows, columns], [columns, 1], [1, N])
+    target = tl.make_tensor_descriptor(out_ptr, [rows, columns], [columns, 1], [1, N])
+    target.scatter(source.gather(named, 8) + 1, named, 8)
+    sums = tl.make_tensor_descriptor(sums_ptr, [rows, columns], [columns, 1], [COUNT, N])
+    sums.atomic_add([4, 8], tl.full((COUNT, N), 2.0, tl.float32))
+
+
+@case(instead="the interpreter has no atomic operations of descriptors")
+def rows_and_sums_of_descriptors(make: Make) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """Rows by their numbers, some of the columns outside, and atomic sums that are cut off."""
+    x, out, sums = make.floats(16, 20), make.out(16, 20), make.out(16, 20)
+    named, expected, added = make.permutation(16)[:8].contiguous(), out.clone(), sums.clone()
+    rows_kernel[(1,)](x, named, out, sums, 16, 20, N=16, COUNT=8)
+    expected[named.long(), 8:] = x[named.long(), 8:] + 1
+    added[4:12, 8:] += 2
+    return (out, sums), (expected, added)

@@ -194,3 +194,19 @@ def matmul_that_wraps_around(make: Make) -> torch.Tensor:
     wrapped_kernel[(2, 2)](a, b, out, 20, 24, 40, M=16, N=16, K=16)
     assert_close(out, a @ b)
     return out
+
+
+@triton.jit
+def batches_kernel(a_ptr, b_ptr, out_ptr, A: tl.constexpr, B: tl.constexpr, M: tl.constexpr):
+    at = tl.reshape(tl.arange(0, A * B * M * M), (A, B, M, M))
+    product = tl.dot(tl.load(a_ptr + at), tl.load(b_ptr + at))
+    tl.store(out_ptr + at, tl.dot(tl.load(a_ptr + at), tl.load(b_ptr + at), acc=product))
+
+
+@case
+def products_with_several_batches(make: Make) -> torch.Tensor:
+    """Two axes before those of the matrices, of whole numbers, which fp32 adds up exactly."""
+    a, b = (make.ints(2, 4, 16, 16, low=-9, high=9).float() for _ in range(2))
+    out = make.out(2, 4, 16, 16)
+    batches_kernel[(1,)](a, b, out, 2, 4, 16)
+    return out
