@@ -8,6 +8,7 @@
 # make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
 # make versions  trains with other releases of Unsloth: VERSIONS="2026.9.14 2026.10.1"; 20 seconds each
 # make shaders  every case of the kernel language as a Metal shader, with both schedules, and races and bounds checked
+# make clients  tests of Liger-Kernel and flash-linear-attention, from clones of them: LIGER=path FLA=path; an hour
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,7 +22,7 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity same-torch lint bench shaders kills switch-off versions
+.PHONY: venv demo test check fidelity same-torch lint bench shaders clients kills switch-off versions
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -70,6 +71,10 @@ bench: venv
 
 shaders: $(VENV)/oracle
 	PATCHER_METAL_CASES=1 $(BIN)/python -m pytest tests/tiles/test_on_metal.py
+
+clients: venv
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.clients build/clients $(if $(LIGER),--liger $(LIGER)) $(if $(FLA),--fla $(FLA))
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.clients.models build/clients/site-packages
 
 kills: venv
 	PATCHER_KILLS=200 $(BIN)/python -m pytest tests/e2e/test_kills.py
