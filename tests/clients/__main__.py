@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def run(name: str, client: Client, checkout: Path, options: argparse.Namespace) -> Path:
-    """The file with the lines of a client's tests; each file of tests has a process, so that none takes another along."""
+    """The file with the lines of a client's tests; each of their files has a process: none takes another along."""
     out = options.out.resolve()
     packages = installed(client, checkout, out / "site-packages")
     lines, said = out / f"{name}.jsonl", out / f"{name}.txt"
