@@ -10,6 +10,7 @@
 # make shaders  every case of the kernel language as a Metal shader, with both schedules, and races and bounds checked
 # make triton-tests  Triton's own language tests, of a checkout: TRITON_REPO=path/to/triton; half an hour
 # make census  every Triton kernel of Unsloth, unsloth_zoo and TRL, in fp32, fp16 and bf16, also as shaders, against Triton
+# make clients  tests of Liger-Kernel and flash-linear-attention, from clones of them: LIGER=path FLA=path; an hour
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,7 +24,7 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity same-torch lint bench shaders census kills switch-off versions triton-tests
+.PHONY: venv demo test check fidelity same-torch lint bench shaders census clients kills switch-off versions triton-tests
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -79,6 +80,10 @@ triton-tests: $(VENV)/oracle
 
 census: $(VENV)/oracle
 	PATCHER_CENSUS=all $(BIN)/python -m pytest tests/census
+
+clients: venv
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.clients build/clients $(if $(LIGER),--liger $(LIGER)) $(if $(FLA),--fla $(FLA))
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.clients.models build/clients/site-packages
 
 kills: venv
 	PATCHER_KILLS=200 $(BIN)/python -m pytest tests/e2e/test_kills.py

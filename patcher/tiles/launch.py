@@ -259,7 +259,7 @@ def num_warps(options: Mapping[str, Any]) -> int:
 def _parts(value: Any, spec: Any) -> list[Any]:
     """The tensors and numbers of an argument that the program takes at a run."""
     if isinstance(spec, Descriptor):
-        return [*_tensors(value.base), *value.shape, *value.strides, *[0] * len(value.block_shape)]
+        return [*tensors_in(value.base), *value.shape, *value.strides, *[0] * len(value.block_shape)]
     if isinstance(spec, tuple):
         return [p for inner, part in zip(value, spec, strict=True) for p in _parts(inner, part)]
     if isinstance(spec, Known):
