@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--again", action="store_true", help="try again what failed")
     parser.add_argument("--table", action="store_true", help="show the kept results, as the page of versions has them")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     folder = given.folder.resolve()
     if given.table:
         print("\n".join(rows(folder / "results")))
