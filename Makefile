@@ -6,7 +6,8 @@
 # make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 6 minutes
 # make same-torch  PyTorch's operators, modules and optimizers, with the patches and without: every case
 # make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
-# make versions  trains with other releases of Unsloth: VERSIONS="2026.9.14 2026.10.1"; 20 seconds each
+# make versions  trains with releases of Unsloth, each with the libraries of its day, and without Unsloth: what has no
+#                result yet, a minute each; VERSIONS="2026.9.14 trl-newest" only these, AGAIN=1 also what failed
 # make shaders  every case of the kernel language as a Metal shader, with both schedules, and races and bounds checked
 # make triton-tests  Triton's own language tests, of a checkout: TRITON_REPO=path/to/triton; half an hour
 # make census  every Triton kernel of Unsloth, unsloth_zoo and TRL, in fp32, fp16 and bf16, also as shaders, against Triton
@@ -92,6 +93,5 @@ switch-off: venv
 	mkdir -p build/switch-off
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.e2e.switched_off build/switch-off build/switch-off/found.json
 
-VERSIONS ?= 2026.9.14 2026.10.1 2026.10.7
-versions: venv
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.versions build/versions $(VERSIONS)
+versions: $(VENV)/torchvision
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.versions build/versions $(if $(AGAIN),--again) $(VERSIONS)

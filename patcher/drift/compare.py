@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from packaging.utils import canonicalize_name
+
 from patcher.changes import changes_of, files
 from patcher.drift.archives import Release
 from patcher.drift.names import Texts, Thing
@@ -16,7 +18,7 @@ from patcher.drift.scope import Function
 from patcher.engine.choice import one_for_each_target
 from patcher.engine.model import Patch, Substitute
 from patcher.engine.signatures import parse_signature
-from patcher.engine.targets import is_expected
+from patcher.engine.targets import before_it_came, is_expected, outdated, predates
 
 
 class Status(enum.Enum):
@@ -24,6 +26,7 @@ class Status(enum.Enum):
 
     FITS = "fits"
     SUPPLIED = "upstream supplies it"
+    NEEDLESS = "not needed"
     SIGNATURE = "another signature"
     NAME = "no such name"
     MODULE = "no such module"
@@ -64,7 +67,7 @@ class Answer:
     @property
     def fits(self) -> bool:
         """Whether nothing is missing: the change can be put in place, or is no longer needed."""
-        return self.status in (Status.FITS, Status.SUPPLIED)
+        return self.status in (Status.FITS, Status.SUPPLIED, Status.NEEDLESS)
 
     @property
     def file(self) -> str:
@@ -87,6 +90,17 @@ def targeted(changes: Sequence[object], releases: Sequence[Release]) -> tuple[Ta
 
 def compare(change: Targeted, texts: Texts) -> Answer:
     """How a change stands to releases whose texts these are."""
+    version = texts.versions.get(canonicalize_name(change.distribution))
+    too_new = outdated(change, version)
+    if too_new is not None:
+        return Answer(change, Status.NEEDLESS, too_new)
+    answer = _compared(change, texts)
+    if answer.status in (Status.MODULE, Status.NAME) and predates(change, version):
+        return Answer(change, Status.NEEDLESS, before_it_came(change, version))
+    return answer
+
+
+def _compared(change: Targeted, texts: Texts) -> Answer:
     try:
         if change.module not in texts.modules:
             elsewhere = _elsewhere(change, texts) if isinstance(change, Patch) else ()
@@ -97,7 +111,7 @@ def compare(change: Targeted, texts: Texts) -> Answer:
 
 
 def _of_a_substitute(change: Substitute, texts: Texts) -> Answer:
-    names = (*change.constants, *change.references)
+    names = [name for name in (*change.constants, *change.references) if name not in change.may_lack]
     missing = [name for name in names if not texts.find(change.module, name)]
     return Answer(change, Status.CONSTANT, ", ".join(missing)) if missing else Answer(change, Status.FITS)
 

@@ -32,6 +32,9 @@ class Texts:
     """The modules of releases that belong together."""
 
     def __init__(self, releases: Iterable[Release]) -> None:
+        releases = tuple(releases)
+        self.versions = {release.name: str(release.version) for release in releases}
+        """By the canonical name of the library."""
         self.modules = {name: module for release in releases for name, module in release.modules.items()}
         self._roots = {name.partition(".")[0] for name in self.modules}
         self._scopes: dict[str, Names] = {}

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import CellType, ModuleType
 from typing import Any, TypeVar
@@ -27,7 +27,18 @@ from patcher.engine.attributes import (
 )
 from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
 from patcher.engine.stand_in import standing_in
-from patcher.engine.targets import check_signature, installed_version, is_reviewed, load_for, mismatch, resolve
+from patcher.engine.targets import (
+    before_it_came,
+    check_signature,
+    installed_version,
+    is_reviewed,
+    is_there,
+    load_for,
+    mismatch,
+    outdated,
+    predates,
+    resolve,
+)
 from patcher.errors import InvalidSwitch, RefusedChange, UndoConflict, compose
 from patcher.macs.machine import Machine, detect
 
@@ -148,6 +159,16 @@ class Ledger:
         reviewed = is_reviewed(change, self._installed(change))
         return self.mark(change, State.APPLIED if reviewed else State.UNREVIEWED, detail)
 
+    @contextmanager
+    def meanwhile(self, holder: Any, name: str, value: Any) -> Iterator[None]:
+        """``holder.name`` is ``value`` until the block ends, and then what it was."""
+        before = own(holder, name)
+        setattr(holder, name, value)
+        try:
+            yield
+        finally:
+            setattr(holder, name, before)
+
     def on_undo(self, cleanup: Callable[[], object]) -> None:
         """Calls ``cleanup`` when everything is undone, after the attributes are restored, last in first out."""
         with self._lock:
@@ -201,11 +222,16 @@ class Ledger:
 
     def _why_not(self, change: Patch | Substitute | Kernel, module: ModuleType) -> str | None:
         reason = change.skip(self.machine) if change.skip and self.machine else None
-        if reason is None and isinstance(change, Patch) and change.adds:
+        reason = reason or outdated(change, self._installed(change))
+        if reason is not None or not isinstance(change, Patch):
+            return reason
+        if predates(change, self._installed(change)) and not is_there(change, module):
+            return before_it_came(change, self._installed(change))
+        if change.adds:
             holder, name = resolve(change, module)
             if lookup(holder, name) is not MISSING and not self._at(holder, name):
                 return f"{change.distribution} has {change.qualname} itself"
-        return reason
+        return None
 
     def _bind(self, patch: Patch, module: ModuleType) -> None:
         holder, name = resolve(patch, module)
@@ -225,10 +251,11 @@ class Ledger:
         references = {name: load_for(change, reference) for name, reference in change.references.items()}
         values = {**change.constants, **references}
         missing = [name for name in values if name not in vars(module)]
-        if missing:
+        if not set(missing) <= set(change.may_lack):
             raise RefusedChange(mismatch(change, ", ".join(missing), "no such name"))
         for name, value in values.items():
-            self._set(change, module, name, value, change.references.get(name, ""))
+            if name not in missing:
+                self._set(change, module, name, value, change.references.get(name, ""))
 
     def _implement(self, change: Kernel) -> None:
         import torch

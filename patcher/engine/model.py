@@ -71,6 +71,7 @@ class Change:
             closed then when the change was refused. None where training goes on without it, or says what it lacks.
         skip: given the machine, why the change is not needed on it, or None.
         everywhere: True where it mends what is wrong on every device, not what a Mac lacks.
+        before: the first release of the library that does without the change; None where none does.
     """
 
     distribution: str
@@ -81,6 +82,7 @@ class Change:
     needed_for: str | None
     skip: Callable[[Machine], str | None] | None = None
     everywhere: bool = False
+    before: str | None = None
 
     @property
     def required(self) -> bool:
@@ -112,6 +114,8 @@ class Patch(Change):
             names, kinds and presence of defaults must agree. None where the target is no function.
         may_lack: optional parameters that earlier releases do not have yet; the replacement does without them.
         adds: True where upstream has no such name and the patch supplies it; an existing one is then kept.
+        since: the release in which the target came, where it has not always been there: in an earlier one that lacks
+            it there is nothing to change. None where every release has it.
     """
 
     target: str
@@ -119,6 +123,7 @@ class Patch(Change):
     expects: str | None = None
     may_lack: tuple[str, ...] = ()
     adds: bool = False
+    since: str | None = None
 
     @property
     def key(self) -> str:
@@ -151,12 +156,14 @@ class Substitute(Change):
             before the body and left after it, also when the body raises.
         constants: names of the module and the values that they have when the body has ended.
         references: likewise, with ``"package.module:name"`` for values that must not be imported before.
+        may_lack: names that earlier releases do not have yet.
     """
 
     module: str
     around: str | None = None
     constants: Mapping[str, object] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
+    may_lack: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -13,7 +13,7 @@ from patcher.engine import imports
 from patcher.engine.choice import one_for_each_target, switched_off
 from patcher.engine.ledger import LEDGER, Entry
 from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, State, Substitute
-from patcher.engine.targets import holders_of, load, refusal_of
+from patcher.engine.targets import before_it_came, holders_of, installed_version, load, predates, refusal_of
 from patcher.environment import Switches
 from patcher.errors import GateClosed, InvalidSwitch, NoMps, PatcherError, RefusedChange, TooLate, compose
 from patcher.macs import machine
@@ -206,7 +206,7 @@ class Session:
         for entry in LEDGER.entries():
             reason = self._why_never(entry)
             if reason is not None:
-                LEDGER.mark(entry.change, State.REFUSED, reason)
+                LEDGER.mark(entry.change, *self._without_module(entry.change, reason))
         return [entry for entry in LEDGER.entries() if entry.state is State.REFUSED]
 
     def _close(self, gate: str, absent: list[Entry]) -> None:
@@ -229,6 +229,12 @@ class Session:
                     "on every device",
                     *(library, ", ".join(missing)),
                 )
+
+    def _without_module(self, change: AnyChange, reason: str) -> tuple[State, str]:
+        version = installed_version(change.distribution)
+        if predates(change, version):
+            return State.SKIPPED, before_it_came(change, version)
+        return State.REFUSED, reason
 
     def _why_never(self, entry: Entry) -> str | None:
         """Why a pending change will not come into place; None if its module can still be imported."""

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from patcher.engine import imports
-from patcher.engine.attributes import MISSING
+from patcher.engine.attributes import MISSING, lookup
 from patcher.engine.model import AnyChange, EnvDefault, Kernel, Patch, Shim, Substitute
 from patcher.engine.signatures import parse_signature, same_shape, without
 from patcher.errors import RefusedChange, compose
@@ -39,6 +39,21 @@ def is_reviewed(change: AnyChange, installed: str | None) -> bool:
     if isinstance(change, (Shim, EnvDefault)):
         return True
     return installed is not None and _contains(change.reviewed, installed)
+
+
+def predates(change: AnyChange, version: str | None) -> bool:
+    """Whether a release of this version is from before the target of the change."""
+    if not isinstance(change, Patch) or change.since is None or version is None:
+        return False
+    return _contains(f"<{change.since}", version)
+
+
+def outdated(change: AnyChange, version: str | None) -> str | None:
+    """Why a release of this version does without the change; None where it needs it."""
+    if change.before is None or version is None:
+        return None
+    needed = _contains(f"<{change.before}", version)
+    return None if needed else f"{change.distribution} does without it since {change.before}"
 
 
 @cache
@@ -96,6 +111,21 @@ def resolve(patch: Patch, module: ModuleType) -> tuple[Any, str]:
         if holder is MISSING:
             raise RefusedChange(mismatch(patch, f"{step} in {patch.module}", "no such name"))
     return holder, name
+
+
+def is_there(patch: Patch, module: ModuleType) -> bool:
+    """Whether the module has the target's name, whatever stands for it."""
+    try:
+        holder, name = resolve(patch, module)
+    except RefusedChange:
+        return False
+    return lookup(holder, name) is not MISSING
+
+
+def before_it_came(change: AnyChange, version: str | None) -> str:
+    """What the report says of a change whose target `predates` the installed release."""
+    since = change.since if isinstance(change, Patch) else ""
+    return f"nothing to change: {change.distribution} {version} is from before it came, in {since}"
 
 
 def is_expected(patch: Patch, found: inspect.Signature) -> bool:

@@ -53,9 +53,9 @@ def _faked(change: Targeted) -> Targeted:
         values = {
             name: f"{OURS}:function" if of.startswith("patcher.") else of for name, of in change.references.items()
         }
-        return replace(change, skip=None, around=change.around and f"{OURS}:around", references=values)
+        return replace(change, skip=None, before=None, around=change.around and f"{OURS}:around", references=values)
     module_class = isinstance(change, Patch) and change.qualname == "__class__"
-    return replace(change, skip=None, replacement=f"{OURS}:{'Module' if module_class else 'function'}")
+    return replace(change, skip=None, before=None, replacement=f"{OURS}:{'Module' if module_class else 'function'}")
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def drifts(changes: tuple[Targeted, ...]) -> Iterator[Drift]:
             release = replace(good, operators=good.operators - {change.op})
             yield Drift(f"no operator {change.op}", release, lost)
         elif isinstance(change, Substitute):
-            for name in (*change.constants, *change.references):
+            for name in {*change.constants, *change.references} - set(change.may_lack):
                 yield Drift(f"no name {change.module}:{name}", good.without_name(change.module, name), one)
         else:
             yield from _of_a_patch(change, good, one)

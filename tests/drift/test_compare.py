@@ -169,6 +169,32 @@ def test_the_constants_of_a_module(tmp_path: Path) -> None:
     assert compare(substitute("unsloth.n", "A"), texts(tmp_path, files)).status is Status.MODULE
 
 
+def test_names_that_may_be_lacking_are_not_missed(tmp_path: Path) -> None:
+    """Those that the change names, and no other."""
+    files = {"unsloth/m.py": "A = 1"}
+    assert compare(substitute("unsloth.m", "A", "B", may_lack=("B",)), texts(tmp_path, files)).status is FITS
+    answer = compare(substitute("unsloth.m", "A", "B", "C", may_lack=("B",)), texts(tmp_path, files))
+    assert (answer.status, answer.found) == (Status.CONSTANT, "C")
+
+
+@pytest.mark.parametrize(("version", "status"), [("2026.11.1", NAME), ("2026.11.2", Status.NEEDLESS)])
+def test_what_had_not_come_yet_is_not_needed(tmp_path: Path, version: str, status: Status) -> None:
+    """The release is 2026.11.1; one that has the name is changed whatever its version."""
+    files = {"unsloth/m.py": GOOD}
+    assert compare(patch("unsloth.m:gone", since=version), texts(tmp_path, files)).status is status
+    module = Status.NEEDLESS if status is Status.NEEDLESS else Status.MODULE
+    assert compare(patch("unsloth.n:f", since=version), texts(tmp_path, files)).status is module
+    assert compare(patch("unsloth.m:f", "(a, b=2)", since=version), texts(tmp_path, files)).status is FITS
+
+
+@pytest.mark.parametrize(("version", "status"), [("2026.11.1", Status.NEEDLESS), ("2026.11.2", FITS)])
+def test_a_release_may_do_without_a_change(tmp_path: Path, version: str, status: Status) -> None:
+    """From the version on that the change names."""
+    files = {"unsloth/m.py": GOOD}
+    answer = compare(patch("unsloth.m:f", "(a, b=2)", before=version), texts(tmp_path, files))
+    assert answer.status is status and answer.fits
+
+
 def test_the_change_for_the_release_is_chosen(tmp_path: Path) -> None:
     """Of two for one target that which was reviewed for this version; other libraries' and variables are left out."""
     new, old = patch("unsloth.m:f", "(new)", reviewed="==2026.11.1"), patch("unsloth.m:f", "(old)")

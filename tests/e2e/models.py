@@ -21,7 +21,10 @@ from patcher.verify import text
 from tests.e2e.text import SENTENCES
 
 VOCABULARY = 512
-TEMPLATE = "{% for m in messages %}{{ bos_token }}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+TEMPLATE = (
+    "{% for m in messages %}{{ bos_token }}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}assistant: {% endif %}"
+)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

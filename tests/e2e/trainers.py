@@ -29,6 +29,7 @@ import gc
 import os
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -76,14 +77,14 @@ class Batches:
         return batch
 
 
-def with_unsloth(labels: int | None, precision: str) -> tuple[Any, Any]:
+def with_unsloth(kind: str, precision: str) -> tuple[Any, Any]:
     """Model and tokenizer as an Unsloth script makes them."""
     from unsloth import FastLanguageModel
 
-    classifier = {} if labels is None else {"num_labels": labels}
+    classifier = {"num_labels": 1} if kind == "reward" else {}
     dtype = dtype_of(precision)
     model, tokenizer = FastLanguageModel.from_pretrained(
-        str(checkpoint(FOLDER, "sft", precision)),
+        str(checkpoint(FOLDER, kind, precision)),
         max_seq_length=256,
         dtype=dtype,
         load_in_4bit=precision.startswith("nf4"),
@@ -96,11 +97,19 @@ def with_unsloth(labels: int | None, precision: str) -> tuple[Any, Any]:
         lora_dropout=0,
         bias="none",
         target_modules=MODULES,
-        use_gradient_checkpointing=False,
+        use_gradient_checkpointing=SPEC.get("checkpointing", False),
         random_state=3407,
     )
-    model._unsloth_forced_float32 = dtype == torch.float32
+    say_that_it_computes_in_fp32(model, dtype == torch.float32)
     return model, tokenizer
+
+
+def say_that_it_computes_in_fp32(model: Any, forced: bool) -> None:
+    """Else Unsloth trains fp32 weights under bf16 autocast; its releases before August 2026 ask the variable alone."""
+    variable = "UNSLOTH_FORCE_FLOAT32"
+    if variable in os.environ or not hasattr(model, "_unsloth_forced_float32"):
+        os.environ[variable] = str(int(forced))
+    model._unsloth_forced_float32 = forced
 
 
 def made_for(kind: str, precision: str) -> tuple[Any, Any]:
@@ -109,7 +118,7 @@ def made_for(kind: str, precision: str) -> tuple[Any, Any]:
     Where the trainer makes the adapter, it has none yet.
     """
     if UNSLOTH and kind != "seq2seq":
-        model, tokenizer = with_unsloth(1 if kind == "reward" else None, precision)
+        model, tokenizer = with_unsloth(kind, precision)
     else:
         model, tokenizer = loaded(FOLDER, kind, precision)
         if ON_CPU:
@@ -164,14 +173,16 @@ def in_fp32(model: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def run(kind: str, precision: str) -> dict[str, Any]:
+def run(kind: str, precision: str, after: Callable[[Any, Any, str], dict[str, Any]]) -> dict[str, Any]:
     # Trainers write it for themselves, and it would decide for the next one.
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     model, tokenizer = made_for(kind, precision)
     out = f"{SPEC['out']}/{kind}-{precision}.trainer"
     more: dict[str, Any] = {"bf16": precision.endswith("bfloat16"), "fp16": precision == "float16", "use_cpu": ON_CPU}
-    if kind in ("grpo", "rloo") and precision != "float32":
+    if kind in trainers_setup.ONLINE and precision != "float32":
         more |= {"max_steps": 14, "learning_rate": 1e-2}
+    if UNSLOTH and kind == "grpo_even":
+        more["bf16"] = False  # it takes bf16 by itself; told so, Unsloth 2026.6.9 scores in fp16
     trainer = getattr(trainers_setup, kind)(model, tokenizer, out, **more)
     if kind.endswith("_peft_config"):
         with_start_values(FOLDER, kind, trainer.model)
@@ -184,9 +195,9 @@ def run(kind: str, precision: str) -> dict[str, Any]:
     keep = FirstGradients()
     trainer.add_callback(keep)
     scored = fast = Calls(None)
-    if kind in ("grpo", "rloo"):
+    if kind in trainers_setup.ONLINE:
         # It kept Unsloth from bf16; here it would mean that completions are scored in fp16.
-        model._unsloth_forced_float32 = False
+        say_that_it_computes_in_fp32(model, False)
         scored = trainer._generate_and_score_completions = Calls(trainer._generate_and_score_completions)
         fast = count_fast_decoding()
     trainer.train()
@@ -202,6 +213,7 @@ def run(kind: str, precision: str) -> dict[str, Any]:
         "scored": {k: v.cpu() for k, v in (scored.first or {}).items() if isinstance(v, torch.Tensor)},
         "fast_decoding": fast.count,
         "gradients": keep.gradients,
+        **after(trainer.model, tokenizer, out),
     }
     if kind == "seq2seq":
         result["evaluation"] = trainer.evaluate()
@@ -229,11 +241,16 @@ def answers() -> dict[str, Any]:
     return {"vllm": refusals, "workers": get_dataset_num_proc(4)}
 
 
-def finished(kind: str, precision: str) -> dict[str, Any]:
+def nothing(model: Any, tokenizer: Any, out: str) -> dict[str, Any]:
+    """What is done after a training unless somebody wants more: the trained model, its tokenizer, a folder."""
+    return {}
+
+
+def finished(kind: str, precision: str, after: Callable[[Any, Any, str], dict[str, Any]] = nothing) -> dict[str, Any]:
     """What a run did, or its traceback: one that fails must not hide the others."""
     began = time.process_time()
     try:
-        result = run(kind, precision)
+        result = run(kind, precision, after)
     except Exception:  # noqa: BLE001
         result = {"failed": traceback.format_exc()}
     return {**result, "seconds": time.process_time() - began}

@@ -65,6 +65,8 @@ def loaded(folder: Path, kind: str, precision: str) -> tuple[Any, Any]:
     options: dict[str, Any] = {"dtype": dtype_of(precision)}
     if precision == "nf4-bfloat16":
         options["quantization_config"] = nf4(torch.bfloat16)
+    if kind == "sft_gemma2":
+        options["attn_implementation"] = "eager"  # the others leave out the cap of its attention logits
     if kind == "reward":
         kinds, options["num_labels"] = AutoModelForSequenceClassification, 1
     else:
@@ -81,7 +83,7 @@ def dtype_of(precision: str) -> torch.dtype:
 
 def checkpoint(folder: Path, kind: str, precision: str) -> Path:
     """The folder to load from: "nf4" is a checkpoint in 4 bit, "nf4-bfloat16" is quantized as it is loaded."""
-    name = "t5" if kind == "seq2seq" else "llama"
+    name = {"seq2seq": "t5", "sft_gemma2": "gemma2"}.get(kind, "llama")
     return folder / (f"{name}-bnb-4bit" if precision == "nf4" else name)
 
 

@@ -27,8 +27,6 @@ from trl import (
     SFTConfig,
     SFTTrainer,
 )
-from trl.experimental.cpo import CPOConfig, CPOTrainer
-from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from tests.e2e.text import rows
 from tests.e2e.trainers_data import BATCH, GROUP, KL, PAD, RATE, STEPS, chats, pairs
@@ -51,7 +49,9 @@ COMMON: dict[str, Any] = {
     "save_strategy": "no",
     "disable_tqdm": True,
 }
-IN_ORDER: dict[str, Any] = {**COMMON, "train_sampling_strategy": "sequential"}
+IN_ORDER: dict[str, Any] = {**COMMON}
+if hasattr(TrainingArguments, "train_sampling_strategy"):  # transformers before 5.5 samples at random
+    IN_ORDER["train_sampling_strategy"] = "sequential"
 ASSISTANT_TEMPLATE = (
     "{% for m in messages %}{{ bos_token }}{{ m['role'] }}: "
     "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}{{ eos_token }}{% endgeneration %}"
@@ -88,21 +88,25 @@ def dpo_peft_config(model: Any, tokenizer: Any, out: str, **more: Any) -> DPOTra
     )
 
 
-def orpo(model: Any, tokenizer: Any, out: str, **more: Any) -> ORPOTrainer:
+def orpo(model: Any, tokenizer: Any, out: str, **more: Any) -> Trainer:
     """Without a reference model."""
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
     arguments = ORPOConfig(output_dir=out, beta=0.5, max_length=64, **{**IN_ORDER, **more})
     return ORPOTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_dict(pairs()), processing_class=tokenizer
     )
 
 
-def cpo(model: Any, tokenizer: Any, out: str, **more: Any) -> CPOTrainer:
+def cpo(model: Any, tokenizer: Any, out: str, **more: Any) -> Trainer:
     """CPO as Xu et al. have it: sigmoid and the likelihood of what was chosen."""
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
     arguments = CPOConfig(output_dir=out, beta=0.5, max_length=64, **{**IN_ORDER, **more})
     return CPOTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(pairs()), processing_class=tokenizer)
 
 
-def simpo(model: Any, tokenizer: Any, out: str, **more: Any) -> CPOTrainer:
+def simpo(model: Any, tokenizer: Any, out: str, **more: Any) -> Trainer:
     """SimPO, as TRL offers it: CPO's trainer with another loss and without the likelihood."""
     return cpo(model, tokenizer, out, loss_type="simpo", cpo_alpha=0.0, simpo_gamma=0.5, **more)
 
@@ -124,6 +128,11 @@ def sft(model: Any, tokenizer: Any, out: str, data: dict[str, Any] | None = None
     data = data or {"text": texts()}
     arguments = SFTConfig(output_dir=out, **{"max_length": 128, **IN_ORDER, **more})
     return SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(data), processing_class=tokenizer)
+
+
+def sft_gemma2(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrainer:
+    """The same with a Gemma 2."""
+    return sft(model, tokenizer, out, **more)
 
 
 def sft_peft_config(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrainer:
@@ -212,9 +221,22 @@ def _online(out: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def grpo(model: Any, tokenizer: Any, out: str, **more: Any) -> GRPOTrainer:
+ONLINE = ("grpo", "grpo_even", "rloo")
+"""The kinds that sample while they train."""
+
+
+def grpo_even(model: Any, tokenizer: Any, out: str, **more: Any) -> GRPOTrainer:
+    """GRPO on prompts of as many tokens each: the metrics of Unsloth before March 2026 fail with others."""
+    prompts = pairs()["prompt"]
+    lengths = [len(ids) for ids in tokenizer(prompts)["input_ids"]]
+    usual = max(set(lengths), key=lengths.count)
+    even = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length == usual]
+    return grpo(model, tokenizer, out, even, **more)
+
+
+def grpo(model: Any, tokenizer: Any, out: str, prompts: list[str] | None = None, **more: Any) -> GRPOTrainer:
     """Two prompts with 16 completions of 8 tokens each at every step."""
-    data = Dataset.from_dict({"prompt": pairs()["prompt"]})
+    data = Dataset.from_dict({"prompt": prompts or pairs()["prompt"]})
     arguments = GRPOConfig(**_online(out, loss_type="grpo", **more))
     return GRPOTrainer(
         model=model, args=arguments, train_dataset=data, processing_class=tokenizer, reward_funcs=[sixteenths]

@@ -343,6 +343,57 @@ def test_a_substitute_sets_constants_and_references_and_refuses_missing_names(li
     assert lib.LIMIT == 7 and lib.f(1) == "original f"
 
 
+def test_names_that_a_substitute_may_lack_are_left_out(lib: Any, ledger: Ledger) -> None:
+    """Those that it names, and no other."""
+    text: dict[str, Any] = dict.fromkeys(("why", "until", "needed_for"), "a test")
+    text |= {"upstream": UPSTREAM, "distribution": "lib", "reviewed": "==1.*", "module": "lib"}
+    change = Substitute(constants={"LIMIT": 1, "GONE": 2}, may_lack=("GONE",), **text)
+    assert ledger.apply(change, lib).state is State.UNREVIEWED
+    assert lib.LIMIT == 1 and not hasattr(lib, "GONE")
+    refused = ledger.apply(Substitute(constants={"LIMIT": 1, "LOST": 2}, may_lack=("GONE",), **text), lib)
+    assert refused.state is State.REFUSED
+
+
+@pytest.mark.parametrize(("version", "state"), [("1.3", State.SKIPPED), ("1.4", State.REFUSED)])
+@pytest.mark.parametrize("target", ["lib:gone", "lib:Gone.method"])
+def test_what_had_not_come_yet_is_skipped(
+    lib: Any, library: Library, ledger: Ledger, version: str, state: State, target: str
+) -> None:
+    """In an earlier release there is nothing to change; in a later one the same name is missing."""
+    library.distribution("lib", version)
+    entry = ledger.apply(patch(target, "f", since="1.4"), lib)
+    assert entry.state is state and ("1.4" in entry.detail)
+
+
+def test_what_is_there_is_changed_whatever_its_version(lib: Any, library: Library, ledger: Ledger) -> None:
+    """Shape decides: the version that a change names says only why a name is missing."""
+    library.distribution("lib", "1.3")
+    assert ledger.apply(patch("lib:f", "f", since="1.4"), lib).state is State.APPLIED
+    assert lib.f(1) == "replaced f"
+
+
+@pytest.mark.parametrize(("version", "replaced"), [("1.3", True), ("1.4", False)])
+def test_a_release_may_do_without_a_change(
+    lib: Any, library: Library, ledger: Ledger, version: str, replaced: bool
+) -> None:
+    """From the release on that the change names."""
+    library.distribution("lib", version)
+    entry = ledger.apply(patch("lib:f", "f", before="1.4"), lib)
+    assert (entry.state is State.APPLIED) == replaced == (lib.f(1) == "replaced f")
+    assert replaced or "lib does without it since 1.4" in entry.detail
+
+
+def test_a_value_of_the_meanwhile_is_gone_after_an_error(lib: Any, ledger: Ledger) -> None:
+    """What was there is there again, a replacement too."""
+    ledger.apply(patch("lib:LIMIT", "LIMIT"), lib)
+    with pytest.raises(ZeroDivisionError), ledger.meanwhile(lib, "LIMIT", 3):
+        assert lib.LIMIT == 3
+        1 / 0  # noqa: B018
+    assert lib.LIMIT == 8
+    ledger.undo()
+    assert lib.LIMIT == 7
+
+
 def test_no_lock_is_held_while_a_replacement_is_imported(lib: Any, library: Library, ledger: Ledger) -> None:
     """Another thread can apply a change while a replacement's module body runs: no order of locks can deadlock."""
     library.write("engineslow", "import enginegate\nenginegate.wait()\ndef f(a, b=1): return 'slow'")

@@ -189,6 +189,23 @@ def test_what_torch_lacks_is_refused_where_training_begins(
         importlib.import_module("unsloth")
 
 
+@pytest.mark.parametrize(("version", "opens"), [("1.3", True), ("1.4", False)])
+def test_a_module_that_had_not_come_yet_closes_no_gate(
+    start: Start, library: Library, version: str, opens: bool
+) -> None:
+    """An earlier release has nothing to be changed; a later one has lost it."""
+    library.distribution("lib", version)
+    library.write("unsloth", "import lib")
+    change = patch("lib.gone:f", "f", since="1.4")
+    start(change)
+    if opens:
+        importlib.import_module("unsloth")
+    else:
+        with pytest.raises(GateClosed, match=r"lib\.gone"):
+            importlib.import_module("unsloth")
+    assert _state(change) is (State.SKIPPED if opens else State.REFUSED)
+
+
 # -- the gate ------------------------------------------------------------------------------------------------------
 
 SWALLOWING = "try:\n    import unsloth.kernels\nexcept Exception:\n    pass\n"

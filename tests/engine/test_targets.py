@@ -80,6 +80,19 @@ def test_optional_parameters_may_be_lacking(library: Library, found: str, fits: 
     assert targets.is_expected(one, inspect.signature(importlib.import_module("lib").f)) is fits
 
 
+@pytest.mark.parametrize(
+    ("version", "early", "late"), [("1.3", True, False), ("1.4", False, True), (None, False, False)]
+)
+def test_versions_before_a_target_came_and_since_a_change_is_not_needed(
+    version: str | None, early: bool, late: bool
+) -> None:
+    """Of what is not installed, and of a change that names no version, nothing is known."""
+    assert targets.predates(patch("lib:f", "f", since="1.4"), version) is early
+    assert bool(targets.outdated(patch("lib:f", "f", before="1.4"), version)) is late
+    assert not targets.predates(patch("lib:f", "f"), version)
+    assert targets.outdated(patch("lib:f", "f"), version) is None
+
+
 def test_modules_that_hold_a_copy_are_named(library: Library) -> None:
     """The module that defines it is none of them."""
     library.write("lib", "def f(): pass\n")

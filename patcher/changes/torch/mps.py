@@ -32,12 +32,14 @@ class Question:
             and `RANDOM` are where `CUDA` has its own from, and where a script may ask too.
         expects: the parameters of the answer for CUDA; None where it is a class.
         needed_for: what training cannot do where `MPS` or `ZOO` lacks it.
+        since: the release of unsloth_zoo in which the question came; None where every one has it.
     """
 
     name: str
     asked: tuple[str, ...]
     expects: str | None = None
     needed_for: str | None = None
+    since: str | None = None
 
     @property
     def answer(self) -> str:
@@ -74,6 +76,7 @@ QUESTIONS = (
         (ZOO,),
         _NOTHING,
         needed_for="bf16: half of Unsloth takes fp16, and a product of the two is refused",
+        since="2026.5.1",
     ),
     # its queue
     Question("Stream", BOTH),

@@ -13,6 +13,7 @@ CHANGES = (
         replacement="patcher.replacements.transformers.generation:is_supported",
         expects="(device, cache, cache_is_returned, is_assistant)",
         needed_for="generation through Unsloth, and so GRPO",
+        since="5.17",
         why="on mps alone generate asks the cache whether it can be cropped, and Unsloth's fast decoding returns a "
         "tuple",
         upstream=source("transformers/generation/utils.py", "DeferredStopCheck.is_supported"),

@@ -15,6 +15,7 @@ _patch = partial(
     why="the log-probabilities of every trainer with a fused LM head come from a Triton kernel, which runs on torch "
     "operators one by one",
     upstream=source("trl/kernels/chunked_logprob.py", "ChunkedLogProbFunction"),
+    since="1.15",
     until="the oldest TRL that Unsloth allows is 1.16, which has a torch variant",
 )
 

@@ -13,6 +13,7 @@ _patch = partial(
     reviewed=REVIEWED,
     needed_for="log-probabilities of half-precision logits, which have 8 bits without a word",
     upstream=source("trl/kernels/logprob_entropy.py", "_LogProbEntropyFunction"),
+    since="1.14",
     until="TRL's fallback computes in fp32, or _LogProbEntropyFunction has a torch variant",
 )
 

@@ -24,6 +24,7 @@ CHANGES = (
         needed_for="Unsloth to see mps at all",
         constants={"DEVICE_TYPE": "mps", "DEVICE_TYPE_TORCH": "mps", "DEVICE_COUNT": 1},
         references={"_DEVICE_MODULE": "torch:mps"},
+        may_lack=("_DEVICE_MODULE",),
         why="the body raises, or chooses the CPU, where torch has neither CUDA, XPU nor NPU, and others copy its names",
     ),
     *(

@@ -31,6 +31,7 @@ CHANGES = (
             replacement=question.answer,
             expects=question.expects,
             needed_for=question.needed_for,
+            since=question.since,
             why="answers for the CUDA device that the body was told of, or does nothing",
         )
         for question in asked_of(_MODULE)

@@ -1,0 +1,72 @@
+"""What every release is put to, and how exact it has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from packaging.specifiers import SpecifierSet
+
+RUNS = (
+    ("sft", "float32"),
+    ("sft_gemma2", "float32"),
+    ("dpo", "float32"),
+    ("grpo_even", "bfloat16"),
+    ("sft", "bfloat16"),
+    ("sft", "nf4-bfloat16"),
+)
+"""Kinds of `tests.e2e.trainers_setup`, 6 steps each, 14 of GRPO, with a LoRA on two layers 128 wide. GRPO in bf16:
+releases before August 2026 score completions in 16 bit whatever the model is in."""
+
+SAVED = (("sft", "float32"), ("sft_gemma2", "float32"))
+"""The trained models that answer and are saved."""
+
+PROMPTS = ("The old engineer", "Nobody here will not sell the quiet")
+TOKENS = 24
+
+LOSS = {"float32": 1e-4, "bfloat16": 1e-2, "nf4-bfloat16": 1e-2}
+"""Of a loss beside that of the formula in fp32, relative. fp32: rounding alone gives 1e-6. bf16: the logits of a text
+are rounded by 2^-9 each, in two layers, and some of it cancels in the mean of a hundred tokens."""
+GRADIENT = 1e-3
+"""Of the first gradients in fp32, relative: rounding gives 1e-6."""
+LOGGED = 5e-5
+"""transformers before 5 rounds the losses that it logs to four decimals."""
+ADVANTAGE = 1e-4
+"""Absolute: they are of the order of 1."""
+LOG_PROB = 0.1
+"""Of a sampled token's log-probability, absolute: a logit of 4 to 8 is rounded by 2^-6 in bf16, and so is what it is
+computed from, in two layers."""
+REWARD = 0.3
+"""What GRPO's reward rises to, from the 1/16 of chance: the mean of the last four steps."""
+MERGED = 0.05
+"""Of the merged model's logits beside those of base and adapter, relative: its weights have 16 bit."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a release does wrong on every device.
+
+    Attributes:
+        kind: of the runs in which it shows.
+        versions: of the libraries that have it together.
+        why: in words.
+    """
+
+    kind: str
+    versions: Mapping[str, str]
+    why: str
+
+    def is_in(self, kind: str, pins: Mapping[str, str]) -> bool:
+        """Whether runs of this kind show it with these versions."""
+        found = (pins.get(name) for name in self.versions)
+        wanted = zip(self.versions.values(), found, strict=True)
+        return kind == self.kind and all(one is not None and SpecifierSet(spec).contains(one) for spec, one in wanted)
+
+
+FAULTS = (
+    Fault(
+        "sft_gemma2",
+        {"unsloth": "<2026.9.12", "transformers": ">5.3"},
+        "Gemma 2's embeddings are scaled twice: by Unsloth, and by transformers since 5.4",
+    ),
+)
