@@ -64,7 +64,9 @@ def check_module(module: str, arguments: list[str]) -> None:
     if module == "patcher":
         check_subcommand(arguments)
         return
-    spec = importlib.util.find_spec(f"{module}.__main__") or importlib.util.find_spec(module)
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec = importlib.util.find_spec(f"{module}.__main__")
     assert spec is not None and spec.origin is not None
     check_options(Path(spec.origin).read_text(), arguments)
 
