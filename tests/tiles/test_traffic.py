@@ -16,7 +16,13 @@ EVERY = 6
 
 SMALL = "it loads a block with less elements than its threadgroup has threads: each simdgroup reads what it needs"
 
-AGAIN = dict.fromkeys(("chunks_kernel", "matmul_kernel", "rotate_kernel", "join_blocks_kernel", "gather_kernel"), SMALL)
+AGAIN = dict.fromkeys(
+    (
+        *("chunks_kernel", "matmul_kernel", "rotate_kernel", "join_blocks_kernel", "gather_kernel"),
+        "triangular_inverse_kernel",
+    ),
+    SMALL,
+)
 """Kernels whose shaders read some bytes more than once, with the reason. To read them once and hand them on would take
 a barrier, and the second time they come from a cache."""
 
