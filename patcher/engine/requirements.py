@@ -1,14 +1,47 @@
-"""What an installed library asks of others and does not have: it was made for other releases of them."""
+"""Which installed libraries do not go together: by what one asks of others, and by what is known to go wrong."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from patcher.engine.targets import installed_version
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What libraries do wrong together, on every device.
+
+    Attributes:
+        versions: of each of them, those that do.
+        what: in words.
+    """
+
+    versions: Mapping[str, str]
+    what: str
+
+    def is_in(self, installed: Mapping[str, str | None]) -> bool:
+        """Whether these versions have it."""
+        found = ((installed.get(name), SpecifierSet(spec)) for name, spec in self.versions.items())
+        return all(version is not None and spec.contains(version, prereleases=True) for version, spec in found)
+
+
+GEMMA_2 = Fault(
+    {"unsloth": "<2026.9.12", "transformers": ">=5.4"},
+    "Gemma 2 trains wrong: its embeddings are scaled by Unsloth, and by transformers since 5.4",
+)
+FAULTS = (GEMMA_2,)
+"""Found by `make versions`, in releases that allow these versions; see docs/versions.md."""
+
+
+def faults() -> tuple[Fault, ...]:
+    """Those that the installed libraries have."""
+    return tuple(one for one in FAULTS if one.is_in({name: installed_version(name) for name in one.versions}))
 
 
 def unmet(distribution: str, others: Iterable[str]) -> tuple[str, ...]:

@@ -218,7 +218,7 @@ class Session:
 
     def _tell_of_requirements(self) -> None:
         """Says which libraries Unsloth was not made for: what it gets wrong with them it gets wrong on CUDA too."""
-        from patcher.engine.requirements import unmet
+        from patcher.engine.requirements import faults, unmet
 
         others = frozenset(change.distribution for change in self.changes if isinstance(change, _OF_A_MODULE))
         for library in (GATE, "unsloth_zoo"):
@@ -229,6 +229,8 @@ class Session:
                     "on every device",
                     *(library, ", ".join(missing)),
                 )
+        for fault in faults():
+            log.warning("patcher: on every device, with %s: %s", ", ".join(fault.versions), fault.what)
 
     def _without_module(self, change: AnyChange, reason: str) -> tuple[State, str]:
         version = installed_version(change.distribution)

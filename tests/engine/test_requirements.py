@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patcher.engine.requirements import unmet
+from patcher.engine.requirements import Fault, unmet
 from tests.engine.conftest import Library
 
 
@@ -23,3 +23,11 @@ def test_what_cannot_be_read_is_left_out(library: Library) -> None:
     library.distribution("maker", "1.0", "???", "lib<2")
     library.distribution("lib", "2.0")
     assert unmet("maker", ("lib",)) == ("lib<2 (2.0 is installed)",)
+
+
+def test_a_fault_needs_all_its_libraries() -> None:
+    """Each in a version that has it; one that is not installed has none."""
+    fault = Fault({"maker": "<2", "lib": ">=5.4"}, "it goes wrong")
+    assert fault.is_in({"maker": "1.9", "lib": "5.5.0"}) and fault.is_in({"maker": "1.9rc1", "lib": "6", "other": "1"})
+    assert not fault.is_in({"maker": "2.0", "lib": "5.5.0"}) and not fault.is_in({"maker": "1.9", "lib": "5.3.0"})
+    assert not fault.is_in({"maker": "1.9", "lib": None}) and not fault.is_in({"maker": "1.9"})

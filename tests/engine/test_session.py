@@ -243,6 +243,19 @@ def test_what_unsloth_was_not_made_for_is_told(
     assert "the installed unsloth asks for other versions: lib<2.0 (2.1 is installed). With" in told
 
 
+@pytest.mark.parametrize(("version", "told"), [("2026.8.22", True), ("2026.9.12", False)])
+def test_what_goes_wrong_on_every_device_is_told(
+    start: Start, library: Library, caplog: pytest.LogCaptureFixture, version: str, told: bool
+) -> None:
+    """With the versions that do it, and with no others."""
+    library.package("unsloth", "")
+    library.distribution("unsloth", version)
+    library.distribution("transformers", "5.5.0")
+    start()
+    importlib.import_module("unsloth")
+    assert ("with unsloth, transformers: Gemma 2 trains wrong" in caplog.text) is told
+
+
 def test_the_collector_waits_until_unsloth_is_there(start: Start, library: Library) -> None:
     """Its import is the longest of all; afterwards garbage is collected as before."""
     library.package("unsloth", "import gc\nduring = gc.isenabled()")

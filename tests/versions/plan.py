@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from packaging.specifiers import SpecifierSet
+from patcher.engine.requirements import GEMMA_2
 
 RUNS = (
     ("sft", "float32"),
@@ -42,31 +39,5 @@ MERGED = 0.05
 """Of the merged model's logits beside those of base and adapter, relative: its weights have 16 bit."""
 
 
-@dataclass(frozen=True)
-class Fault:
-    """What a release does wrong on every device.
-
-    Attributes:
-        kind: of the runs in which it shows.
-        versions: of the libraries that have it together.
-        why: in words.
-    """
-
-    kind: str
-    versions: Mapping[str, str]
-    why: str
-
-    def is_in(self, kind: str, pins: Mapping[str, str]) -> bool:
-        """Whether runs of this kind show it with these versions."""
-        found = (pins.get(name) for name in self.versions)
-        wanted = zip(self.versions.values(), found, strict=True)
-        return kind == self.kind and all(one is not None and SpecifierSet(spec).contains(one) for spec, one in wanted)
-
-
-FAULTS = (
-    Fault(
-        "sft_gemma2",
-        {"unsloth": "<2026.9.12", "transformers": ">5.3"},
-        "Gemma 2's embeddings are scaled twice: by Unsloth, and by transformers since 5.4",
-    ),
-)
+FAULTS = {"sft_gemma2": GEMMA_2}
+"""By kind of the runs in which they show: what releases do wrong on every device, of which `import unsloth` warns."""

@@ -14,7 +14,7 @@ from typing import Any
 from tests.process import ROOT, run_python
 from tests.versions import environment
 from tests.versions.locks import LOCKS, pins
-from tests.versions.plan import ADVANTAGE, FAULTS, GRADIENT, LOG_PROB, LOSS, MERGED, REWARD, RUNS, Fault
+from tests.versions.plan import ADVANTAGE, FAULTS, GRADIENT, LOG_PROB, LOSS, MERGED, REWARD, RUNS
 
 WRITERS = ("transformers", "tokenizers", "bitsandbytes")
 Runs = tuple[tuple[str, str], ...]
@@ -41,7 +41,7 @@ def judged(found: dict[str, Any]) -> dict[str, Any]:
     runs, wanted = found["runs"], found["pins"]
     if not runs:
         return found
-    upstream = [fault.why for fault in FAULTS if _shows(fault, runs, wanted)]
+    upstream = [fault.what for kind, fault in FAULTS.items() if _shows(kind, runs, wanted)]
     return {**found, "problems": problems(runs, wanted), "upstream": upstream}
 
 
@@ -73,18 +73,23 @@ def _exercised(wanted: dict[str, str], models: Path, folder: Path, path: str, ru
 def problems(runs: dict[str, Any], wanted: dict[str, str]) -> list[str]:
     """What is wrong with the runs of a release, each named; without what is known to be wrong on every device."""
     unsloth = "unsloth" in wanted
-    looked_at = {name: run for name, run in runs.items() if not any(_is_in(fault, name, wanted) for fault in FAULTS)}
+    looked_at = {name: run for name, run in runs.items() if not _is_known(name, wanted)}
     return [f"{name}: {text}" for name, run in looked_at.items() for text in _problems_of(name, run, unsloth=unsloth)]
 
 
-def _is_in(fault: Fault, name: str, wanted: dict[str, str]) -> bool:
-    return fault.is_in(name.partition("-")[0], wanted)
+def _is_known(name: str, wanted: dict[str, str]) -> bool:
+    """Whether a run is one in which a fault of these libraries shows."""
+    kind = name.partition("-")[0]
+    return kind in FAULTS and FAULTS[kind].is_in(wanted)
 
 
-def _shows(fault: Fault, runs: dict[str, Any], wanted: dict[str, str]) -> bool:
+def _shows(kind: str, runs: dict[str, Any], wanted: dict[str, str]) -> bool:
     """Whether a fault that is expected is there: a run is wrong in which it should show."""
+    if not FAULTS[kind].is_in(wanted):
+        return False
     unsloth = "unsloth" in wanted
-    return any(_is_in(fault, name, wanted) and _problems_of(name, run, unsloth=unsloth) for name, run in runs.items())
+    suspects = {name: run for name, run in runs.items() if name.partition("-")[0] == kind}
+    return any(_problems_of(name, run, unsloth=unsloth) for name, run in suspects.items())
 
 
 def _problems_of(name: str, run: dict[str, Any], *, unsloth: bool) -> list[str]:
