@@ -172,7 +172,8 @@ def drifts(changes: tuple[Targeted, ...]) -> Iterator[Drift]:
             release = replace(good, operators=good.operators - {change.op})
             yield Drift(f"no operator {change.op}", release, lost)
         elif isinstance(change, Substitute):
-            for name in {*change.constants, *change.references} - set(change.may_lack):
+            names = (*change.constants, *change.references)
+            for name in (name for name in names if name not in change.may_lack):
                 yield Drift(f"no name {change.module}:{name}", good.without_name(change.module, name), one)
         else:
             yield from _of_a_patch(change, good, one)
