@@ -19,6 +19,7 @@ from patcher.tiles.admission.blocks import trials
 from patcher.tiles.admission.comparison import COPIES, Undecided, compared, first_launch
 from patcher.tiles.admission.copies import Copy
 from patcher.tiles.admission.tolerance import FACTOR
+from patcher.tiles.frontend import read
 from patcher.tiles.on_metal import Launcher
 from patcher.tiles.program import Program
 from tests.process import run_module
@@ -520,6 +521,15 @@ def test_what_could_not_be_tried_is_not_kept(
 def test_trials_have_names_of_their_own() -> None:
     names = [trial.name for trial in trials()]
     assert len(names) == len(set(names)) > 20
+
+
+def test_trials_tell_something() -> None:
+    """What each writes differs from number to number, and from what was there."""
+    for trial in trials():
+        copy = Copy(trial.args, [each for each in trial.args if isinstance(each, torch.Tensor)])
+        program = read(trial.kernel, machine.specs(trial))
+        on_torch.run(program, trial.grid, copy.arguments, CPU)
+        assert copy.tells(), trial.name
 
 
 # -- on the simulated Mac ----------------------------------------------------------------------------------------------

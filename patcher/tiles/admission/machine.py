@@ -113,8 +113,12 @@ def specs(trial: Trial) -> dict[str, Any]:
 
 
 def spec_of(value: Any) -> Any:
-    """The type of a tensor's pointer, or of a whole number."""
-    return types.Pointer(OF_TORCH[value.dtype]) if isinstance(value, torch.Tensor) else types.int32
+    """The type of a tensor's pointer, or of a number."""
+    if isinstance(value, torch.Tensor):
+        return types.Pointer(OF_TORCH[value.dtype])
+    if isinstance(value, float):
+        return types.float32
+    return types.int32 if value < 1 << 31 else types.int64
 
 
 # -- what is kept ------------------------------------------------------------------------------------------------------
