@@ -51,12 +51,13 @@ def run(
     if not why:
         try:
             launcher = on_metal.launcher_of(program, grid, arguments, num_warps)
-            if launcher.admitted:
+            if launcher.admits(grid):
                 launcher.launch(grid, arguments)
             else:
                 why = _first_launch(program, launcher, grid, arguments)
-            launches[Launched(program.name, "torch" if why else "metal", why)] += 1
-            return None if why else launcher
+            if not why:
+                launches[Launched(program.name, "metal")] += 1
+                return launcher
         except (on_metal.NotOnMetal, admission.Undecided) as refusal:
             why = str(refusal)
     on_torch.run(program, grid, arguments, device)
@@ -85,11 +86,28 @@ def why_not(device: torch.device) -> str:
 def _first_launch(
     program: Program, launcher: on_metal.Launcher, grid: tuple[int, int, int], arguments: Items[Any]
 ) -> str:
-    """Runs a program for the first time as this shader, and admits or refuses the shader; says why it is refused."""
+    """Runs a program for the first time as this shader, or on this wide a grid, and admits or refuses the shader.
+
+    Returns:
+        Why it is not admitted; then nothing has changed. Empty where it is, and the tensors have its numbers.
+    """
+    if not launcher.may_prove():
+        return "its shader has not proved right yet"
     wrong = admission.first_launch(program, launcher, grid, arguments)
-    launcher.admitted = not wrong
-    if wrong:
-        wrong = f"as a shader it gave other numbers than with torch: {wrong}"
-        on_metal.refuse(launcher, wrong)
-        LOG.warning("the Triton kernel %s runs with torch operators: %s", program.name, wrong)
+    if not wrong:
+        launcher.admit(grid)
+        return ""
+    wrong = f"as a shader it gave other numbers than with torch: {wrong}"
+    on_metal.refuse(launcher, wrong)
+    LOG.log(_level(program), "the Triton kernel %s runs with torch operators: %s", program.name, wrong)
     return wrong
+
+
+_warned: set[str] = set()
+
+
+def _level(program: Program) -> int:
+    """A kernel is warned of once, whatever variants of it there are."""
+    level = logging.DEBUG if program.name in _warned else logging.WARNING
+    _warned.add(program.name)
+    return level

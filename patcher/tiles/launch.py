@@ -15,6 +15,7 @@ from patcher.tiles.backends import fit, run
 from patcher.tiles.fit import Fit
 from patcher.tiles.frontend import Descriptor, Known, read
 from patcher.tiles.language import constexpr, plain
+from patcher.tiles.on_metal import Launcher
 from patcher.tiles.on_metal.aliases import aliases_of
 from patcher.tiles.program import Program
 from patcher.tiles.types import DType, Pointer
@@ -29,6 +30,9 @@ OPTIONS = frozenset(
     )
 )
 """Keywords of a launch that tune the compiler or choose a device; they change nothing here."""
+
+MOST_WAYS = 256
+"""Kinds of launches of a kernel that are kept; then it begins anew."""
 
 OF_TORCH: dict[torch.dtype, DType] = {
     torch.bool: types.int1,
@@ -117,11 +121,18 @@ class Kernel:
         program, passed = self.program_for(bound, specs)
         launcher = run(program, extents, passed, device, num_warps(kwargs)) if all(extents) else None
         if launcher is not None and kind is not None:
-            names = (*self.defaults, *list(self.parameters)[: len(args)], *kwargs)
             picked = [name for name in bound if not isinstance(specs[name], Known)]
-            way = self.ways.setdefault(kind, Way(program, names, picked, launcher.shader))
-            way.launchers[launcher.overlapping] = launcher
+            # a default that is a tuple or a descriptor is several arguments of the program
+            if len(picked) == len(passed) and all(bound[n] is p for n, p in zip(picked, passed, strict=True)):
+                names = (*self.defaults, *list(self.parameters)[: len(args)], *kwargs)
+                self.keep(kind, Way(program, names, picked, launcher.shader), launcher)
         return program
+
+    def keep(self, kind: Kind, way: Way, launcher: Launcher) -> None:
+        """The next launches of this kind go this way."""
+        if len(self.ways) >= MOST_WAYS:
+            self.ways.clear()
+        self.ways.setdefault(kind, way).launchers[launcher.overlapping] = launcher
 
     def compile(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
         """The program for such arguments; a torch type stands for a tensor of it. Raises as `launch` does."""
@@ -243,8 +254,8 @@ class Kernel:
 
 
 def _usual(grid: Any) -> tuple[int, int, int] | None:
-    """Three extents, where they are a tuple of numbers greater than 0."""
-    if type(grid) is not tuple or not 1 <= len(grid) <= 3:
+    """Three extents, where they are a tuple or a list of numbers greater than 0."""
+    if (type(grid) is not tuple and type(grid) is not list) or not 1 <= len(grid) <= 3:
         return None
     x, y, z = extents = (*grid, 1, 1)[:3]
     return extents if type(x) is type(y) is type(z) is int and min(extents) > 0 else None

@@ -108,7 +108,7 @@ class Way:
         """Launches the shader for these tensors; says whether there is one that can run."""
         tensors = self.tensors(values)
         launcher = self.launchers.get(overlapping(tensors))
-        if launcher is None or grid[0] > launcher.widest or environment.triton_kernels() != "metal":
+        if launcher is None or not launcher.admits(grid) or environment.triton_kernels() != "metal":
             return False
         launcher(grid, tensors, self.whole(values), self.real(values))
         launches[self.launched] += 1

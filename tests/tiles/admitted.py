@@ -27,6 +27,11 @@ FAULTS: dict[str, tuple[str, tuple[str, str]]] = {
     "exp is off by 1e-5": ("functions", ("precise::exp(", "precise::exp(1.00001f * ")),
     "a sum without its greatest lane": ("sums, maxima and scans of torch.float32", ("simd_sum(", "simd_max(")),
     "another lane": ("sorting", ("simd_shuffle_xor(", "simd_shuffle_down(")),
+    "another axis of the grid": ("grids and scalars", ("group.z", "group.y")),
+    "another sum": ("whole numbers", ("^", "|")),
+    "other bits": ("atomic operations on bits", ("atomic_fetch_xor", "atomic_fetch_or")),
+    "another key": ("random numbers", ("^", "|")),
+    "no sign": ("joining and splitting", ("(-", "(+")),
 }
 """A change of a shader's source, and the trial that notices it."""
 
@@ -41,6 +46,12 @@ def everything(x, n, N: tl.constexpr):
     b = tl.load(x + tl.program_id(0) * N + N - 1 - tl.arange(0, N), at < n)
     tl.debug_barrier()
     tl.store(x + at, b, at < n)
+
+
+@jit
+def added(x, y, out, N: tl.constexpr):
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(out + at, tl.load(out + at) + tl.load(x + at) * tl.load(y + at) * 2.0)
 
 
 @contextmanager
@@ -73,6 +84,37 @@ def launched_twice() -> tuple[list[tuple[str, str]], bool]:
     return ran, torch.allclose(there.cpu(), x, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
+def launches_of(kernel: Jit, *grids_and_factors: tuple[int, Any]) -> list[tuple[str, bool]]:
+    """Where launches of `added` ran one after the other, and whether each gave what torch gives."""
+    ran, make = [], torch.Generator().manual_seed(3)
+    for grid, factor in grids_and_factors:
+        x, y, out = (torch.randn(1024, generator=make) for _ in range(3))
+        y = y * factor
+        there = [each.to("mps") for each in (x, y, out)]
+        backends.launches.clear()
+        kernel[(grid,)](*there, 128)
+        ((launched, _),) = backends.launches.items()
+        out[: 128 * grid] += (x * y * 2)[: 128 * grid]
+        ran.append((launched.back_end, torch.allclose(there[2].cpu(), out, rtol=1e-5, atol=1e-6)))
+    return ran
+
+
+def with_little_memory() -> tuple[list[tuple[str, bool]], bool]:
+    """A launch for which there is memory, and for its comparison there is not; whether all of it is given back."""
+    torch.mps.empty_cache()
+    taken = torch.empty(700 << 20, dtype=torch.uint8, device="mps")
+    x = torch.randn(1 << 23, device="mps")
+    before, limit = torch.mps.current_allocated_memory(), 1.01 * torch.mps.driver_allocated_memory()
+    torch.mps.set_per_process_memory_fraction(limit / torch.mps.recommended_max_memory())
+    backends.launches.clear()
+    Jit(added.fn)[(1 << 16,)](x, x, x, 128)
+    ((launched, _),) = backends.launches.items()
+    torch.mps.set_per_process_memory_fraction(1.7)
+    freed = torch.mps.current_allocated_memory() == before
+    del taken
+    return [(launched.back_end, launched.why)], freed
+
+
 def main(folder: str) -> None:
     """Keeps what is right in ``folder``."""
     startup.start("M1")
@@ -95,8 +137,14 @@ def main(folder: str) -> None:
     for name, (trial, change) in FAULTS.items():
         with fault(change):
             found["faults in trials"][name] = machine.tried_one(by_name[trial])
-            if name != "another lane":
+            if name in tuple(FAULTS)[:4]:
                 found["faults in launches"][name] = launched_twice()
+    with fault(("2.0f", "3.0f")):
+        found["zeros first"] = launches_of(Jit(added.fn), (8, 0.0), (8, 0.0), (8, 1.0), (8, 1.0))
+    found["zeros first, without"] = launches_of(Jit(added.fn), (8, 0.0), (8, 1.0), (8, 1.0))
+    with fault(("int(group.x)", "int(group.x & 3u)")):
+        found["a few programs first"] = launches_of(Jit(added.fn), (2, 1.0), (4, 1.0), (6, 1.0), (2, 1.0))
+    found["with little memory"] = with_little_memory()
     print(json.dumps(found))
 
 

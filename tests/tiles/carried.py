@@ -54,7 +54,11 @@ def run(
 def _admitted(program: Program, grid: tuple[int, int, int], arguments: Sequence[Any], num_warps: int) -> None:
     """As every launch is the first one: what is wrong with it is why it is refused."""
     launcher = on_metal.launcher_of(program, grid, arguments, num_warps)
-    if wrong := admission.first_launch(program, launcher, grid, arguments):
+    try:
+        wrong = admission.first_launch(program, launcher, grid, arguments)
+    except admission.Undecided as undecided:
+        raise on_metal.NotOnMetal(f"undecided: {undecided}") from undecided
+    if wrong:
         raise on_metal.NotOnMetal(f"wrong: {wrong}")
 
 

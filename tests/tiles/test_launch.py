@@ -100,7 +100,7 @@ def pretend_shaders_compile(monkeypatch: pytest.MonkeyPatch, function: Callable[
     function.max_threads_per_threadgroup = 1024  # type: ignore[attr-defined]
     monkeypatch.setattr("patcher.tiles.backends.why_not", lambda device: "")
     monkeypatch.setattr("torch.mps.compile_shader", lambda source: Library())
-    monkeypatch.setattr("patcher.tiles.on_metal.Launcher.admitted", True)
+    monkeypatch.setattr("patcher.tiles.on_metal.Launcher.admitted", (1 << 16,) * 3)
 
 
 def test_what_a_shader_is_refused_is_an_error_with_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,6 +306,22 @@ def test_warmup_makes_a_program_and_runs_none(triton: Any) -> None:
         kernel.warmup(torch.float16, BLOCK=5, grid=(1,))
     with pytest.raises(KernelNotSupported, match="outside a kernel"):
         kernel(torch.zeros(4), 4)
+
+
+def test_grid_and_warmup_are_no_options_of_a_launch(triton: Any) -> None:
+    """As in Triton: they are the launcher's own, by whatever name a kernel calls a parameter."""
+
+    @triton.jit
+    def kernel(x, grid):
+        triton.language.store(x, grid)
+
+    x = torch.zeros(1)
+    kernel[(1,)](x, 3.0)
+    assert x[0] == 3
+    for options in ({"grid": 5.0}, {"warmup": True}):
+        with pytest.raises(TypeError, match="multiple values for keyword argument"):
+            kernel[(1,)](x, **options)
+    assert x[0] == 3
 
 
 ON_MPS = """

@@ -35,6 +35,9 @@ EVERY = os.environ.get("PATCHER_METAL_CASES", "4")
 SELDOM = str(4 * int(EVERY))
 """And runs checked."""
 
+ADMITTED = "1" if EVERY == "1" else SELDOM
+"""And is compared as first launches are."""
+
 RANDOM = 16
 """Kernels written at random, in the types that Metal has."""
 
@@ -66,7 +69,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
 
     def run(mode: str) -> Answers:
         environment = {"PYTHONPATH": path, "TRITON_INTERPRET": "1"} if mode == "interpreted" else {}
-        step = SELDOM if mode in ("metal-checked", "metal-admitted") else EVERY
+        step = {"metal-checked": SELDOM, "metal-admitted": ADMITTED}.get(mode, EVERY)
         run_module("tests.tiles.worker", mode, folder / mode, generated, f"::{step}", **environment)
         found: Answers = torch.load(folder / mode)
         return found

@@ -72,4 +72,5 @@ def test_on_the_simulated_mac() -> None:
     found = json.loads(run_module("tests.tiles.warm_launches").stdout)
     assert found["wrong"] == []
     assert found["anew"] == found["expected anew"]
+    assert found["defaults"] == [True] * 4
     assert found["with torch"] == found["switched off"] == 2

@@ -30,6 +30,18 @@ def mixed(x, y, n, by, pair, flag=3, N: tl.constexpr = 64, EVEN: tl.constexpr = 
     tl.store(y + at, a, at < n)
 
 
+@jit
+def paired(x, out, pair=(2, 3), N: tl.constexpr = 64):
+    at = tl.arange(0, N)
+    tl.store(out + at, tl.load(x + at) * pair[0] + pair[1])
+
+
+@jit
+def paired_with_one(x, out, pair=(2, 1), N: tl.constexpr = 64):
+    at = tl.arange(0, N)
+    tl.store(out + at, tl.load(x + at) * pair[0] + pair[1])
+
+
 def main() -> None:
     startup.start("M1")
     admission.why_not = lambda: ""  # type: ignore[assignment]
@@ -47,7 +59,7 @@ def main() -> None:
         expected += [current] if is_new else []
         if not same(*launch):
             wrong.append(current)
-    found = {"anew": [*anew], "expected anew": expected, "wrong": wrong}
+    found = {"anew": [*anew], "expected anew": expected, "wrong": wrong, "defaults": tuples_as_defaults()}
     print(json.dumps({**found, **switched_off()}))
 
 
@@ -60,8 +72,10 @@ def launches() -> Any:
     y, whole = torch.zeros(200, device="mps"), x()
     by_meta = lambda meta: (meta["n"] // meta["N"] + 1,)  # noqa: E731
     yield "first", True, ((3,), (x(), y, 150, 2.5, None), {})
-    yield "other numbers", False, ((4, 1), (x(), y, 190, -0.5, None), {})
-    yield "a list for a grid", True, ([2], (x(), y, 100, 2.5, None), {})
+    yield "other numbers", False, ((3, 1), (x(), y, 190, -0.5, None), {})
+    yield "a wider grid", True, ((4, 1), (x(), y, 190, 1.5, None), {})
+    yield "twice as wide", False, ((6,), (x(), y, 160, 2.5, None), {})
+    yield "a list for a grid", False, ([2], (x(), y, 100, 2.5, None), {})
     yield "a function for a grid", False, (by_meta, (x(), y, 130, 2.5, None), {})
     yield "no programs", True, ((0,), (x(), y, 130, 2.5, None), {})
     yield "a tensor as extent", True, ((torch.tensor(2),), (x(), y, 130, 2.5, None), {})
@@ -104,6 +118,16 @@ def _carried(tensor: torch.Tensor, copies: dict[int, torch.Tensor]) -> torch.Ten
     if key not in copies:
         copies[key] = tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.element_size(),), (1,), 0).cpu()
     return copies[key].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
+def tuples_as_defaults() -> list[bool]:
+    """Whether a kernel that has them is right each time, as the first launch is."""
+    x, out, right = torch.randn(64, device="mps"), torch.zeros(64, device="mps"), []
+    for _ in range(2):
+        for kernel, added in ((paired, 3.0), (paired_with_one, 1.0)):
+            kernel[(1,)](x.zero_().add_(torch.arange(64, device="mps")), out.zero_())
+            right.append(torch.equal(out, x * 2 + added))
+    return right
 
 
 def switched_off() -> dict[str, int]:

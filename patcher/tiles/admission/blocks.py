@@ -19,7 +19,8 @@ tl: Any = SimpleNamespace(**NAMES, math=SimpleNamespace(**MATH_NAMES))
 libdevice: Any = SimpleNamespace(**LIBDEVICE_NAMES)
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-INTEGERS = (torch.int32, torch.int64, torch.int8, torch.uint8)
+INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8)
+"""Unsigned ones of more bits are made in kernels: not every torch moves tensors of them to mps."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ def trials() -> Iterator[Trial]:
     for dtype, x in kinds.items():
         place, bins = numbers(1000, dtype=torch.int32).abs() % 16, numbers(3, 16, dtype=dtype)
         yield Trial(f"atomic operations on {dtype}", atomics, (x, place, bins, 900), {"N": 512}, (2, 1, 1))
+    small, large = numbers(3 * 256, dtype=torch.int32), numbers(3 * 256, dtype=torch.int32) * 10_000_019
+    yield Trial("whole numbers", whole, (large, small, zeros(8, 3 * 256, dtype=torch.int32)), {"N": 256})
+    bits = small.abs(), numbers(3, 64, dtype=torch.int32), zeros(3 * 256, dtype=torch.int32)
+    yield Trial("atomic operations on bits", on_bits, bits, {"N": 256})
+    yield Trial("joining and splitting", moved, (numbers(3 * 256), small, zeros(3, 1280)), {"N": 256})
+    yield Trial("random numbers", drawn, (zeros(3 * 256), zeros(3 * 256, dtype=torch.int32), 1234567), {"N": 256})
+    yield Trial("grids and scalars", placed, (numbers(12 * 64), zeros(12 * 64), 0.75, 5 << 33), {"N": 64}, (3, 2, 2))
     yield Trial("functions", functions, (numbers(3 * 256), zeros(12, 3 * 256)), {"N": 256})
     yield Trial("barriers", exchanged, (numbers(3 * 1024), zeros(3 * 1024)), {"N": 1024}, num_warps=8)
     yield Trial("sorting", ordered, (numbers(3 * 256), zeros(3, 2, 256)), {"N": 256})
@@ -114,6 +122,56 @@ def atomics(x, place, bins, n, N: tl.constexpr):  # type: ignore[no-untyped-def]
     tl.atomic_add(bins + where, a, at < n)
     tl.atomic_max(bins + 16 + where, a, at < n)
     tl.atomic_min(bins + 32 + where, a, at < n)
+
+
+def whole(x, y, out, N: tl.constexpr):  # type: ignore[no-untyped-def]
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    width = tl.num_programs(0) * N
+    a, b = tl.load(x + at), tl.load(y + at)
+    by = tl.where(b == 0, 3, b)
+    tl.store(out + at, a // by + a % by)
+    tl.store(out + width + at, (a << (b & 7)) ^ (a >> (b & 15)) | ~b)
+    tl.store(out + 2 * width + at, (a.to(tl.uint32) >> 3).to(tl.int32) + (a.to(tl.uint32) // 7).to(tl.int32))
+    tl.store(out + 3 * width + at, a.to(tl.int8).to(tl.int32) + a.to(tl.uint8).to(tl.int32))
+    tl.store(out + 4 * width + at, a.to(tl.int16).to(tl.int32) + a.to(tl.uint16).to(tl.int32))
+    tl.store(out + 5 * width + at, ((a.to(tl.int64) * a) >> 20).to(tl.int32))
+    tl.store(out + 6 * width + at, (a.to(tl.int64).to(tl.uint64) // 11 >> 30).to(tl.int32) + tl.umulhi(a, a))
+    tl.store(
+        out + 7 * width + at, a.to(tl.float32).to(tl.int32, bitcast=True) + (b * 0.37).to(tl.bfloat16).to(tl.int32)
+    )
+
+
+def on_bits(x, bins, old, N: tl.constexpr):  # type: ignore[no-untyped-def]
+    row, at = tl.program_id(0), tl.arange(0, N)
+    a = tl.load(x + row * N + at)
+    tl.atomic_or(bins + row * 64 + at % 16, a)
+    tl.atomic_xor(bins + row * 64 + 16 + at % 16, a)
+    tl.atomic_and(bins + row * 64 + 32 + at % 16, a | 64)
+    tl.store(old + row * N + at, tl.atomic_xchg(x + row * N + at, a + 1))
+    tl.atomic_cas(bins + row * 64 + 48, tl.load(bins + row * 64 + 48), row + 1000)
+
+
+def moved(x, y, out, N: tl.constexpr):  # type: ignore[no-untyped-def]
+    row, at, half = tl.program_id(0), tl.arange(0, N), tl.arange(0, N // 2)
+    a, start = tl.load(x + row * N + at), out + row * 5 * N
+    tl.store(start + tl.arange(0, 2 * N), tl.reshape(tl.join(a, -a), (2 * N,)))
+    even, odd = tl.split(tl.reshape(a, (N // 2, 2)))
+    tl.store(start + 2 * N + half, even - odd)
+    tl.store(start + 3 * N + at, tl.flip(a, 0))
+    counts = tl.histogram(tl.load(y + row * N + at).abs() % 16, 16)
+    tl.store(start + 4 * N + tl.arange(0, 16), counts.to(tl.float32))
+
+
+def drawn(real, whole, seed, N: tl.constexpr):  # type: ignore[no-untyped-def]
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(real + at, tl.rand(seed, at))
+    tl.store(whole + at, tl.randint(seed, at))
+
+
+def placed(x, out, by, far, N: tl.constexpr):  # type: ignore[no-untyped-def]
+    plane = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    at = (plane * tl.num_programs(0) + tl.program_id(0)) * N + tl.arange(0, N)
+    tl.store(out + at, tl.load(x + at) * by + (far >> 33))
 
 
 def functions(x, out, N: tl.constexpr):  # type: ignore[no-untyped-def]

@@ -21,7 +21,8 @@ import torch
 from patcher.environment import cache_folder
 from patcher.tiles import types
 from patcher.tiles.admission.blocks import Trial, trials
-from patcher.tiles.admission.comparison import Arguments, compared
+from patcher.tiles.admission.comparison import compared, first_line
+from patcher.tiles.admission.copies import Arguments
 from patcher.tiles.frontend import Known, read
 from patcher.tiles.on_metal import NotOnMetal, launcher_of
 from patcher.tiles.on_torch.carriers import NATIVE
@@ -48,6 +49,7 @@ def why_not() -> str:
     place = folder() / f"{key()}.json"
     if is_kept(place):
         return ""
+    LOG.info("trying on this Mac whether Triton kernels are right as Metal shaders: once, and it takes a while")
     right, why = tried()
     if not why:
         keep(place, right)
@@ -72,6 +74,8 @@ def tried() -> tuple[list[str], str]:
             if number == 0:  # in fp32: there is no compiler, or none that works
                 return right, str(refusal)
             continue
+        except Exception as error:  # noqa: BLE001 - such as no memory: this process has torch, the next one tries again
+            return right, f"{trial.name} could not be tried: {first_line(error)}"
         if told:
             wrong.append(f"{trial.name}: {told}")
         else:
@@ -109,8 +113,12 @@ def specs(trial: Trial) -> dict[str, Any]:
 
 
 def spec_of(value: Any) -> Any:
-    """The type of a tensor's pointer, or of a whole number."""
-    return types.Pointer(OF_TORCH[value.dtype]) if isinstance(value, torch.Tensor) else types.int32
+    """The type of a tensor's pointer, or of a number."""
+    if isinstance(value, torch.Tensor):
+        return types.Pointer(OF_TORCH[value.dtype])
+    if isinstance(value, float):
+        return types.float32
+    return types.int32 if value < 1 << 31 else types.int64
 
 
 # -- what is kept ------------------------------------------------------------------------------------------------------
@@ -144,9 +152,10 @@ def keep(place: Path, right: list[str]) -> None:
     """Writes which trials were right, whole or not at all; they run again where it cannot be kept."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place.parent, suffix=".part", delete=False) as file:
-            json.dump(right, file, indent=1)
-        os.replace(file.name, place)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            part = Path(folder) / place.name
+            part.write_text(json.dumps(right, indent=1))
+            os.replace(part, place)
         for old in sorted(place.parent.glob("*.json"), key=os.path.getmtime)[:-MOST_KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:

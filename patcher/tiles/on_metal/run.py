@@ -36,10 +36,12 @@ class Launcher:
         threads: of a threadgroup.
         most: threads that have registers enough.
         widest: the most programs along the first axis of a grid.
-        admitted: whether its numbers have proved right.
+        admitted: the widest grid, along each axis, for which its numbers have proved right.
+        tried: how often it had to prove them since.
     """
 
-    admitted = False
+    admitted: tuple[int, int, int] = (0, 0, 0)
+    tried = 0
 
     def __init__(self, program: Program, shader: Shader, overlapping: bool) -> None:
         self.name, self.place = program.name, program.place
@@ -91,6 +93,22 @@ class Launcher:
             )
         )
 
+    def admits(self, grid: tuple[int, int, int]) -> bool:
+        """Whether it has proved right for as wide a grid."""
+        x, y, z = grid
+        widest = self.admitted
+        return x <= widest[0] and y <= widest[1] and z <= widest[2]
+
+    def admit(self, grid: tuple[int, int, int]) -> None:
+        """It has proved right for ``grid``. Grids that grow have it proved each time that they are twice as wide."""
+        x, y, z = (max(new, 2 * old) if new > old else old for new, old in zip(grid, self.admitted, strict=True))
+        self.admitted, self.tried = (min(x, self.widest), y, z), 0
+
+    def may_prove(self) -> bool:
+        """Whether it is to be compared again: every time at first, and then ever less often."""
+        self.tried += 1
+        return self.tried & (self.tried - 1) == 0
+
     def written(self, arguments: Arguments) -> list[torch.Tensor]:
         """Those of the program's arguments that it may write."""
         return [tensor for n in self.shader.written if isinstance(tensor := arguments[n], torch.Tensor)]
@@ -135,6 +153,7 @@ def why_not(program: Program, arguments: Arguments, num_warps: int = 4) -> str:
 def refuse(launcher: Launcher, why: str) -> None:
     """Nothing runs with this shader any more."""
     refusal = NotOnMetal(why)
+    launcher.admitted = (0, 0, 0)
     for made in _launchers.values():
         for key in [key for key, found in made.items() if found is launcher]:
             made[key] = refusal

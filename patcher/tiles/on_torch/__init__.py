@@ -6,6 +6,6 @@ gone under masks.
 """
 
 from patcher.tiles.on_torch.executor import run
-from patcher.tiles.on_torch.shaken import run_shaken
+from patcher.tiles.on_torch.shaken import run_counted, run_shaken
 
-__all__ = ["run", "run_shaken"]
+__all__ = ["run", "run_counted", "run_shaken"]

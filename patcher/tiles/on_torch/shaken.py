@@ -1,14 +1,16 @@
 """Programs with another rounding: how far their results may be from those of an exact machine, by trying it.
 
 Each result that is rounded is moved by up to one step of its type at random, those of functions that are known to a
-few steps by that many, and what is added up before it is, by as many as there are roundings on its way. What a program
-gives then differs from what it gives otherwise by what the rounding of another back end does to it.
+few steps by that many, and what is added up before it is, by as many as there are roundings on its way. Conversions
+are not: of one number all back ends make the same one. What a program gives then differs from what it gives otherwise
+by what the rounding of another back end does to it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence as Items
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -36,25 +38,74 @@ ROUNDED_ONCE = frozenset(("add", "sub", "mul", "div", "fma", "sqrt"))
 STEPS_OF_FUNCTIONS = 4
 """By so many steps of fp32 other functions differ among back ends; Metal allows exp, log, sin and cos 4."""
 
+LONGER = 4
+"""How many times as many operations another rounding may take."""
+
+
+def run_counted(
+    program: Program, grid: tuple[int, int, int], arguments: Items[Tensor | int | float], device: torch.device
+) -> int:
+    """As `executor.run`; gives how many operations ran."""
+    operations = Operations()
+    run(program, grid, arguments, device, partial(Counted, operations=operations))
+    return operations.count
+
 
 def run_shaken(
     program: Program,
     grid: tuple[int, int, int],
-    arguments: Items[torch.Tensor | int | float],
+    arguments: Items[Tensor | int | float],
     device: torch.device,
     seed: int,
+    scale: float = 1.0,
+    operations: int | None = None,
 ) -> None:
-    """As `executor.run`, with another rounding for each ``seed``. The user's random numbers stay what they are."""
+    """As `executor.run`, with another rounding for each ``seed``. The user's random numbers stay what they are.
+
+    Args:
+        scale: how many times as much rounding as there is.
+        operations: how many run without.
+
+    Raises:
+        KernelFailed: as `executor.run`, and where it takes `LONGER` as many operations.
+    """
     generator = torch.Generator(device).manual_seed(seed)
-    run(program, grid, arguments, device, partial(Shaken, generator=generator))
+    most = Operations(None if operations is None else LONGER * operations)
+    run(program, grid, arguments, device, partial(Shaken, operations=most, generator=generator, scale=scale))
 
 
-class Shaken(Portion):
+@dataclass
+class Operations:
+    """Attributes:
+    most: how many may run; None for all.
+    count: how many have run.
+    """
+
+    most: int | None = None
+    count: int = 0
+
+
+class Counted(Portion):
+    """Some programs of a grid, whose operations are counted."""
+
+    def __init__(self, *portion: Any, operations: Operations) -> None:
+        super().__init__(*portion)
+        self.operations = operations
+
+    def step(self, operation: Operation) -> bool:
+        """Runs one operation."""
+        self.operations.count += 1
+        if self.operations.most is not None and self.operations.count > self.operations.most:
+            raise self.failed(operation, f"it does not end within {self.operations.most} operations")
+        return super().step(operation)
+
+
+class Shaken(Counted):
     """Some programs of a grid, whose results are moved."""
 
-    def __init__(self, *portion: Any, generator: torch.Generator) -> None:
-        super().__init__(*portion)
-        self.generator = generator
+    def __init__(self, *portion: Any, operations: Operations, generator: torch.Generator, scale: float) -> None:
+        super().__init__(*portion, operations=operations)
+        self.generator, self.scale = generator, scale
 
     def step(self, operation: Operation) -> bool:
         """Runs one operation, and moves what it has rounded."""
@@ -71,7 +122,7 @@ class Shaken(Portion):
             return x
         wide = torch.float32 if x.dtype.itemsize < 4 else x.dtype
         by = torch.rand(x.shape, generator=self.generator, dtype=wide, device=x.device) * 2 - 1
-        return (x.to(wide) * (1 + by * (steps * torch.finfo(x.dtype).eps))).to(x.dtype)
+        return (x.to(wide) * (1 + by * (self.scale * steps * torch.finfo(x.dtype).eps))).to(x.dtype)
 
     def do_dot(self, op: Operation, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
         """Terms are rounded in fp32, whatever the sides are."""
@@ -120,13 +171,4 @@ def _steps(op: Operation) -> float:
         return 1.0 if fn in ROUNDED_ONCE or narrow else STEPS_OF_FUNCTIONS
     if op.kind in ("reduce", "scan"):
         return 1.0 if _rounds(op) else 0.0
-    return 1.0 if op.kind in ("dot", "cast") and _loses(op) else 0.0
-
-
-def _loses(op: Operation) -> bool:
-    """Whether the result has less bits than what is rounded to it."""
-    source: Any = op.operands[0].scalar
-    target: Any = op.results[0].scalar
-    if op.kind == "dot" or not (isinstance(source, DType) and isinstance(target, DType)):
-        return op.kind == "dot"
-    return target.is_floating() and (source.is_int() or source.primitive_bitwidth > target.primitive_bitwidth)
+    return 1.0 if op.kind == "dot" else 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from patcher.errors import KernelNotSupported
@@ -40,7 +39,10 @@ class KernelInterface(Generic[T]):
     def __getitem__(self, grid: Any) -> Callable[..., Any]:
         """The launcher for ``grid``: up to three extents, or a function of the arguments to them."""
 
-        return partial(self.run, grid=grid)
+        def launch(*args: Any, **kwargs: Any) -> Any:
+            return self.run(*args, grid=grid, warmup=False, **kwargs)
+
+        return launch
 
 
 class KernelParam:
