@@ -120,6 +120,14 @@ def test_noise_is_no_jump() -> None:
     assert told(off(ONES, 3, 200), ONES, usual, wide)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_least_numbers_may_be_zero(dtype: torch.dtype) -> None:
+    """All of them, as GPUs take them."""
+    right = torch.full((COUNT,), 1e-38, dtype=dtype)
+    assert not told(torch.zeros_like(right), right)
+    assert told(torch.zeros_like(right), right * 4)
+
+
 def test_yes_and_no() -> None:
     """Are equal, but for jumps."""
     right = torch.zeros(COUNT, dtype=torch.bool)

@@ -122,10 +122,11 @@ def _real(x: Tensor, part: Part) -> str:
     """What is wrong with floating-point numbers."""
     y = part.right
     apart, steps = _apart(x, y), _steps(y)
+    counted = (apart - _least(y.dtype)).clamp(min=0)
     changed = int((bits(y) != bits(part.before)).sum())
     # in a type of 32 bits another order of a sum is a step, and in a narrow one it is a step of few numbers
     chance = FEW + (changed / 2 if y.dtype.itemsize > 2 else 0.0)
-    if bool((apart <= steps).all()) and float((apart / steps).sum()) <= chance:
+    if bool((apart <= steps).all()) and float((counted / steps).sum()) <= chance:
         return ""
     shaken = part.usual
     far = torch.stack([_apart(other, y).nan_to_num(0.0, posinf=0.0) for other in shaken])
@@ -140,7 +141,7 @@ def _real(x: Tensor, part: Part) -> str:
         if count > int(chosen.sum()) or bool(apart[off].max() > _apart(part.wide, y)[chosen].max()):
             worst = float((apart / (steps + FACTOR * spread))[off].max())
             return f"{count} of {x.numel()} numbers of {x.dtype} are off, by {worst:.3g} times what may be"
-    together = float((apart / (steps + spread))[~off].sum())
+    together = float((counted / (steps + spread))[~off].sum())
     may_be = chance + MEAN * float((far / (steps + spread)).clamp(max=FACTOR).sum(1).mean())
     if together > may_be:
         return f"{x.numel()} numbers of {x.dtype} are off together, by {together / may_be:.3g} times what may be"
@@ -155,10 +156,14 @@ def _apart(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _steps(y: Tensor) -> Tensor:
-    """Two steps of the type at each number; among the least numbers, which some GPUs take for 0, all of those."""
-    about = torch.finfo(y.dtype)
-    least = about.tiny if about.tiny < 1e-30 else 2 * about.eps * about.tiny
-    return 2 * about.eps * y.float().abs().nan_to_num(0.0, posinf=0.0) + least
+    """Two steps of the type at each number, and `_least`."""
+    return 2 * torch.finfo(y.dtype).eps * y.float().abs().nan_to_num(0.0, posinf=0.0) + _least(y.dtype)
+
+
+def _least(dtype: torch.dtype) -> float:
+    """What counts for nothing: all of the least numbers, which some GPUs take for 0; in fp16 two steps of them."""
+    about = torch.finfo(dtype)
+    return about.tiny if about.tiny < 1e-30 else 2 * about.eps * about.tiny
 
 
 def _among_neighbours(far: Tensor, steps: Tensor) -> Tensor:
