@@ -353,6 +353,7 @@ def test_zeros_and_nan_prove_nothing() -> None:
     for kernel, args, grid in (
         (added, (x, zeros, out), 2),
         (added, (x, x, torch.full((128,), torch.nan)), 2),
+        (added, (x, torch.full((128,), torch.inf), out), 2),
         (added, (ones, ones, zeros), 2),
         (scaled, (zeros, torch.ones(128), 100), 2),
         (scaled, (zeros[:0], zeros[:0], 0), 2),
