@@ -27,6 +27,8 @@ class Call:
         terms: how many terms the longest sum in its kernels has.
         narrow: whether its kernels round to a narrow type in between, and not only what they store.
         raises: what the error says that it must raise; empty for none.
+        by_address: whether kernels read tensors by addresses that a tensor holds, which no other process has: then it
+            checks their numbers itself.
     """
 
     name: str
@@ -35,13 +37,19 @@ class Call:
     terms: int
     narrow: bool
     raises: str
+    by_address: bool = False
 
 
 CALLS: dict[str, Call] = {}
 
 
 def call(
-    *, terms: int = 64, narrow: bool = False, dtypes: Iterable[torch.dtype] = FLOATS, raises: str = ""
+    *,
+    terms: int = 64,
+    narrow: bool = False,
+    dtypes: Iterable[torch.dtype] = FLOATS,
+    raises: str = "",
+    by_address: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declares a call for each dtype; see `Call`."""
 
@@ -49,7 +57,7 @@ def call(
         for dtype in dtypes:
             kind = str(dtype).removeprefix("torch.")
             name = f"{Path(inspect.getfile(function)).stem}.{function.__name__}[{kind}]"
-            CALLS[name] = Call(name, function, dtype, terms, narrow, raises)
+            CALLS[name] = Call(name, function, dtype, terms, narrow, raises, by_address)
         return function
 
     return declare

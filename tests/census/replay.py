@@ -23,7 +23,8 @@ def main(records: str, out: str) -> None:
     warnings.simplefilter("ignore")
     import_calls()
     found: dict[str, Record] = torch.load(records, weights_only=False)[0]
-    torch.save({name: [compared(launch, CALLS[name]) for launch in r.launches] for name, r in found.items()}, out)
+    replayed = {name: [] if CALLS[name].by_address else record.launches for name, record in found.items()}
+    torch.save({name: [compared(launch, CALLS[name]) for launch in some] for name, some in replayed.items()}, out)
 
 
 def compared(launch: Launch, call: Call) -> Compared:

@@ -2,7 +2,8 @@
 
 Those of which that is not so are in ``tests/contract/launch_sites.toml``. A kernel's state is
 
-* ``compared``: a program is made of it, and every tensor that it writes agrees; of a device function, its callers do;
+* ``compared``: a program is made of it, and every tensor that it writes agrees, with a formula where it reads tensors
+  by their addresses; of a device function, its callers do;
 * ``compiled``: a program is made of it, and it does not run;
 * ``refused``: no program is made of it;
 * ``undefined``: upstream defines it on other devices only.

@@ -25,8 +25,6 @@ from tests.tiles.registry import Make
 EXPERTS, TOP, TOKENS = 5, 2, 9
 WIDTH, OUT = 96, 64
 
-BY_ADDRESS = "the address is in no tensor that was passed"
-
 
 @call()
 def routing(make: Make, dtype: torch.dtype) -> None:
@@ -121,7 +119,7 @@ def _table(make: Make, nested: bool) -> dict[str, Any]:
     return moe_routed._tb(packed, absmax, *parts, code, bias, OUT, WIDTH, 64, 256, nested, 4, True)
 
 
-@call(dtypes=NARROW, raises=BY_ADDRESS)
+@call(dtypes=NARROW, by_address=True)
 def weights_from_nf4_by_address(make: Make, dtype: torch.dtype) -> None:
     """A stack of experts whose weights are given as addresses."""
     states = [nf4_state(make, OUT * WIDTH, False) for _ in range(EXPERTS)]
@@ -130,10 +128,14 @@ def weights_from_nf4_by_address(make: Make, dtype: torch.dtype) -> None:
         "w": addresses[0], "a": addresses[1], "a2": addresses[1], "c2": addresses[1], "off": states[0][5],
         "lut": states[0][5], "N": OUT, "K": WIDTH, "blocksize": 64, "blocksize2": 256, "nested": False,
     }  # fmt: skip
+    found = torch.empty(EXPERTS, OUT, WIDTH, dtype=dtype)
     gpt_oss_grouped_qlora._nf4_dequant_stack_kernel[(3, EXPERTS)](
-        *(table[name] for name in ("w", "a", "a2", "c2", "off", "lut")), torch.empty(EXPERTS, OUT, WIDTH, dtype=dtype),
+        *(table[name] for name in ("w", "a", "a2", "c2", "off", "lut")), found,
         OUT * WIDTH // 2, BLOCKSIZE=64, BLOCKSIZE2=256, NESTED=False, BLOCK=1024, LONG_INDEXING=False,
     )  # fmt: skip
+    for weight, (packed, absmax, *_) in zip(found, states, strict=True):
+        codes = torch.stack((packed >> 4, packed & 15), -1).reshape(-1, 64).int()
+        assert torch.equal(weight.reshape(-1, 64), (states[0][5][codes] * absmax[:, None]).to(dtype))
 
 
 @call(terms=96)
@@ -165,14 +167,17 @@ def decoding(make: Make, dtype: torch.dtype) -> None:
         moe_routed._down_sum_launch(rows, idx, rw, weight, bias, *lora, TOP, dtype)
 
 
-@call(dtypes=NARROW, raises=BY_ADDRESS)
+@call(dtypes=NARROW, by_address=True)
 def lora_by_address(make: Make, dtype: torch.dtype) -> None:
     """Adapters that are given as addresses."""
     kind = moe_routed.LORA_KINDS[dtype]
     A = [make.floats(8, WIDTH, dtype=dtype) for _ in range(EXPERTS)]
     idx = make.ints(TOKENS * TOP, low=0, high=EXPERTS, dtype=torch.int64)
     out, addresses = torch.empty(TOKENS * TOP, 8), torch.tensor([a.data_ptr() for a in A])
-    moe_routed._lora_h_launch(make.floats(TOKENS, WIDTH, dtype=dtype), idx, addresses, kind, 8, TOP, out)
+    x = make.floats(TOKENS, WIDTH, dtype=dtype)
+    moe_routed._lora_h_launch(x, idx, addresses, kind, 8, TOP, out)
+    right = torch.einsum("skw,sw->sk", torch.stack(A)[idx].double(), x.repeat_interleave(TOP, 0).double())
+    assert (out - right).abs().max() <= WIDTH * 2.0**-24 * right.abs().max()
 
 
 @call(terms=64)
