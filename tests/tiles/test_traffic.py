@@ -19,7 +19,7 @@ SMALL = "it loads a block with less elements than its threadgroup has threads: e
 AGAIN = dict.fromkeys(
     (
         *("chunks_kernel", "matmul_kernel", "rotate_kernel", "join_blocks_kernel", "gather_kernel"),
-        "triangular_inverse_kernel",
+        *("triangular_inverse_kernel", "scaled.product_kernel"),
     ),
     SMALL,
 )
@@ -44,7 +44,7 @@ def test_bytes(tmp_path: Path) -> None:
     assert len(found) > 50
     for each in found:
         kernel, named, touched = each["kernel"].rpartition(".")[2], sum(each["named"]), sum(each["touched"])
-        if kernel in AGAIN:
+        if kernel in AGAIN or ".".join(each["kernel"].split(".")[-2:]) in AGAIN:
             assert touched <= 2 * named, kernel
         elif kernel in LESS:
             assert touched <= named, kernel
