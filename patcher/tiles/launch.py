@@ -17,6 +17,7 @@ from patcher.tiles.frontend import Descriptor, Known, read
 from patcher.tiles.language import constexpr, plain
 from patcher.tiles.on_metal import Launcher
 from patcher.tiles.on_metal.aliases import aliases_of
+from patcher.tiles.on_torch.carriers import OF_TORCH
 from patcher.tiles.program import Program
 from patcher.tiles.types import DType, Pointer
 from patcher.tiles.warm import Kind, Way, kind_of
@@ -33,27 +34,6 @@ OPTIONS = frozenset(
 
 MOST_WAYS = 256
 """Kinds of launches of a kernel that are kept; then it begins anew."""
-
-OF_TORCH: dict[torch.dtype, DType] = {
-    torch.bool: types.int1,
-    torch.int8: types.int8,
-    torch.int16: types.int16,
-    torch.int32: types.int32,
-    torch.int64: types.int64,
-    torch.uint8: types.uint8,
-    torch.uint16: types.uint16,
-    torch.uint32: types.uint32,
-    torch.uint64: types.uint64,
-    torch.float16: types.float16,
-    torch.bfloat16: types.bfloat16,
-    torch.float32: types.float32,
-    torch.float64: types.float64,
-    torch.float8_e4m3fn: types.float8e4nv,
-    torch.float8_e5m2: types.float8e5,
-    torch.float8_e4m3fnuz: types.float8e4b8,
-    torch.float8_e5m2fnuz: types.float8e5b16,
-}
-
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -24,6 +24,7 @@ from patcher.tiles.on_metal import Launcher
 from patcher.tiles.program import Program
 from tests.process import run_module
 from tests.tiles.jit import Jit, jit, tl
+from tests.tiles.test_shaken import rooted
 
 CPU = torch.device("cpu")
 
@@ -85,18 +86,6 @@ def coded(x, out, N: tl.constexpr):
     a = tl.load(x + at)
     code = tl.load(out + tl.floor(a / tl.max(tl.abs(a), 0) * 7.5 + 7.5).to(tl.int32))
     tl.store(out + at, code + tl.exp(a), at < 16)
-
-
-@jit
-def rooted(x, out, N: tl.constexpr):
-    at = tl.arange(0, N)
-    a = tl.exp(tl.load(x + at))
-    root, going = a, 1
-    while going > 0:
-        new = 0.5 * (root + a / root)
-        going = tl.sum((tl.abs(new - root) > 2e-7 * root).to(tl.int32), 0)
-        root = new
-    tl.store(out + at, root)
 
 
 def verdict(

@@ -25,7 +25,7 @@ from patcher.tiles.admission.comparison import compared, first_line
 from patcher.tiles.admission.copies import Arguments
 from patcher.tiles.frontend import Known, read
 from patcher.tiles.on_metal import NotOnMetal, launcher_of
-from patcher.tiles.on_torch.carriers import NATIVE
+from patcher.tiles.on_torch.carriers import OF_TORCH
 
 LOG = logging.getLogger(__name__)
 
@@ -37,8 +37,6 @@ MOST_KEPT = 16
 
 MOST_TOLD = 3
 """Trials that a warning names."""
-
-OF_TORCH = {dtype: types.DType(name) for name, dtype in NATIVE.items()} | {torch.uint8: types.uint8}
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from patcher.tiles import types
 from patcher.tiles.on_torch.narrow import narrowed, widened
 from patcher.tiles.types import DType, Scalar, float32
 
@@ -24,6 +25,27 @@ NATIVE = {
     "fp64": torch.float64,
     **dict.fromkeys(("fp8e4nv", "fp8e5", "fp8e4b15", "fp8e4b8", "fp8e5b16"), torch.uint8),
 }
+
+OF_TORCH: dict[torch.dtype, DType] = {
+    torch.bool: types.int1,
+    torch.int8: types.int8,
+    torch.int16: types.int16,
+    torch.int32: types.int32,
+    torch.int64: types.int64,
+    torch.uint8: types.uint8,
+    torch.uint16: types.uint16,
+    torch.uint32: types.uint32,
+    torch.uint64: types.uint64,
+    torch.float16: types.float16,
+    torch.bfloat16: types.bfloat16,
+    torch.float32: types.float32,
+    torch.float64: types.float64,
+    torch.float8_e4m3fn: types.float8e4nv,
+    torch.float8_e5m2: types.float8e5,
+    torch.float8_e4m3fnuz: types.float8e4b8,
+    torch.float8_e5m2fnuz: types.float8e5b16,
+}
+"""The type of the elements that a tensor of a torch type is passed with."""
 
 SIGNED = {8: torch.int8, 16: torch.int16, 32: torch.int32, 64: torch.int64}
 
