@@ -43,6 +43,7 @@ PROGRAM = doubled.compile(X, 1 << 10, N=64)
 def launcher(**changed: Any) -> Any:
     """A shader that does nothing, as a new process has it, and what was launched of it."""
     made: Any = Launcher.__new__(Launcher)
+    made.overlapping = changed.pop("overlapping", False)
     made.shader = SimpleNamespace(**{"name": "tile", "source": "kernel void tile() {}", "threads": 64, **changed})
     made.widest, made.launched = 1 << 20, []
     made.launch = lambda grid, arguments: made.launched.append(grid)
@@ -109,10 +110,11 @@ def test_limits_of_memory_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_program_and_shader_has_a_key_of_its_own() -> None:
-    """The program too: of two that become one shader, one at least is wrong."""
+    """The program too: of two that become one shader, one at least is wrong. And tensors that lie in one another."""
     programs = [PROGRAM, tripled.compile(X, 1 << 10, N=64), doubled.compile(X, 1 << 10, N=128)]
     programs += [doubled.compile(X.half(), 1 << 10, N=64), doubled.compile(X, 1 << 40, N=64)]
     shaders: list[dict[str, Any]] = [{}, {"source": "kernel void tile() { }"}, {"threads": 128}, {"name": "other"}]
+    shaders.append({"overlapping": True})
     keys = {key(program, launcher(**shader)) for program in programs for shader in shaders}
     assert len(keys) == len(programs) * len(shaders)
     assert key(doubled.compile(X, 1 << 10, N=64), launcher()) == key(PROGRAM, launcher())

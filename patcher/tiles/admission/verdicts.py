@@ -76,7 +76,8 @@ def key(program: Program, launcher: Launcher) -> str:
     """What a verdict holds for: machine, macOS, torch, this package, variables, the program, and its shader."""
     shader = launcher.shader
     digest = hashlib.sha256(_package())
-    written = (str(replace(program, place="")), shader.name, str(shader.threads), shader.source)
+    how = f"{shader.name} {shader.threads} {launcher.overlapping}"
+    written = (str(replace(program, place="")), how, shader.source)
     for part in (*surroundings(), *_variables(), *written):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:32]
