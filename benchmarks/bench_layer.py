@@ -7,7 +7,8 @@ projections, one forward and backward of 2 x 64 tokens through Unsloth without g
 Mac's meter. A layer is the difference of a model of three layers and one of two. The functions run forward and backward
 on as many tokens. As shipped: without the replacements of kernels, on torch operators and as Metal shaders. Upstream's
 assertions that a tensor is on CUDA are left out (``python -O``), so that the grouped products run as shipped too; what
-is offered for CUDA tensors only, such as QK-norm with RoPE, is called by its autograd function.
+is offered for CUDA tensors only, such as QK-norm with RoPE, is called by its autograd function. With
+``PATCHER_TRITON_CACHE=0`` the first step compares its shaders, as in the first process on a machine.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,7 +51,9 @@ def main() -> None:
             if done.returncode:
                 raise SystemExit(f"{way}: {done.stderr[-3000:]}")
             found[way] = json.loads(done.stdout.splitlines()[-1])
-            print(f"{way}: loss {found[way].pop('loss')}, launched {', '.join(found[way].pop('launched'))}", flush=True)
+            told = {name: found[way].pop(name) for name in ("loss", "steps", "launched")}
+            print(f"{way}: loss {told['loss']}, launched {', '.join(told['launched'])}")
+            print(f"    steps of two layers, the first and the second: {' and then '.join(told['steps'])}", flush=True)
     print(f"\n| kernels, MiB | {' | '.join(WAYS)} |\n|{'---|' * (len(WAYS) + 1)}")
     for name in found["replaced"]:
         print(f"| {name} | {' | '.join('{kernels}, {MiB}'.format(**found[way][name]) for way in WAYS)} |")
@@ -60,10 +64,12 @@ def measure(folder: Path) -> dict[str, Any]:
     from patcher import patch_for_mac
 
     patch_for_mac(simulate="M3 Max 36GB")
+    import torch
     import unsloth  # noqa: F401
 
     from patcher.tiles import backends
 
+    backends.why_not(torch.device("mps"))  # what is tried once on a machine is no part of a step
     two, three = step(folder, 2), step(folder, 3)
     layer = [c - b for b, c in zip(two[:2], three[:2], strict=True)]
     rest = [b - 2 * a for a, b in zip(layer, two[:2], strict=True)]
@@ -72,6 +78,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "layer": {"kernels": layer[0], "MiB": round(layer[1] / 2**20, 2)},
         "rest": {"kernels": rest[0], "MiB": round(rest[1] / 2**20, 2)},
         "loss": three[2],
+        "steps": two[3],
         **{name: counted(run) for name, run in functions().items()},
         "launched": where,
     }
@@ -164,8 +171,8 @@ def _nothing(_: Any) -> None:
     """Takes what has no gradient."""
 
 
-def step(folder: Path, layers: int) -> tuple[int, int, float]:
-    """Kernels, bytes and loss of the second forward and backward of a new model."""
+def step(folder: Path, layers: int) -> tuple[int, int, float, list[str]]:
+    """Kernels, bytes and loss of a new model's second forward and backward; what the first and it take."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
     from unsloth import FastLanguageModel
@@ -188,13 +195,16 @@ def step(folder: Path, layers: int) -> tuple[int, int, float]:
         model, r=8, lora_alpha=16, target_modules=targets, use_gradient_checkpointing=False
     )
     ids = torch.randint(3, 2000, (2, 64), generator=torch.Generator().manual_seed(1)).to("mps")
+    costs = []
     for _ in range(2):
         model.zero_grad()
+        began = time.perf_counter()
         with Meter() as meter, torch.autocast("mps", dtype=torch.bfloat16):
             loss = model(input_ids=ids, labels=ids).loss
             loss.backward()
+        costs.append(f"{time.perf_counter() - began:.2f} s and {meter.usage().peak_bytes / 2**20:.1f} MiB")
     total = meter.usage()
-    return total.dispatches, total.bytes_read + total.bytes_written, loss.item()
+    return total.dispatches, total.bytes_read + total.bytes_written, loss.item(), costs
 
 
 if __name__ == "__main__":
