@@ -16,6 +16,7 @@ from triton import backends as backends
 from triton import compiler as compiler
 from triton import language as language
 from triton import runtime as runtime
+from triton import testing as testing
 from triton.compiler.errors import CompilationError
 from triton.runtime.autotuner import Config, autotune, heuristics
 from triton.runtime.jit import JITFunction, KernelInterface, TensorWrapper, constexpr_function, jit, reinterpret
@@ -54,4 +55,5 @@ __all__ = [
     "reinterpret",
     "runtime",
     "set_allocator",
+    "testing",
 ]

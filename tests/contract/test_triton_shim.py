@@ -57,7 +57,8 @@ NOT_NEEDED = {
     "triton.runtime.errors.IntelGPUError": OTHER_VERSIONS,
     "triton.runtime.interpreter.InterpretedFunction": WITHOUT_TRITON_CODE,
     "triton.runtime.jit.*specialize_impl": WITHOUT_TRITON_CODE,
-    "triton.testing.*": "benchmarks on a CUDA device",
+    "triton.testing.get_*": "an NVIDIA GPU's peak figures",
+    "triton.testing.nvsmi": NVIDIA_ONLY,
     "triton.tools.experimental_descriptor*": OTHER_VERSIONS,
 }
 
@@ -67,6 +68,10 @@ SUPPLIED_ANYWAY = {
     "triton.runtime.jit.TensorWrapper": "what triton.reinterpret gives",
     "triton.runtime.jit.reinterpret": "fp8 and unsigned integers for scripts' own kernels, from tensors of other types",
     "triton.runtime.jit.T": "the type variable of KernelInterface",
+    **dict.fromkeys(
+        (f"triton.testing.{n}" for n in ("Benchmark", "Mark", "assert_close", "do_bench_cudagraph", "perf_report")),
+        "what scripts and kernel libraries measure their kernels with",
+    ),
 }
 
 
@@ -99,7 +104,7 @@ def test_unknown_names_are_missing_as_in_any_module(triton_shim: None) -> None:
     for module, name in ((triton, "knobs"), (triton, "compile"), (tl, "_experimental_make_tensor_descriptor")):
         assert not hasattr(module, name)
     with pytest.raises(ModuleNotFoundError):
-        importlib.import_module("triton.testing")
+        importlib.import_module("triton.profiler")
 
 
 def test_a_type_may_be_annotated_as_text(triton_shim: None) -> None:
