@@ -109,9 +109,6 @@ class Calls(Expressions):
         bound = inspect.signature(function.fn).bind(*args, **kwargs)
         bound.apply_defaults()
         names = {name: plain(value) for name, value in bound.arguments.items()}
-        for name, parameter in inspect.signature(function.fn).parameters.items():
-            if "constexpr" in str(parameter.annotation) and isinstance(names[name], Value):
-                raise TypeError(f"{name} of {function.fn.__qualname__} is a tl.constexpr, and gets a tensor")
         return self.enter(function, names)
 
     def enter(self, function: Jitted, names: dict[str, Any]) -> Any:

@@ -11,8 +11,6 @@ from typing import Any
 
 from triton.runtime.driver import driver
 
-_CACHE_BYTES = 128 << 20
-"""More than the last cache of any Apple chip holds (96 MiB, M2 Ultra)."""
 _FIRST_RUNS = 5
 """Runs by which the time of one is estimated."""
 _SUMMARIES: dict[str, Callable[[list[float]], Any]] = {
@@ -45,10 +43,8 @@ def do_bench(
     Raises:
         RuntimeError: there is no mps device.
     """
-    import torch
-
     _check(quantiles, return_mode)
-    cache = torch.empty(_CACHE_BYTES, dtype=torch.int8, device=driver.active.get_current_target().backend)
+    cache = driver.active.get_empty_cache_for_benchmark()
     fn()
     estimate = statistics.mean(_times(fn, _FIRST_RUNS, (), cache))
     _times(fn, _runs(warmup, estimate), (), None)
@@ -68,7 +64,7 @@ def do_bench_cudagraph(
     Arguments and errors are those of `do_bench`.
     """
     _check(quantiles, return_mode)
-    driver.active.get_current_target()
+    _ = driver.active
     fn()
     tensors = list(grad_to_none or ())
     estimate = statistics.mean(_times(fn, _FIRST_RUNS, (), None))
@@ -91,7 +87,7 @@ def _times(fn: Callable[[], Any], runs: int, tensors: Iterable[Any], cache: Any)
     for _ in range(runs):
         _drop_gradients(tensors)
         if cache is not None:
-            cache.zero_()
+            driver.active.clear_cache(cache)
         start, end = torch.mps.Event(enable_timing=True), torch.mps.Event(enable_timing=True)
         start.record()
         fn()

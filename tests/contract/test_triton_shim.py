@@ -191,7 +191,9 @@ def test_no_driver_is_active_without_mps(triton_shim: None, monkeypatch: pytest.
 def test_the_driver_is_that_of_mps(ask: Callable[..., dict[str, Any]]) -> None:
     """Libraries that ask for the device that Triton compiles for get torch's name of it, and the Mac's figures."""
     found = ask("triton", DRIVER)
-    assert found == {"target": ["mps", "Apple M1", 32], "device": 0, "cores": 8, "bytes": 32768, "backends": {}}
+    asked = {"device": 0, "torch": "mps:0", "queue": 0, "interface": "torch.cuda", "bench": "do_bench"}
+    figures = {"cores": 8, "bytes": 32768, "registers": 65536}
+    assert found == {"target": ["mps", "Apple M1", 32], **asked, **figures, "cleared": [True, 1 << 27], "backends": {}}
 
 
 DRIVER = """
@@ -201,8 +203,14 @@ from patcher.simulator import start
 start(parse("M1 8GB"))
 driver = triton.runtime.driver.active
 figures = driver.utils.get_device_properties(driver.get_current_device())
+cache = driver.get_empty_cache_for_benchmark()
+cache.fill_(1)
+driver.clear_cache(cache)
 answer(target=list(driver.get_current_target()), device=driver.get_current_device(),
-       cores=figures["multiprocessor_count"], bytes=figures["max_shared_mem"], backends=triton.backends.backends)
+       torch=str(driver.get_active_torch_device()), queue=driver.get_current_stream(0),
+       interface=driver.get_device_interface().__name__, bench=driver.get_benchmarker().__name__,
+       cores=figures["multiprocessor_count"], bytes=figures["max_shared_mem"], registers=figures["max_num_regs"],
+       cleared=[not cache.any().item(), cache.nbytes], backends=triton.backends.backends)
 """
 
 
