@@ -91,6 +91,11 @@ def triton_kernels() -> str:
     return _word("PATCHER_TRITON", "metal", "torch")
 
 
+def triton_cache() -> bool:
+    """``PATCHER_TRITON_CACHE``, on where unset: what was found out about shaders is kept for other processes."""
+    return _flag("PATCHER_TRITON_CACHE") is not False
+
+
 def _word(name: str, usual: str, other: str) -> str:
     """A variable that is one of two words."""
     text = os.environ.get(name, "").strip().lower() or usual

@@ -18,6 +18,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def environment_restored() -> Iterator[None]:
-    """What libraries write into the environment ends with the test: accelerate switches the CPU fallback on."""
-    with mock.patch.dict(os.environ):
+    """What libraries write into the environment ends with the test: accelerate switches the CPU fallback on.
+
+    What other tests have found out about shaders is not known.
+    """
+    with mock.patch.dict(os.environ, PATCHER_TRITON_CACHE="0"):
         yield

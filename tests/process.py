@@ -18,13 +18,15 @@ def clean_environment(**extra: str) -> dict[str, str]:
     """This process's environment without the switches that decide what is patched; offline; this tree is imported.
 
     One thread: more of them gain nothing on small models, and wait for each other where the machine is busy. A process
-    that is killed by a signal of its own (a wrong pointer) says where its threads were.
+    that is killed by a signal of its own (a wrong pointer) says where its threads were. What other tests have found out
+    about shaders is not known to it.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     path = dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
     ours = {
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
+        "PATCHER_TRITON_CACHE": "0",
         "PYTHONFAULTHANDLER": "1",
         "PYTHONPATH": os.pathsep.join(path),
     }

@@ -98,15 +98,31 @@ def _first_launch(
 ) -> str:
     """Runs a program for the first time as this shader, or on this wide a grid, and admits or refuses the shader.
 
+    What another process has found out before is not found out again.
+
     Returns:
         Why it is not admitted; then nothing has changed. Empty where it is, and the tensors have its numbers.
     """
     if not launcher.may_prove():
         return "its shader has not proved right yet"
-    wrong = admission.first_launch(program, launcher, grid, arguments)
-    if not wrong:
-        launcher.admit(grid)
+    known = admission.recall(program, launcher)
+    if known.wrong:
+        return _refused(program, launcher, known.wrong)
+    launcher.extend(known.grid)
+    if launcher.admits(grid):
+        launcher.launch(grid, arguments)
         return ""
+    wrong = admission.first_launch(program, launcher, grid, arguments)
+    if wrong:
+        admission.keep(program, launcher, wrong)
+        return _refused(program, launcher, wrong)
+    launcher.admit(grid)
+    admission.keep(program, launcher)
+    return ""
+
+
+def _refused(program: Program, launcher: on_metal.Launcher, wrong: str) -> str:
+    """Nothing runs with this shader any more; gives the reason that the account has."""
     wrong = f"as a shader it gave other numbers than with torch: {wrong}"
     on_metal.refuse(launcher, wrong)
     LOG.log(_level(program), "the Triton kernel %s runs with torch operators: %s", program.name, wrong)

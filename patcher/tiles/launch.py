@@ -11,12 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from patcher.errors import KernelNotSupported, LaunchRefused, compose
 from patcher.tiles import types
+from patcher.tiles.aliases import aliases_of
 from patcher.tiles.backends import fit, run
 from patcher.tiles.fit import Fit
 from patcher.tiles.frontend import Descriptor, Known, read
 from patcher.tiles.language import constexpr, plain
 from patcher.tiles.on_metal import Launcher
-from patcher.tiles.on_metal.aliases import aliases_of
 from patcher.tiles.on_torch.carriers import OF_TORCH
 from patcher.tiles.program import Program
 from patcher.tiles.types import DType, Pointer

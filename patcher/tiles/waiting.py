@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patcher.tiles.on_metal.aliases import Aliases
+from patcher.tiles.aliases import Aliases
 from patcher.tiles.program import Operation, Program, Sequence, Value, operations
 
 

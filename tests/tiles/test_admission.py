@@ -17,7 +17,7 @@ from patcher.tiles import backends, on_torch
 from patcher.tiles.admission import comparison, machine
 from patcher.tiles.admission.blocks import trials
 from patcher.tiles.admission.comparison import COPIES, Undecided, compared, first_launch
-from patcher.tiles.admission.copies import Copy
+from patcher.tiles.admission.copies import ALIGNMENT, MARGIN, Copy
 from patcher.tiles.admission.tolerance import FACTOR
 from patcher.tiles.frontend import read
 from patcher.tiles.on_metal import Launcher
@@ -53,6 +53,12 @@ def normed(x, out, N: tl.constexpr):
 def doubled(x, n, N: tl.constexpr):
     at = tl.program_id(0) * N + tl.arange(0, N)
     tl.store(x + at, tl.load(x + at, at < n) * 2, at < n)
+
+
+@jit
+def far_apart(x, stride):
+    at = tl.program_id(0) * stride
+    tl.store(x + at, tl.load(x + at) * 2)
 
 
 @jit
@@ -256,6 +262,45 @@ def test_a_launch_has_its_effect_once() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.fixture
+def much_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "room", lambda: 1 << 40)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_a_large_storage_is_copied_what_tensors_span(dtype: torch.dtype) -> None:
+    """And a little beside it, where a mistake is noticed; through two tensors, as far as both of them go."""
+    whole = numbers(1 << 20, dtype=dtype)
+    before, x, out = whole.clone(), whole[300_000:300_128], whole[300_200:300_328]
+    wrong, copy = verdict(scaled, (x, out, 100), {"N": 64}, nothing)
+    assert not wrong
+    (kept,) = copy.copies.values()
+    assert 328 * dtype.itemsize <= kept.nbytes - 2 * MARGIN <= 328 * dtype.itemsize + ALIGNMENT
+    copy.put_back()
+    expected = before.clone()
+    expected[300_200:300_300] = before[300_000:300_100] * 3
+    assert torch.equal(whole, expected)
+
+    def beside(x: torch.Tensor, out: torch.Tensor, n: int) -> None:
+        out.as_strided((1,), (1,), out.storage_offset() + 128 + MARGIN // dtype.itemsize - 1).add_(1000)
+
+    assert verdict(scaled, (x, out, 100), {"N": 64}, beside)[0].startswith("1 of ")
+
+
+@pytest.mark.usefixtures("much_room")
+def test_of_a_large_storage_all_is_copied_where_a_kernel_goes_beyond_its_tensors() -> None:
+    """As with the first element of a row for a pointer, and the rows' stride for a number."""
+    whole = numbers(1 << 20)
+    before = whole.clone()
+    wrong, copy = verdict(far_apart, (whole[:1], 400_000), {}, nothing, 3)
+    assert not wrong
+    (kept,) = copy.copies.values()
+    assert kept.nbytes == whole.nbytes
+    copy.put_back()
+    before[:800_001:400_000] *= 2
+    assert torch.equal(whole, before)
+
+
 def launched(kernel: Jit, args: tuple[Any, ...], change: Callable[..., None], grid: int = 2) -> str:
     """What a first launch says, of a shader as in `verdict`."""
     program = kernel.compile(*args, N=64)
@@ -267,11 +312,6 @@ def launched(kernel: Jit, args: tuple[Any, ...], change: Callable[..., None], gr
     tensors = [each for each in args if isinstance(each, torch.Tensor)]
     launcher: Any = SimpleNamespace(written=lambda passed: tensors[-1:], launch=launch)
     return first_launch(program, launcher, (grid, 1, 1), args)
-
-
-@pytest.fixture
-def much_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "room", lambda: 1 << 40)
 
 
 @pytest.mark.usefixtures("much_room")
@@ -487,7 +527,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not half a file either."""
-    monkeypatch.setattr("patcher.tiles.admission.machine.os.replace", raising(OSError(28, "No space left on device")))
+    monkeypatch.setattr("patcher.tiles.admission.kept.os.replace", raising(OSError(28, "No space left on device")))
     machine.keep(tmp_path / "one.json", ["sorting"])
     assert not list(tmp_path.iterdir())
 

@@ -44,6 +44,13 @@ RANDOM = 16
 RACING = "divergence.loads_outside_that_are_not_reached"
 """Two programs of its grid write one element, and their order counts."""
 
+LEFT_OUT = {
+    "metal-checked": (RACING,),
+    "metal-admitted": (RACING,),
+    "metal-backwards": (RACING, "addresses.stores_that_miss"),  # two lanes write one element, in the schedule's order
+}
+"""By mode, cases that are not compared."""
+
 KNOWN = (
     "fp64 is no type of Metal's",
     "fp8",
@@ -83,7 +90,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
 def test_cases(answers: dict[str, Answers], mode: str) -> None:
     """Each gives what it gives in Triton's interpreter, without races and accesses outside, in either schedule."""
     both = {"interpreted": answers["interpreted"], "shim": answers[mode]}
-    names = [name for name in answers[mode] if mode == "metal" or name != RACING]
+    names = [name for name in answers[mode] if not name.startswith(LEFT_OUT.get(mode, ()))]
     wrong = {name: told for name in names if (told := difference(both, name))}
     assert not wrong, "\n".join(f"{name}: {told}" for name, told in wrong.items())
 

@@ -19,12 +19,12 @@ SMALL = "it loads a block with less elements than its threadgroup has threads: e
 AGAIN = dict.fromkeys(
     (
         *("chunks_kernel", "matmul_kernel", "rotate_kernel", "join_blocks_kernel", "gather_kernel"),
-        *("triangular_inverse_kernel", "scaled.product_kernel"),
+        *("triangular_inverse_kernel", "gated_recurrence_kernel", "blocks.rows_kernel", "scaled.product_kernel"),
     ),
     SMALL,
 )
-"""Kernels whose shaders read some bytes more than once, with the reason. To read them once and hand them on would take
-a barrier, and the second time they come from a cache."""
+"""Kernels whose shaders read some bytes more than once, a third more at the most, with the reason. To read them once
+and hand them on would take a barrier, and the second time they come from a cache."""
 
 
 LESS = frozenset(
@@ -45,7 +45,7 @@ def test_bytes(tmp_path: Path) -> None:
     for each in found:
         kernel, named, touched = each["kernel"].rpartition(".")[2], sum(each["named"]), sum(each["touched"])
         if kernel in AGAIN or ".".join(each["kernel"].split(".")[-2:]) in AGAIN:
-            assert touched <= 2 * named, kernel
+            assert 3 * touched <= 4 * named, kernel
         elif kernel in LESS:
             assert touched <= named, kernel
         else:

@@ -10,8 +10,9 @@ from typing import TypeAlias
 import torch
 
 from patcher import environment, sizes
+from patcher.errors import KernelFailed
 from patcher.tiles import on_torch
-from patcher.tiles.admission.copies import Arguments, Copy, Tensor, storages
+from patcher.tiles.admission.copies import Arguments, Copy, Tensor, spans
 from patcher.tiles.admission.tolerance import Roundings, difference
 from patcher.tiles.on_metal import Launcher
 from patcher.tiles.program import Program
@@ -19,7 +20,7 @@ from patcher.tiles.program import Program
 Run: TypeAlias = "Callable[[Arguments], None]"
 
 COPIES = 5
-"""Of each storage that is written: what torch gives, what Metal gives, and three times what another rounding gives."""
+"""Of what is written: what torch gives, what Metal gives, and three times what another rounding gives."""
 
 
 class Undecided(Exception):  # noqa: N818 - it is no error
@@ -40,9 +41,7 @@ def first_launch(program: Program, launcher: Launcher, grid: tuple[int, int, int
     """
     try:
         written = launcher.written(arguments)
-        size = sum(each.nbytes for each in storages(written).values())
-        if COPIES * size > room():
-            raise Undecided(f"there is no room for {COPIES} copies of the {sizes.size(size)} that it writes into")
+        check_room(arguments, written, whole=False)
         wrong, found = compared(program, grid, arguments, written, partial(launcher.launch, grid))
         told = bool(wrong) or found.tells()
     except Undecided:
@@ -70,12 +69,12 @@ def compared(
         Undecided: it is not known what rounding does to the program, as with another one it fails or does not end.
     """
     device = next((each.device for each in arguments if isinstance(each, Tensor)), torch.device("cpu"))
-    right, found = Copy(arguments, written), Copy(arguments, written)
-    operations = on_torch.run_counted(program, grid, right.arguments, device)
+    right, operations, whole = ran_with_torch(program, grid, arguments, written, device)
+    found = Copy(arguments, written, whole)
     as_shader(found.arguments)
 
     def rounded(seed: int, scale: float) -> Copy:
-        copy = Copy(arguments, written)
+        copy = Copy(arguments, written, whole)
         try:
             on_torch.run_shaken(program, grid, copy.arguments, device, seed, scale, operations)
         except Exception as error:
@@ -83,6 +82,32 @@ def compared(
         return copy
 
     return difference(found, right, Roundings(rounded)), found
+
+
+def ran_with_torch(
+    program: Program, grid: tuple[int, int, int], arguments: Arguments, written: Items[Tensor], device: torch.device
+) -> tuple[Copy, int, bool]:
+    """What torch operators give, how many ran, and whether whole storages had to be copied for it.
+
+    They have to be where the program reads or writes beside what its tensors span.
+    """
+    right = Copy(arguments, written)
+    try:
+        return right, on_torch.run_counted(program, grid, right.arguments, device), False
+    except KernelFailed:
+        if all(span.bytes.nbytes == span.bytes.untyped_storage().nbytes() for span in right.spans.values()):
+            raise
+    del right
+    check_room(arguments, written, whole=True)
+    right = Copy(arguments, written, whole=True)
+    return right, on_torch.run_counted(program, grid, right.arguments, device), True
+
+
+def check_room(arguments: Arguments, written: Items[Tensor], whole: bool) -> None:
+    """Raises Undecided where there is no room for `COPIES` of what is written."""
+    size = sum(span.bytes.nbytes for span in spans(arguments, written, whole).values())
+    if COPIES * size > room():
+        raise Undecided(f"there is no room for {COPIES} copies of the {sizes.size(size)} that it writes into")
 
 
 def room() -> int:

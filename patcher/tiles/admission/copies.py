@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -16,54 +17,100 @@ Arguments: TypeAlias = "Items[Tensor | int | float]"
 AT_ONCE = 1 << 22
 """Numbers that are looked at at a time."""
 
+MARGIN = 1 << 16
+"""Bytes on either side of what tensors span that are copied too: what is written there by mistake is noticed."""
+
+ALIGNMENT = 256
+"""Bytes; a multiple of every element's size."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a storage.
+
+    Attributes:
+        begin: its first byte in the storage, a multiple of `ALIGNMENT`.
+        bytes: what is there.
+    """
+
+    begin: int
+    bytes: Tensor
+
 
 class Copy:
-    """The arguments of a launch, with copies of all storages that it writes.
+    """The arguments of a launch, with copies of what they span of all storages that it writes.
+
+    Args:
+        whole: whether storages are copied whole.
 
     Attributes:
         arguments: as the launch has them.
-        written: what is written, as numbers in a row: each copied storage once for each type in which it is passed.
+        written: what is written, as numbers in a row: each copied span once for each type in which it is passed.
         before: the same numbers of the launch's own tensors.
     """
 
-    def __init__(self, arguments: Arguments, written: Items[Tensor]) -> None:
-        self.originals = storages(written)
-        self.copies = {place: whole.clone() for place, whole in self.originals.items()}
+    def __init__(self, arguments: Arguments, written: Items[Tensor], whole: bool = False) -> None:
+        self.spans = spans(arguments, written, whole)
+        self.copies = {place: span.bytes.clone() for place, span in self.spans.items()}
         self.arguments = [self._moved(each) if isinstance(each, Tensor) else each for each in arguments]
         kinds = {(each.untyped_storage().data_ptr(), each.dtype): None for each in written}
         self.written = [_numbers(self.copies[place], dtype) for place, dtype in kinds]
-        self.before = [_numbers(self.originals[place], dtype) for place, dtype in kinds]
+        self.before = [_numbers(self.spans[place].bytes, dtype) for place, dtype in kinds]
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        copy = self.copies.get(tensor.untyped_storage().data_ptr())
-        if copy is None:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in self.copies:
             return tensor
-        return _numbers(copy, tensor.dtype).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        offset = tensor.storage_offset() - self.spans[place].begin // tensor.element_size()
+        return _numbers(self.copies[place], tensor.dtype).as_strided(tensor.shape, tensor.stride(), offset)
 
     def put_back(self) -> None:
         """What is in the copies goes into the launch's own tensors."""
         with torch.inference_mode():  # where tensors made in that mode can be written too
-            for place, original in self.originals.items():
-                original.copy_(self.copies[place])
+            for place, span in self.spans.items():
+                span.bytes.copy_(self.copies[place])
 
     def tells(self) -> bool:
         """Whether what was written can be right or wrong: it is not one number again and again, as from zeros or NaN.
 
-        Of storages in which nothing has changed nothing is asked; something has to have.
+        Of spans in which nothing has changed nothing is asked; something has to have.
         """
         told = [_differ(*both) for both in zip(self.written, self.before, strict=True)]
         return True in told and False not in told
 
 
-def storages(tensors: Items[Tensor]) -> dict[int, Tensor]:
-    """The storages in which they are, whole, as bytes, by where they begin."""
-    found: dict[int, Tensor] = {}
-    for tensor in tensors:
+def spans(arguments: Arguments, written: Items[Tensor], whole: bool) -> dict[int, Span]:
+    """What the arguments span together of each storage that is written, by where the storage begins.
+
+    Args:
+        whole: whether it is all of the storage.
+    """
+    found: dict[int, Span] = {}
+    for tensor in written:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in found:
-            elements = storage.nbytes() // tensor.element_size()
-            found[storage.data_ptr()] = tensor.data.as_strided((elements,), (1,), 0).view(torch.uint8)
+        place, size = storage.data_ptr(), storage.nbytes()
+        if place in found:
+            continue
+        everything = tensor.data.as_strided((size // tensor.element_size(),), (1,), 0).view(torch.uint8)
+        begin, end = (0, size) if whole else _extent(arguments, place)
+        begin, end = max(0, begin - MARGIN) // ALIGNMENT * ALIGNMENT, min(size, end + MARGIN)
+        found[place] = Span(begin, everything[begin:end])
     return found
+
+
+def _extent(arguments: Arguments, place: int) -> tuple[int, int]:
+    """The first byte of a storage in which an argument lies, and the one after the last."""
+    inside = [each for each in arguments if isinstance(each, Tensor) and each.untyped_storage().data_ptr() == place]
+    begins = [int(each.storage_offset()) * each.element_size() for each in inside]
+    ends = [begin + _spanned(each) * each.element_size() for begin, each in zip(begins, inside, strict=True)]
+    return min(begins), max(ends)
+
+
+def _spanned(tensor: Tensor) -> int:
+    """Elements from a tensor's first one to its last one."""
+    if not tensor.numel():
+        return 0
+    return 1 + sum((size - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def parts(count: int) -> Iterator[slice]:

@@ -8,11 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import json
 import logging
-import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import torch
 
 from patcher.environment import cache_folder
 from patcher.tiles import types
+from patcher.tiles.admission import kept
 from patcher.tiles.admission.blocks import Trial, trials
 from patcher.tiles.admission.comparison import compared, first_line
 from patcher.tiles.admission.copies import Arguments
@@ -127,10 +125,15 @@ def folder() -> Path:
     return cache_folder() / "triton-on-metal"
 
 
+def surroundings() -> tuple[str, str, str]:
+    """The GPU, macOS and torch."""
+    return torch.backends.mps.get_name(), platform.platform(), torch.__version__
+
+
 def key() -> str:
-    """What it holds for: the GPU, macOS, torch and the sources of this package."""
+    """What it holds for: the surroundings and the sources of this package."""
     digest = hashlib.sha256()
-    for part in (torch.backends.mps.get_name(), platform.platform(), torch.__version__):
+    for part in surroundings():
         digest.update(part.encode() + b"\0")
     for path in sorted(SOURCES.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -139,22 +142,10 @@ def key() -> str:
 
 def is_kept(place: Path) -> bool:
     """Whether a machine is known to be right. What cannot be read says nothing, and is written anew."""
-    try:
-        found = json.loads(place.read_text())
-    except (OSError, ValueError):
-        return False
+    found = kept.read(place)
     return isinstance(found, list) and found != [] and all(isinstance(name, str) for name in found)
 
 
 def keep(place: Path, right: list[str]) -> None:
-    """Writes which trials were right, whole or not at all; they run again where it cannot be kept."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
-            part = Path(folder) / place.name
-            part.write_text(json.dumps(right, indent=1))
-            os.replace(part, place)
-        for old in sorted(place.parent.glob("*.json"), key=os.path.getmtime)[:-MOST_KEPT]:
-            old.unlink(missing_ok=True)
-    except OSError as error:
-        LOG.debug("that Metal is right on this Mac is not kept: %s", error)
+    """Writes which trials were right; they run again where it cannot be kept."""
+    kept.write(place, right, MOST_KEPT)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from patcher.tiles.on_metal.aliases import Aliases
+from patcher.tiles.aliases import Aliases
 from patcher.tiles.on_metal.forms import Form, Held, Loop, Uniform
 from patcher.tiles.on_metal.layouts import (
     Layout,

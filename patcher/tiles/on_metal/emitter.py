@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from patcher.tiles.aliases import Aliases, aliases_of
 from patcher.tiles.on_metal import prelude
-from patcher.tiles.on_metal.aliases import Aliases, aliases_of
 from patcher.tiles.on_metal.dot import Dot
 from patcher.tiles.on_metal.forms import Uniform
 from patcher.tiles.on_metal.names import NotOnMetal, cast

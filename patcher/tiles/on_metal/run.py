@@ -104,6 +104,11 @@ class Launcher:
         x, y, z = (max(new, 2 * old) if new > old else old for new, old in zip(grid, self.admitted, strict=True))
         self.admitted, self.tried = (min(x, self.widest), y, z), 0
 
+    def extend(self, grid: tuple[int, int, int]) -> None:
+        """It has been admitted for grids as wide as this one before."""
+        x, y, z = (max(both) for both in zip(grid, self.admitted, strict=True))
+        self.admitted = (x, y, z)
+
     def may_prove(self) -> bool:
         """Whether it is to be compared again: every time at first, and then ever less often."""
         self.tried += 1

@@ -1,27 +1,24 @@
-"""Runs a program over a grid: portions of it side by side, under a mask where the ways of programs part."""
+"""Runs a program over a grid, portions of it side by side."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from collections.abc import Sequence as Items
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
-from patcher.errors import KernelFailed, PatcherError, compose
 from patcher.tiles.on_torch import reductions
 from patcher.tiles.on_torch.carriers import bitcast, carrier, cast, itemsize, single
+from patcher.tiles.on_torch.control import Control
+from patcher.tiles.on_torch.core import Tensor, failed
 from patcher.tiles.on_torch.maps import apply
 from patcher.tiles.on_torch.memory import Access, Memory
 from patcher.tiles.on_torch.narrow import narrowed, widened
 from patcher.tiles.on_torch.plan import plan_of
-from patcher.tiles.program import Operation, Program, Sequence, Value
+from patcher.tiles.program import Operation, Program, Sequence
 from patcher.tiles.types import Pointer, float32, float64
-
-Tensor: TypeAlias = torch.Tensor
-Mask: TypeAlias = "Tensor | None"
-"""Which programs are on a way, of shape ``(programs,)``; None for all of them."""
 
 
 def run(
@@ -56,91 +53,8 @@ def run(
                 raise failed(program, operation, f"it reads or writes outside of its tensors: {where}")
 
 
-def failed(program: Program, operation: Operation, why: str) -> KernelFailed:
-    """The error of an operation."""
-    return KernelFailed(
-        compose(
-            f"the Triton kernel {program.name} failed: {why}",
-            target=f"{program.name} ({operation.line})",
-            found=operation.kind,
-            left="what the kernel has written stays written",
-            run="check the arguments of the launch: shapes, strides, masks and the grid",
-        )
-    )
-
-
-class Portion:
-    """Some programs of a grid, side by side.
-
-    Attributes:
-        values: tensors with the programs' axis first.
-        active: which programs are on the present way.
-        frames: for each function that is open, what returned from it: the mask and the values.
-    """
-
-    def __init__(
-        self,
-        program: Program,
-        grid: tuple[int, int, int],
-        numbers: range,
-        memory: Memory,
-        device: torch.device,
-    ) -> None:
-        self.program, self.grid, self.memory, self.device = program, grid, memory, device
-        self.plan = plan_of(program)
-        self.count = len(numbers)
-        position = torch.arange(numbers.start, numbers.stop, device=device)
-        x, y, _ = grid
-        self.place: tuple[Tensor, ...] = (position % x, position // x % y, position // (x * y))
-        self.values: dict[Value, Tensor] = {}
-        self.active: Mask = None
-        self.frames: list[list[tuple[Mask, list[Tensor]]]] = [[]]
-
-    def run(self, arguments: dict[Value, Tensor]) -> None:
-        self.values = arguments
-        self.sequence(self.program.body, [])
-
-    def sequence(self, sequence: Sequence, arguments: list[Tensor]) -> list[Tensor] | None:
-        """Runs operations in order; None where every program has returned."""
-        self.values.update(zip(sequence.parameters, arguments, strict=True))
-        for operation in sequence.operations:
-            if not self.step(operation):
-                return None
-            for value in self.plan.deaths.get(id(operation), ()):
-                self.values.pop(value, None)
-        return None if sequence.results is None else [self.values[value] for value in sequence.results]
-
-    def step(self, operation: Operation) -> bool:
-        """Runs one operation; False where no program goes on after it."""
-        perform: Callable[..., Any] = getattr(self, f"do_{operation.kind}")
-        operands = [self.values[operand] for operand in operation.operands]
-        try:
-            results = perform(operation, *operands)
-        except PatcherError:
-            raise
-        except torch.OutOfMemoryError as error:  # which scripts catch by its type
-            error.add_note(f"in the Triton kernel {self.program.name} ({operation.line}): {operation.kind}")
-            raise
-        except (TypeError, RuntimeError) as error:  # what the device does not have, or torch refuses
-            raise self.failed(operation, str(error)) from error
-        if results is None:
-            return False
-        results = results if isinstance(results, list) else [results]
-        self.values.update(zip(operation.results, results, strict=True))
-        return True
-
-    def failed(self, operation: Operation, why: str) -> KernelFailed:
-        """The error of an operation."""
-        return failed(self.program, operation, why)
-
-    def spread(self, x: Tensor, rank: int) -> Tensor:
-        """A value of every program (``(programs,)``) beside blocks with ``rank`` axes."""
-        return x.reshape(-1, *(1,) * rank)
-
-    def together(self, *xs: Tensor) -> list[Tensor]:
-        """Blocks with the same programs' axis."""
-        count = max(x.shape[0] for x in xs)
-        return [x.expand(count, *x.shape[1:]) for x in xs]
+class Portion(Control):
+    """Every operation of the programs of a portion."""
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -335,90 +249,6 @@ class Portion:
 
         valid = self.valid(None, pointer.dim() - 1, True)
         return self.memory.atomic(self.access(op, pointer, valid), change)
-
-    # -- ways that part --------------------------------------------------------------------------------------------
-
-    def choose(self, condition: Tensor, yes: list[Tensor], no: list[Tensor]) -> list[Tensor]:
-        """Values of the programs for which the condition holds, and of the others."""
-        return [torch.where(self.spread(condition, x.dim() - 1), x, y) for x, y in zip(yes, no, strict=True)]
-
-    def agreed(self, x: Tensor) -> Any:
-        """What all programs on this way have, as a Python number; None where they differ."""
-        if x.numel() > 1 and self.active is not None:
-            x = x.expand(self.active.shape)[self.active]
-        return x[0].item() if x.numel() == 1 or bool((x == x[0]).all()) else None
-
-    def do_if(self, op: Operation, condition: Tensor) -> list[Tensor] | None:
-        agreed = self.agreed(condition)
-        if agreed is not None:
-            return self.sequence(op.blocks[0 if agreed else 1], [])
-        before = self.active
-        entered = [way if before is None else way & before for way in (condition, ~condition)]
-        results, left = [], []
-        for way, block in zip(entered, op.blocks, strict=True):
-            self.active = way
-            results.append(self.sequence(block, []))
-            left.append(torch.zeros_like(way) if results[-1] is None else self.active)
-        everyone = all(way is still for way, still in zip(entered, left, strict=True))
-        self.active = before if everyone else torch.logical_or(*left)
-        yes, no = results
-        return self.choose(condition, yes, no) if yes is not None and no is not None else no if yes is None else yes
-
-    def do_for(self, op: Operation, start: Tensor, stop: Tensor, step: Tensor, *initial: Tensor) -> list[Tensor]:
-        (body,) = op.blocks
-        bounds = [self.agreed(x) for x in (start, stop, step)]
-        carried = list(initial)
-        if None not in bounds:
-            for number in range(*bounds):
-                turn = torch.tensor([number], dtype=start.dtype, device=self.device)
-                carried = self.sequence(body, [turn, *carried]) or []
-            return carried
-        before, index = self.active, start
-        while True:
-            going = (index > stop) if op.attributes["down"] else (index < stop)
-            self.active = going if before is None else going & before
-            if not bool(self.active.any()):
-                break
-            new = self.sequence(body, [index, *carried]) or []
-            carried, index = self.choose(self.active, new, carried), index + step
-        self.active = before
-        return carried
-
-    def do_while(self, op: Operation, *initial: Tensor) -> list[Tensor]:
-        test, body = op.blocks
-        before, carried = self.active, list(initial)
-        while True:
-            changes = self.memory.changes
-            (condition,) = self.sequence(test, carried) or []
-            if self.active is not None:
-                condition = condition & self.active
-            if not bool(condition.any()):
-                break
-            everyone = condition.numel() == 1 and self.active is None
-            self.active = None if everyone else condition.expand(self.count)
-            new = self.sequence(body, carried) or []
-            new = new if self.active is None else self.choose(self.active, new, carried)
-            if self.plan.waits and changes == self.memory.changes and all(map(torch.equal, new, carried)):
-                raise self.failed(op, "it waits for what a later program writes, and programs run one after the other")
-            carried = new
-        self.active = before
-        return carried
-
-    def do_call(self, op: Operation) -> list[Tensor]:
-        before = self.active
-        self.frames.append([])
-        self.sequence(op.blocks[0], [])
-        self.active = before
-        returned = self.frames.pop()
-        if not op.results:
-            return []
-        results = returned[0][1]
-        for mask, values in returned[1:]:
-            results = values if mask is None else self.choose(mask, values, results)
-        return results
-
-    def do_return(self, op: Operation, *values: Tensor) -> None:
-        self.frames[-1].append((self.active, list(values)))
 
     # -- checks and messages ---------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from patcher.tiles.on_metal.aliases import aliases_of
+from patcher.tiles.aliases import aliases_of
 from patcher.tiles.program import Operation, Program, Sequence, Value, operations
 from patcher.tiles.types import Pointer
 from patcher.tiles.waiting import watching
