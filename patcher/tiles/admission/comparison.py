@@ -11,15 +11,17 @@ import torch
 
 from patcher import environment, sizes
 from patcher.tiles import on_torch
-from patcher.tiles.admission.copies import Arguments, Copy, Tensor, storages
+from patcher.tiles.admission.copies import Arguments, Copy, Tensor, storages, turned
 from patcher.tiles.admission.tolerance import Roundings, difference
 from patcher.tiles.on_metal import Launcher
+from patcher.tiles.on_metal.aliases import aliases_of
 from patcher.tiles.program import Program
 
 Run: TypeAlias = "Callable[[Arguments], None]"
 
-COPIES = 5
-"""Of each storage that is written: what torch gives, what Metal gives, and three times what another rounding gives."""
+COPIES = 6
+"""Of each storage that is written: what is there instead of what is, and what torch gives, what Metal gives, and three
+times what another rounding gives."""
 
 
 class Undecided(Exception):  # noqa: N818 - it is no error
@@ -43,8 +45,9 @@ def first_launch(program: Program, launcher: Launcher, grid: tuple[int, int, int
         size = sum(each.nbytes for each in storages(written).values())
         if COPIES * size > room():
             raise Undecided(f"there is no room for {COPIES} copies of the {sizes.size(size)} that it writes into")
-        wrong, found = compared(program, grid, arguments, written, partial(launcher.launch, grid))
-        told = bool(wrong) or found.tells()
+        fresh = unread(program, arguments, written)
+        wrong, found = compared(program, grid, arguments, written, partial(launcher.launch, grid), fresh)
+        told = bool(wrong) or found.tells(reads=depends_on_more(program, arguments))
     except Undecided:
         raise
     except Exception as error:  # whatever it is, torch operators alone may not meet it
@@ -53,29 +56,54 @@ def first_launch(program: Program, launcher: Launcher, grid: tuple[int, int, int
         return wrong
     if not told:
         raise Undecided("what it has written so far is one number again and again, which proves nothing")
-    found.put_back()
+    if fresh:
+        launcher.launch(grid, arguments)
+    else:
+        found.put_back()
     return ""
 
 
+def unread(program: Program, arguments: Arguments, written: Items[Tensor]) -> list[Tensor]:
+    """Those of ``written`` of which nothing is read before or after: what is in them does not matter."""
+    read = {
+        argument.untyped_storage().data_ptr()
+        for (name, _), argument in zip(program.arguments, arguments, strict=True)
+        if isinstance(argument, Tensor) and name in aliases_of(program).read
+    }
+    return [each for each in written if each.untyped_storage().data_ptr() not in read]
+
+
+def depends_on_more(program: Program, arguments: Arguments) -> bool:
+    """Whether what a program writes depends on what it reads, or on a number that is 0, as which a fault may pass."""
+    return bool(aliases_of(program).read) or any(type(each) is float and each == 0 for each in arguments)
+
+
 def compared(
-    program: Program, grid: tuple[int, int, int], arguments: Arguments, written: Items[Tensor], as_shader: Run
+    program: Program,
+    grid: tuple[int, int, int],
+    arguments: Arguments,
+    written: Items[Tensor],
+    as_shader: Run,
+    fresh: Items[Tensor] = (),
 ) -> tuple[str, Copy]:
     """What is wrong with what a shader computes, and copies with its numbers.
 
     Args:
         written: those of the arguments that are written; they stay as they are.
         as_shader: runs the program as a shader, with other tensors in their places.
+        fresh: those of them that are not read; their copies hold other numbers, so that whatever is written changes.
 
     Raises:
         Undecided: it is not known what rounding does to the program, as with another one it fails or does not end.
     """
     device = next((each.device for each in arguments if isinstance(each, Tensor)), torch.device("cpu"))
-    right, found = Copy(arguments, written), Copy(arguments, written)
+    start = turned(fresh)
+    right, found = Copy(arguments, written, start), Copy(arguments, written, start)
     operations = on_torch.run_counted(program, grid, right.arguments, device)
     as_shader(found.arguments)
 
     def rounded(seed: int, scale: float) -> Copy:
-        copy = Copy(arguments, written)
+        copy = Copy(arguments, written, start)
         try:
             on_torch.run_shaken(program, grid, copy.arguments, device, seed, scale, operations)
         except Exception as error:

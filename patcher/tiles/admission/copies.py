@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
+from types import MappingProxyType
 from typing import TypeAlias
 
 import torch
@@ -20,19 +21,25 @@ AT_ONCE = 1 << 22
 class Copy:
     """The arguments of a launch, with copies of all storages that it writes.
 
+    Args:
+        start: what the copies begin with instead of what is there, by where a storage begins.
+
     Attributes:
         arguments: as the launch has them.
         written: what is written, as numbers in a row: each copied storage once for each type in which it is passed.
-        before: the same numbers of the launch's own tensors.
+        before: the same numbers before anything ran.
     """
 
-    def __init__(self, arguments: Arguments, written: Items[Tensor]) -> None:
+    def __init__(
+        self, arguments: Arguments, written: Items[Tensor], start: Mapping[int, Tensor] = MappingProxyType({})
+    ) -> None:
         self.originals = storages(written)
-        self.copies = {place: whole.clone() for place, whole in self.originals.items()}
+        begin = {**self.originals, **start}
+        self.copies = {place: whole.clone() for place, whole in begin.items()}
         self.arguments = [self._moved(each) if isinstance(each, Tensor) else each for each in arguments]
         kinds = {(each.untyped_storage().data_ptr(), each.dtype): None for each in written}
         self.written = [_numbers(self.copies[place], dtype) for place, dtype in kinds]
-        self.before = [_numbers(self.originals[place], dtype) for place, dtype in kinds]
+        self.before = [_numbers(begin[place], dtype) for place, dtype in kinds]
 
     def _moved(self, tensor: Tensor) -> Tensor:
         copy = self.copies.get(tensor.untyped_storage().data_ptr())
@@ -46,13 +53,14 @@ class Copy:
             for place, original in self.originals.items():
                 original.copy_(self.copies[place])
 
-    def tells(self) -> bool:
+    def tells(self, reads: bool = True) -> bool:
         """Whether what was written can be right or wrong: it is not one number again and again, as from zeros or NaN.
 
-        Of storages in which nothing has changed nothing is asked; something has to have.
+        Of storages in which nothing has changed nothing is asked; something has to have. A program that ``reads``
+        nothing may write one number: where it does is what can be wrong.
         """
         told = [_differ(*both) for both in zip(self.written, self.before, strict=True)]
-        return True in told and False not in told
+        return (True in told and False not in told) if reads else any(one is not None for one in told)
 
 
 def storages(tensors: Items[Tensor]) -> dict[int, Tensor]:
@@ -64,6 +72,12 @@ def storages(tensors: Items[Tensor]) -> dict[int, Tensor]:
             elements = storage.nbytes() // tensor.element_size()
             found[storage.data_ptr()] = tensor.data.as_strided((elements,), (1,), 0).view(torch.uint8)
     return found
+
+
+def turned(written: Items[Tensor]) -> dict[int, Tensor]:
+    """Other bits than theirs everywhere, for storages of which it does not matter what is in them."""
+    flags = {each.untyped_storage().data_ptr() for each in written if each.dtype == torch.bool}
+    return {place: whole ^ (1 if place in flags else 0xFF) for place, whole in storages(written).items()}
 
 
 def parts(count: int) -> Iterator[slice]:
