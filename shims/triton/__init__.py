@@ -12,6 +12,7 @@ from __future__ import annotations
 
 __version__ = "3.4.0+patcher"
 
+from patcher.tiles.classes import aggregate, must_use_result
 from triton import backends as backends
 from triton import compiler as compiler
 from triton import language as language
@@ -45,12 +46,14 @@ __all__ = [
     "JITFunction",
     "KernelInterface",
     "TensorWrapper",
+    "aggregate",
     "autotune",
     "cdiv",
     "constexpr_function",
     "heuristics",
     "jit",
     "language",
+    "must_use_result",
     "next_power_of_2",
     "reinterpret",
     "runtime",
