@@ -8,6 +8,8 @@
 # make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
 # make versions  trains with releases of Unsloth, each with the libraries of its day, and without Unsloth: what has no
 #                result yet, a minute each; VERSIONS="2026.9.14 trl-newest" only these, AGAIN=1 also what failed
+# make unreplaced  tests of trainers and families without any replacement of a kernel: those of Unsloth and TRL run as
+#                  they ship; with the number of launches of each, and where they ran
 # make shaders  every case of the kernel language as a Metal shader, with both schedules, and races and bounds checked
 # make triton-tests  Triton's own language tests, of a checkout: TRITON_REPO=path/to/triton; half an hour
 # make census  every Triton kernel of Unsloth, unsloth_zoo and TRL, in fp32, fp16 and bf16, also as shaders, against Triton
@@ -25,7 +27,8 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity same-torch lint bench shaders census clients kills switch-off versions triton-tests
+.PHONY: venv demo test check fidelity same-torch lint bench shaders census clients kills switch-off unreplaced versions
+.PHONY: triton-tests
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -92,6 +95,12 @@ kills: venv
 switch-off: venv
 	mkdir -p build/switch-off
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.e2e.switched_off build/switch-off build/switch-off/found.json
+
+UNREPLACED = parity trainers 4bit families vision sound generation generated distillation sentences features
+unreplaced: $(VENV)/oracle $(VENV)/torchvision
+	rm -rf build/unreplaced
+	PATCHER_UNREPLACED=build/unreplaced $(PYTEST) $(UNREPLACED:%=tests/e2e/test_%.py)
+	$(BIN)/python -m tests.unreplaced build/unreplaced
 
 versions: $(VENV)/torchvision
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.versions build/versions $(if $(AGAIN),--again) $(VERSIONS)
