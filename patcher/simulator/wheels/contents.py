@@ -24,6 +24,8 @@ PYTHON = ("torch/mps/", "torch/backends/mps/", "torch/_inductor/codegen/mps")
 HEADERS = ("torch/include/ATen/mps/", "torch/include/c10/metal/")
 KERNELS = ("metal_basic", "metal_40")
 """Sections of the binary that hold Metal libraries: for every macOS, and for macOS 26 with Metal 4."""
+OUTLINED = "_OUTLINED_FUNCTION"
+"""Symbols of code that functions of any files share: of it, what names MPS is the mps backend's."""
 BACKENDS = ("MPS", "SparseMPS", "SparseCsrMPS")
 
 _SOURCE = re.compile(r"/aten/src/ATen/(?:native/(?:sparse/)?)?mps/(?:\w+/)*(?P<file>\w+\.(?:mm|h|cpp))$")
@@ -101,11 +103,14 @@ def refusals(library: Library) -> set[str]:
     Where a message is put together at run time, each part is a line.
     """
     lines = set()
-    for texts in library.named_texts(lambda name: "mps" in name.lower()).values():
+    for symbol, texts in library.named_texts(lambda name: True).items():
         files = sorted({match["file"] for text in texts if (match := _SOURCE.search(text))}, key=_headers_last)
         if files:
-            sentences = (text for text in texts if " " in text.strip() and "INTERNAL ASSERT" not in text)
-            lines |= {f"{files[0]}: {_escaped(text)}" for text in sentences if not text.startswith("/")}
+            sentences = {text for text in texts if " " in text.strip() and "INTERNAL ASSERT" not in text}
+            where = files[0]
+            if symbol.startswith(OUTLINED):
+                where, sentences = "several", {text for text in sentences if "MPS" in text}
+            lines |= {f"{where}: {_escaped(text)}" for text in sentences if not text.startswith("/")}
     return lines
 
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from patcher.errors import InvalidSwitch, compose
+from patcher.macs.mac import release_of
 
 FOLDER = Path(__file__).parent / "data"
 HEAD = ("torch", "commit", "wheel", "sha256")
@@ -57,11 +58,6 @@ class Record:
     def _registered(self, how: str, backend: str) -> set[str]:
         lines = (line.split(" ") for line in self.sections["registered"])
         return {name for found, key, name in lines if (found, key) == (how, backend)}
-
-
-def release_of(version: str) -> str:
-    """``"2.14"`` of ``"2.14.1+cpu"``."""
-    return ".".join(version.split("+")[0].split(".")[:2])
 
 
 @cache
