@@ -63,6 +63,48 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "not supported for Byte",
         lambda: F.interpolate(ones(1, 1, 4, 4, dtype=torch.uint8), scale_factor=2, mode="bicubic"),
     ),
+    "addr of integers": (
+        "addr-dtype",
+        RuntimeError,
+        "MPS device does not support addr for non-float input",
+        lambda: torch.addr(ones(2, 2, dtype=I64), ones(2, dtype=I64), ones(2, dtype=I64)),
+    ),
+    "index_reduce of integers": (
+        "index-reduce-integers",
+        RuntimeError,
+        "index_reduce for MPS does not support torch.long dtype",
+        lambda: ones(3, dtype=I64).index_reduce_(0, ones(1, dtype=I64), ones(1, dtype=I64), "amax"),
+    ),
+    "complex index_reduce": (
+        "index-reduce-complex",
+        RuntimeError,
+        "index_reduce for MPS does not support torch.cfloat dtype",
+        lambda: ones(3, dtype=C64).index_reduce(0, ones(1, dtype=I64), ones(1, dtype=C64), "mean"),
+    ),
+    "complex qr": (
+        "qr-dtype",
+        RuntimeError,
+        "linalg_qr: MPS currently supports float32 only",
+        lambda: torch.linalg.qr(identity(C64)),
+    ),
+    "complex mish": (
+        "mish-complex",
+        RuntimeError,
+        "Mish for complex is not supported for MPS",
+        lambda: F.mish(ones(2, dtype=C64)),
+    ),
+    "complex batch_norm": (
+        "batch-norm-complex",
+        RuntimeError,
+        "Batch norm for complex is not supported for MPS",
+        lambda: F.batch_norm(ones(2, 3, dtype=C64), None, None, training=True),
+    ),
+    "batch_norm of integers": (
+        "batch-norm-integers",
+        RuntimeError,
+        "Long batch norm is not supported with MPS",
+        lambda: F.batch_norm(ones(2, 3, dtype=I64), None, None, training=True),
+    ),
     "complex lu": (
         "lu-complex",
         RuntimeError,
