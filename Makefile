@@ -8,10 +8,14 @@
 # make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
 # make versions  trains with releases of Unsloth, each with the libraries of its day, and without Unsloth: what has no
 #                result yet, a minute each; VERSIONS="2026.9.14 trl-newest" only these, AGAIN=1 also what failed
+# make unreplaced  tests of trainers and families without any replacement of a kernel: those of Unsloth and TRL run as
+#                  they ship; with the number of launches of each, and where they ran
 # make shaders  every case of the kernel language as a Metal shader, with both schedules, and races and bounds checked
 # make triton-tests  Triton's own language tests, of a checkout: TRITON_REPO=path/to/triton; half an hour
 # make census  every Triton kernel of Unsloth, unsloth_zoo and TRL, in fp32, fp16 and bf16, also as shaders, against Triton
 # make clients  tests of Liger-Kernel and flash-linear-attention, from clones of them: LIGER=path FLA=path; an hour
+# make wheel RELEASE=2.15.0  what torch for macOS has that the release before has not; records it for the simulated Mac
+# make wheels  whether what is recorded of torch for macOS is what its wheels hold: downloads them, 250 MB
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,7 +29,8 @@ SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity same-torch lint bench shaders census clients kills switch-off versions triton-tests
+.PHONY: venv demo test check fidelity same-torch lint bench shaders census clients kills switch-off unreplaced versions
+.PHONY: triton-tests wheel wheels
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -93,5 +98,24 @@ switch-off: venv
 	mkdir -p build/switch-off
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.e2e.switched_off build/switch-off build/switch-off/found.json
 
+UNREPLACED = parity trainers 4bit families vision sound generation generated distillation sentences features
+unreplaced: $(VENV)/oracle $(VENV)/torchvision
+	rm -rf build/unreplaced
+	PATCHER_UNREPLACED=build/unreplaced $(PYTEST) $(UNREPLACED:%=tests/e2e/test_%.py)
+	$(BIN)/python -m tests.unreplaced build/unreplaced
+
 versions: $(VENV)/torchvision
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.versions build/versions $(if $(AGAIN),--again) $(VERSIONS)
+
+WHEELS = build/wheels
+WHEEL = $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --platform macosx_14_0_arm64 \
+	--only-binary=:all: --python-version 3.12 --dest $(WHEELS)
+
+wheel: venv
+	$(WHEEL) torch==$${RELEASE:?is the version of a torch}
+	$(BIN)/python -m patcher.simulator.wheels --record $(WHEELS)/torch-$(RELEASE)-*.whl
+
+wheels: venv
+	for version in $$(sed -n 's/^torch: //p' patcher/simulator/wheels/data/*.txt); do \
+		$(WHEEL) torch==$$version && $(BIN)/python -m patcher.simulator.wheels --check $(WHEELS)/torch-$$version-*.whl || exit 1; \
+	done

@@ -74,6 +74,10 @@ class InvalidSwitch(PatcherError):
     """An argument or an environment switch has a value that is not accepted."""
 
 
+class IndexBeyondTable(PatcherError, IndexError):
+    """An index lies beyond what it is looked up in, where mps would say nothing; an IndexError, as on the CPU."""
+
+
 class NotOnMac(PatcherError):
     """The script asks for something that cannot work on a Mac; the message names the alternative."""
 

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests import unreplaced
+
 ROOT = Path(__file__).resolve().parents[1]
 
 _OURS = ("UNSLOTH_", "PYTORCH_", "PATCHER_", "TOKENIZERS_", "TORCHINDUCTOR_ERROR", "PYTHONSAFEPATH")
@@ -19,7 +21,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
     One thread: more of them gain nothing on small models, and wait for each other where the machine is busy. A process
     that is killed by a signal of its own (a wrong pointer) says where its threads were. What other tests have found out
-    about shaders is not known to it.
+    about shaders is not known to it. Kernels run as they ship where `unreplaced.asked_for`.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     path = dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
@@ -30,7 +32,8 @@ def clean_environment(**extra: str) -> dict[str, str]:
         "PYTHONFAULTHANDLER": "1",
         "PYTHONPATH": os.pathsep.join(path),
     }
-    return {**kept, **ours, **extra}
+    folder = unreplaced.asked_for()
+    return unreplaced.as_they_ship({**kept, **ours, **extra}, folder) if folder else {**kept, **ours, **extra}
 
 
 def run_python(

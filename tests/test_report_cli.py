@@ -47,7 +47,7 @@ def test_json_has_the_promised_keys_and_imports_nothing_heavy() -> None:
     assert found.returncode == 0, found.stderr
     data = json.loads(found.stdout)
     assert set(data) == REPORT
-    assert data["machine"] == "Apple M2, 16 GB, macOS 15.5 (simulated)"
+    assert data["machine"] == "Apple M2, 16 GB, macOS 15.5 (simulated, torch 2.14.1)"
     assert all(set(change) == CHANGE for change in data["changes"])
     assert data["counts"]["applied"] >= 5
     assert {c["state"] for c in data["changes"] if c["kind"] in ("Patch", "Substitute", "Kernel")} == {"pending"}

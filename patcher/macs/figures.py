@@ -16,6 +16,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+TORCH: dict[str, str] = {"2.13": "2.13.0", "2.14": "2.14.1"}
+"""The torch releases that a simulated Mac can have, oldest first: each with the version that was read."""
+
 LANES = 128
 """FP32 lanes of a GPU core (SOURCES["lanes"])."""
 

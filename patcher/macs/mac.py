@@ -6,9 +6,21 @@ import re
 from dataclasses import dataclass
 
 from patcher.errors import InvalidSwitch, compose
-from patcher.macs.figures import CHIPS, LANES, SOURCES, WORKING_SET, WORKING_SET_26, Chip, Variant, WorkingSet
+from patcher.macs.figures import CHIPS, LANES, SOURCES, TORCH, WORKING_SET, WORKING_SET_26, Chip, Variant, WorkingSet
 
-__all__ = ["CHIPS", "DEFAULT", "GIB", "MACOS", "MacProfile", "every_mac", "max_buffer_bytes", "parse"]
+__all__ = [
+    "CHIPS",
+    "DEFAULT",
+    "DEFAULT_TORCH",
+    "GIB",
+    "MACOS",
+    "TORCH",
+    "MacProfile",
+    "every_mac",
+    "max_buffer_bytes",
+    "parse",
+    "release_of",
+]
 
 GIB = 2**30
 
@@ -21,9 +33,13 @@ DEFAULT = "M3 Max 36GB"
 MACOS = (15, 5)
 """The macOS that a simulated Mac answers with, unless its chip needs a newer one."""
 
+DEFAULT_TORCH = TORCH["2.14"]
+"""The torch of a simulated Mac of which none is named: what ``requirements/macos.txt`` installs."""
+
 _YES = {"1", "true", "yes", "on"}
 _CHIP = re.compile(r"(?:apple\s+)?(?P<family>m\d+)(?:[\s-]*(?P<tier>pro|max|ultra)\b)?", re.IGNORECASE)
 _CORES = re.compile(r"(?P<cores>\d+)[\s-]*cores?(?:\s+gpu)?\b", re.IGNORECASE)
+_TORCH = re.compile(r",?\s*\btorch[\s=]*(?P<version>[\w.+]*)", re.IGNORECASE)
 _MEMORY = re.compile(r"(?P<memory>\d+)\s*(?:gb?|gib)?", re.IGNORECASE)
 
 
@@ -32,11 +48,12 @@ class MacProfile:
     """A Mac as far as training on it is concerned.
 
     Attributes:
-        name: the short form that `parse` reads, e.g. ``"M3 Max 36GB"``.
+        name: the short form that `parse` reads, e.g. ``"M3 Max 36GB"`` or ``"M1 8GB, torch 2.13"``.
         chip: what torch names the device, e.g. ``"Apple M3 Max"``.
         gpu_cores: number of GPU cores.
         memory_bytes: unified memory.
         macos: major and minor version.
+        torch: version of the torch that the Mac has, one of `TORCH`.
         bandwidth: memory bandwidth in bytes per second.
         tflops_fp32: peak rate of fp32 arithmetic, in FLOP per second.
         tflops_fp16: peak rate of fp16 and bf16 matrix products, in FLOP per second.
@@ -49,6 +66,7 @@ class MacProfile:
     gpu_cores: int
     memory_bytes: int
     macos: tuple[int, int]
+    torch: str
     bandwidth: float
     tflops_fp32: float
     tflops_fp16: float
@@ -87,18 +105,22 @@ def max_buffer_bytes(memory_bytes: int, macos: tuple[int, int] | None = MACOS) -
     return recommended_max_bytes(memory_bytes, macos) * 3 // (4 * PAGE) * PAGE
 
 
-def parse(text: str) -> MacProfile:
+def parse(text: str, torch: str = DEFAULT_TORCH) -> MacProfile:
     """The Mac that a text names.
 
     Args:
         text: a chip with or without its number of GPU cores and its memory in GB: ``"M3 Max 36GB"``, ``"apple m1"``,
             ``"M2 Pro, 32 GB"``, ``"M3 Max 30-core 96GB"``. Where no cores are given, the largest GPU that is sold with
-            this memory; where no memory is given, the smallest. ``"1"`` is an M3 Max with 36 GB.
+            this memory; where no memory is given, the smallest. ``"1"`` is an M3 Max with 36 GB. Its torch may follow:
+            ``"M1 8GB, torch 2.13"``, ``"torch 2.13"``.
+        torch: the version where the text names none.
 
     Raises:
-        InvalidSwitch: no such chip, or Apple does not sell it with that many cores or that much memory.
+        InvalidSwitch: no such chip, Apple does not sell it with that many cores or that much memory, or that torch is
+            not known.
     """
-    wanted = DEFAULT if text.strip().lower() in _YES else text.strip()
+    rest, version = _split_torch(text)
+    wanted = DEFAULT if rest.lower() in _YES or (version and not rest) else rest
     head = _CHIP.match(wanted)
     name = _chip_name(head) if head else ""
     rest = re.sub(r"[(),]", " ", wanted[head.end() :]) if head else ""
@@ -126,20 +148,43 @@ def parse(text: str) -> MacProfile:
     variants = [variant for variant in variants if memory in variant.memory_gb]
     if not variants:
         raise _memory_not_sold(name, chip, cores, memory, text)
-    return _profile(name, chip, variants[-1], memory)
+    return _profile(name, chip, variants[-1], memory, version or torch)
+
+
+def release_of(version: str) -> str:
+    """``"2.14"`` of ``"2.14.1+cpu"``."""
+    return ".".join(version.split("+")[0].split(".")[:2])
+
+
+def _split_torch(text: str) -> tuple[str, str | None]:
+    """What a text says besides torch, and the version of torch that it names."""
+    found = _TORCH.search(text)
+    if found is None:
+        return text.strip(), None
+    named = found["version"]
+    if named not in (*TORCH, *TORCH.values()):
+        raise InvalidSwitch(
+            compose(
+                "a simulated Mac cannot have this torch",
+                expected=f"torch {' or '.join(TORCH)}",
+                found=repr(text),
+                run=f"use for instance '{DEFAULT}, torch {next(reversed(TORCH))}'",
+            )
+        )
+    return (text[: found.start()] + text[found.end() :]).strip(" ,"), TORCH[release_of(named)]
 
 
 def every_mac() -> list[MacProfile]:
     """Every combination of chip, GPU and memory."""
     return [
-        _profile(name, chip, variant, memory)
+        _profile(name, chip, variant, memory, DEFAULT_TORCH)
         for name, chip in CHIPS.items()
         for variant in chip.variants
         for memory in variant.memory_gb
     ]
 
 
-def _profile(name: str, chip: Chip, variant: Variant, memory: int) -> MacProfile:
+def _profile(name: str, chip: Chip, variant: Variant, memory: int, torch: str) -> MacProfile:
     rate = variant.gpu_cores * LANES * 2 * chip.clock_mhz * 1e6
     macos = MACOS if chip.first_macos <= MACOS[0] else (chip.first_macos, 0)
     estimated = {**chip.estimated, **variant.estimated}
@@ -147,12 +192,14 @@ def _profile(name: str, chip: Chip, variant: Variant, memory: int) -> MacProfile
         estimated["recommended_max_bytes"] = "the share of the next smaller memory for which it was seen"
     usual = [other for other in chip.variants if memory in other.memory_gb][-1]
     cores = "" if usual is variant else f" {variant.gpu_cores}-core"
+    other = "" if torch == DEFAULT_TORCH else f", torch {release_of(torch)}"
     return MacProfile(
-        name=f"{name}{cores} {memory}GB",
+        name=f"{name}{cores} {memory}GB{other}",
         chip=f"Apple {name}",
         gpu_cores=variant.gpu_cores,
         memory_bytes=memory * GIB,
         macos=macos,
+        torch=torch,
         bandwidth=variant.bandwidth_gbs * 1e9,
         tflops_fp32=rate,
         tflops_fp16=rate * chip.fp16_factor,

@@ -20,7 +20,8 @@ class Machine:
         gpu_cores: number of GPU cores, 0 if unknown.
         memory_bytes: installed memory.
         macos: major and minor version, None where it is no macOS and none is simulated.
-        torch: installed torch version, or None.
+        torch: version of the torch whose mps backend it is: the installed one, or the simulated Mac's; None where none
+            is installed. What a change does to torch's Python code goes by the installed distribution instead.
         mps: whether torch can have an mps device here, real or simulated.
         cuda: whether an NVIDIA GPU and a torch build for it are present.
         simulated: whether the mps device is simulated.
@@ -45,30 +46,33 @@ class Machine:
     def __str__(self) -> str:
         system = f"macOS {self.macos[0]}.{self.macos[1]}" if self.macos else self.system
         memory = f"{self.memory_bytes / 2**30:.0f} GB"
-        return f"{self.chip}, {memory}, {system}" + (" (simulated)" if self.simulated else "")
+        return f"{self.chip}, {memory}, {system}" + (f" (simulated, torch {self.torch})" if self.simulated else "")
 
 
 def detect(simulate: str | None = None) -> Machine:
     """Looks at the machine without importing torch.
 
     Args:
-        simulate: a Mac to simulate, such as ``"M3 Max 36GB"``; None for the machine at hand.
+        simulate: a Mac to simulate, such as ``"M3 Max 36GB"``; None for the machine at hand. Where it names no torch,
+            it has that of the Mac that is simulated in this process already, if one is.
 
     Raises:
-        InvalidSwitch: ``simulate`` names no known Mac.
+        InvalidSwitch: ``simulate`` names no known Mac, or a torch that is not known.
     """
     torch = _torch_version()
     if simulate is not None:
-        from patcher.macs.mac import parse
+        from patcher.macs.mac import DEFAULT_TORCH, parse
+        from patcher.simulator.device import running
 
-        mac = parse(simulate)
+        device = running()
+        mac = parse(simulate, device.torch if device is not None else DEFAULT_TORCH)
         return Machine(
             system=platform.system(),
             chip=mac.chip,
             gpu_cores=mac.gpu_cores,
             memory_bytes=mac.memory_bytes,
             macos=mac.macos,
-            torch=torch,
+            torch=torch and mac.torch,
             mps=True,
             cuda=_has_cuda(torch),
             simulated=True,

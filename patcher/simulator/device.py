@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from patcher.errors import SimulatorUnavailable, compose
 from patcher.macs.mac import DEFAULT, max_buffer_bytes, parse, recommended_max_bytes
 from patcher.simulator import rules
 from patcher.simulator.memory import Memory, watermarks
@@ -17,10 +18,16 @@ if TYPE_CHECKING:
 class Device:
     """The simulated mps device of this process."""
 
-    def __init__(self, native: ModuleType) -> None:
+    def __init__(self, native: ModuleType, torch: str) -> None:
+        """
+        Args:
+            native: the C++ module, which has the rules of that torch.
+            torch: version of the Mac's torch, for as long as the process lives.
+        """
         self._native = native
-        self.mac: Mac = parse(DEFAULT)
-        self.rules = rules.Rules(native)
+        self.torch = torch
+        self.mac: Mac = parse(DEFAULT, torch)
+        self.rules = rules.Rules(native, torch)
         self.faults: tuple[str, ...] = ()
         """The names of the faults that are switched on; see `patcher.simulator.faults`."""
 
@@ -30,9 +37,23 @@ class Device:
         return self._native
 
     def become(self, mac: Mac) -> None:
-        """Takes on another Mac's name, cores, macOS and memory limit. Live tensors stay."""
+        """Takes on another Mac's name, cores, macOS and memory limit. Live tensors stay.
+
+        Raises:
+            SimulatorUnavailable: it has another torch.
+        """
         from patcher.simulator import torch_mps
 
+        if mac.torch != self.torch:
+            raise SimulatorUnavailable(
+                compose(
+                    "the torch of a simulated Mac cannot change while the process runs",
+                    expected=f"torch {self.torch}",
+                    found=f"torch {mac.torch}",
+                    left=f"the Mac is the one that it was, with torch {self.torch}",
+                    run="name the torch where the Mac is started first, or start another process",
+                )
+            )
         self.mac = mac
         self._native.set_macos(*(mac.macos or (0, 0)))
         high, low = watermarks()

@@ -33,8 +33,8 @@ class Fault:
         probe: the check of ``verify_apple.py`` that looks for it on a real Mac; None where there is none.
         size: the length, count or number of elements from which (for counts of elements: beyond which) it shows;
             0 where it shows at every size.
-        inherent: it is in torch's own Python code, so that it is there on the simulated Mac without being switched on;
-            `inject` accepts its name and changes nothing.
+        inherent: it is there on the simulated Mac without being switched on: it is in torch's own Python code, or what
+            every Mac does. `inject` accepts its name and changes nothing.
     """
 
     name: str
@@ -99,8 +99,9 @@ _LIST = (
     ),
     Fault(
         name="bmm-large-output",
-        wrong="bmm with a result of more than 2^32 elements and an operand that is not contiguous: what lies beyond "
-        "repeats the beginning",
+        wrong="bmm with an operand of more than 2^32 elements reads the beginning for what lies beyond, as in the "
+        "gradient of a product so large and in softmax(QK) @ V; so is a result of that size written where an operand "
+        "is not contiguous",
         affects="all torch versions",
         upstream="pytorch#197636",
         guard="aten::bmm on MPS",
@@ -224,6 +225,131 @@ _LIST = (
         reason="the device type is changed to mps",
         probe="autocast('cuda')",
         inherent=True,
+    ),
+    Fault(
+        name="attention-dropout",
+        wrong="attention with dropout where no gradient is needed, as under reentrant checkpointing and in frozen "
+        "layers, raises NotImplementedError; up to torch 2.12 the dropout is left out without a word",
+        affects="all torch versions",
+        upstream="pytorch#184126",
+        guard="aten::_scaled_dot_product_attention_math_for_mps on MPS",
+        reason="with dropout the products are taken that torch takes for gradients",
+        probe="attention dropout",
+        inherent=True,
+    ),
+    Fault(
+        name="exponential-zero",
+        wrong="exponential_ gives -0 once in 30 million numbers (here: the first of every call), and multinomial, "
+        "which divides by them, draws a token of probability 0",
+        affects="torch 2.13, and perhaps earlier",
+        upstream="pytorch#192577, #192621",
+        guard="aten::exponential_ on MPS",
+        reason="the smallest normal number takes the place of zeros",
+        probe="random numbers without zeros",
+    ),
+    Fault(
+        name="embedding-large-table",
+        wrong="embeddings and index_select find zeros in rows that lie beyond element 2^31 of their table",
+        affects="torch up to 2.13",
+        upstream="pytorch#188756",
+        guard="aten::index_select on MPS",
+        reason="each part of the table is looked up in by itself",
+        probe=None,
+        size=2**31,
+    ),
+    Fault(
+        name="index-beyond-table",
+        wrong="token ids beyond the vocabulary are looked up as zeros, and labels beyond the classes are ignored",
+        affects="torch up to 2.13; 2.14 raises for ids at the next wait for the GPU, and names none of them",
+        upstream="pytorch#123119, #144824, #154235",
+        guard="aten::index_select on MPS",
+        reason="IndexError for what came from the CPU, which names the id, the size and the cure; so do the losses",
+        probe="ids beyond the vocabulary",
+    ),
+    Fault(
+        name="cat-large-output",
+        wrong="cat leaves its result unwritten beyond 2^31 elements, and writes to other tensors",
+        affects="torch 2.13, perhaps 2.14",
+        upstream="pytorch#189960, #189965",
+        guard="aten::cat on MPS",
+        reason="the parts are copied one by one",
+        probe=None,
+        size=2**31,
+    ),
+    Fault(
+        name="layer-norm-small-variance",
+        wrong="layer_norm takes E[x^2] - E[x]^2 for the variance, and nothing below 1e-6: rows that vary little come "
+        "out as if they varied more",
+        affects="torch up to 2.13",
+        upstream="pytorch#186367, #190491, #190492",
+        guard=None,
+        reason="a guard would double the kernels of every LayerNorm, and language models' rows vary by more than 1e-6",
+        probe="layer_norm of rows that vary little",
+    ),
+    Fault(
+        name="mask-index-race",
+        wrong="indexing by a boolean mask raises AcceleratorError now and then (here: every twentieth time)",
+        affects="torch 2.10 and later, on some machines",
+        upstream="pytorch#178079",
+        guard=None,
+        reason="an error and no wrong number, of which nobody knows the cause",
+        probe="indexing by masks",
+    ),
+    Fault(
+        name="product-stride-zero",
+        wrong="products of an operand that repeats a row, such as the gradient of y.sum(), compute every sixteenth "
+        "row; the others are zero",
+        affects="macOS 27 (beta); macOS 15 to 26.3 with torch up to 2.11",
+        upstream="pytorch#180201, #180236",
+        guard="aten::mm on MPS",
+        reason="such operands are copied out; so are those of all other products and of linear layers",
+        probe="gradient of a sum",
+    ),
+    Fault(
+        name="unique-large-integers",
+        wrong="unique(return_inverse=True) of int64 above 2^24 gives the inverse of other values",
+        affects="all torch versions",
+        upstream="pytorch#195595",
+        guard="aten::_unique2 on MPS",
+        reason="the inverse is looked up among the values",
+        probe="unique of large integers",
+    ),
+    Fault(
+        name="sort-many-columns",
+        wrong="sort and argsort along another dimension than the last leave columns beyond 2^22 unsorted",
+        affects="torch 2.12 to 2.13, perhaps later",
+        upstream="pytorch#183885",
+        guard="aten::sort.stable on MPS",
+        reason="2^22 columns are sorted at a time",
+        probe="sorting many columns",
+        size=2**22,
+    ),
+    Fault(
+        name="embedding-bag-edge",
+        wrong="embedding_bag takes an index equal to the number of rows, and reads the memory behind the table",
+        affects="all torch versions",
+        upstream="pytorch#189971, #189973",
+        guard="aten::_embedding_bag on MPS",
+        reason="IndexError for indices that came from the CPU",
+        probe="ids beyond the vocabulary",
+    ),
+    Fault(
+        name="batch-norm-strided",
+        wrong="batch_norm of five dimensions with the channels last ends the process (here: RuntimeError)",
+        affects="torch 2.13, perhaps 2.14",
+        upstream="pytorch#190645",
+        guard="aten::native_batch_norm on MPS",
+        reason="the input is made contiguous",
+        probe="batch_norm of video",
+    ),
+    Fault(
+        name="index-write-beyond",
+        wrong="index_copy_ and index_fill_ write to where an index beyond the tensor points, be it another tensor",
+        affects="all torch versions",
+        upstream="pytorch#189968, #189969",
+        guard="aten::index_copy_ on MPS",
+        reason="IndexError for indices that came from the CPU; so does index_fill_",
+        probe="writes beyond a tensor",
     ),
 )
 

@@ -129,7 +129,7 @@ class Plugin:
     def _become(self, mac: str | None = None, faults: Iterable[str] = ()) -> None:
         """Another Mac and more faults until the test's end. Raises InvalidSwitch for what there is not."""
         if mac is not None:
-            self.device.become(parse(mac))
+            self.device.become(parse(mac, self.device.torch))
             self._undo.callback(self.device.become, self._mac)
         names = tuple(faults)
         if names:

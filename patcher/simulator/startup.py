@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from patcher.errors import SimulatorUnavailable, compose
-from patcher.macs.mac import DEFAULT, parse
+from patcher.macs.mac import DEFAULT, DEFAULT_TORCH, parse, release_of
 from patcher.simulator import build, faults, rules
 from patcher.simulator.device import Device, become_running, running
 
@@ -24,19 +24,21 @@ def start(mac: Mac | str | None = None) -> Device:
 
     Args:
         mac: the Mac to simulate: a text for `patcher.macs.mac.parse`, a profile, or None for the one that is running
-            already, else an M3 Max with 36 GB. A second call only changes which Mac it is.
+            already, else an M3 Max with 36 GB. A second call only changes which Mac it is; its torch stays.
 
     Raises:
-        SimulatorUnavailable: it cannot be built or started here.
+        SimulatorUnavailable: it cannot be built or started here, or one with another torch is running.
         InvalidSwitch: no such Mac, a PYTORCH_MPS_..._WATERMARK_RATIO that is no number, or PATCHER_SIMULATE_FAULTS,
             which is read when the device starts, names an unknown fault.
     """
-    chosen = parse(mac) if isinstance(mac, str) else mac
     device = running()
+    chosen = parse(mac, device.torch if device is not None else DEFAULT_TORCH) if isinstance(mac, str) else mac
     if device is None:
         wanted = faults.from_environment()
-        device = Device(_load())
-        device.become(chosen or parse(DEFAULT))
+        chosen = chosen or parse(DEFAULT)
+        version = chosen.torch or DEFAULT_TORCH
+        device = Device(_load(version), version)
+        device.become(chosen)
         become_running(device)
         if wanted:
             faults.switch_on(wanted)
@@ -45,7 +47,8 @@ def start(mac: Mac | str | None = None) -> Device:
     return device
 
 
-def _load() -> ModuleType:
+def _load(version: str) -> ModuleType:
+    """The compiled device, with the rules of this version of torch on a Mac."""
     import torch
 
     path = build.library(torch)
@@ -68,7 +71,8 @@ def _load() -> ModuleType:
     from patcher.simulator import torch_mps
     from patcher.simulator.metal import compile_shader
 
-    rules.load(native, torch)
+    native.use_allocator_of(*map(int, release_of(version).split(".")))
+    rules.load(native, torch, version)
     torch_mps.complete(native, compile_shader)
     atexit.register(_finish_backward, native)
     if not native.in_time:

@@ -1,4 +1,4 @@
-"""Which arguments a pointer may come from, and which of them a program writes through."""
+"""Which arguments a pointer may come from, and which of them a program reads and writes through."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from patcher.tiles.program import Operation, Program, Sequence, Value
 from patcher.tiles.types import Pointer
 
 WRITING = ("store", "atomic", "cas")
+READING = ("load", "atomic", "cas")
 
 
 @dataclass
@@ -15,10 +16,12 @@ class Aliases:
     """Attributes:
     roots: for each pointer the arguments that it may come from.
     written: the arguments that are written.
+    read: those that are read.
     """
 
     roots: dict[Value, frozenset[str]] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
 
     def of(self, value: Value) -> frozenset[str]:
         """The arguments that ``value`` may come from."""
@@ -39,12 +42,14 @@ def aliases_of(program: Program) -> Aliases:
     return found
 
 
-def _count(found: Aliases) -> tuple[int, int]:
-    return sum(map(len, found.roots.values())), len(found.written)
+def _count(found: Aliases) -> tuple[int, int, int]:
+    return sum(map(len, found.roots.values())), len(found.written), len(found.read)
 
 
 def _walk(sequence: Sequence, found: Aliases, frames: list[Operation]) -> None:
     for operation in sequence.operations:
+        if operation.kind in READING:
+            found.read |= found.of(operation.operands[0])
         if operation.kind in WRITING:
             found.written |= found.of(operation.operands[0])
         elif operation.kind == "return":

@@ -76,6 +76,16 @@ def fit(program: Program, arguments: Items[torch.Tensor | int | float], device_t
     return Fit.ELSEWHERE
 
 
+def shader_of(program: Program, num_warps: int = 4) -> on_metal.Launcher | None:
+    """The shader of ``program`` for tensors on mps that do not lie in one another, proved or not; None without one."""
+    if not torch.backends.mps.is_available() or why_not(torch.device("mps")):
+        return None
+    try:
+        return on_metal.launcher_of(program, (1, 1, 1), (), num_warps)
+    except on_metal.NotOnMetal:
+        return None
+
+
 def why_not(device: torch.device) -> str:
     """Why nothing runs as Metal on ``device``; empty where it does."""
     if device.type != "mps":

@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import ast
 import inspect
+from types import MethodType
 from typing import Any
 
-from patcher.tiles import types
+from patcher.tiles.classes import aggregate_replace, check_used, is_instance
 from patcher.tiles.expressions import Expressions, Method
-from patcher.tiles.language import (
-    Builtin,
-    Jitted,
-    block_type,
-    constexpr,
-    plain,
-    pointer_type,
-    tensor,
-    tensor_descriptor,
-)
+from patcher.tiles.language import Builtin, ConstexprFunction, Jitted, constexpr, plain
 from patcher.tiles.library import FUNCTIONS
-from patcher.tiles.program import Value
-from patcher.tiles.structures import BlockPointer, flatten
+from patcher.tiles.structures import Aggregate, flatten
 
 ON_TENSORS = {min: "minimum", max: "maximum", abs: "abs", print: "device_print"}
 """What Python's functions mean for tensors."""
-
-CLASSES: dict[Any, type] = {pointer_type: types.Pointer, block_type: types.Block}
-"""What functions that make types are where a kernel asks for the class of a type."""
 
 DEEPEST = 24
 """Device functions within one another; more is taken for a recursion, which the language does not have."""
 
 
 class Calls(Expressions):
-    """Reads calls. ``depth`` is that of the device functions around this one."""
+    """Reads calls. ``depth`` is that of the device functions around this one, ``unused`` a call that is a statement."""
 
     depth = 0
+    unused: ast.expr | None = None
 
     def visit_Call(self, node: ast.Call) -> Any:
         function = self.visit(node.func)
+        if node is self.unused:
+            check_used(Builtin(function.name) if isinstance(function, Method) else function, ast.unparse(node.func))
         args = self.several(node.args)
         kwargs: dict[str, Any] = {}
         for keyword in node.keywords:
@@ -51,6 +42,8 @@ class Calls(Expressions):
         """What the kernel gets for ``function(*args, **kwargs)``. Raises TypeError where it cannot be called."""
         if isinstance(function, Method):
             function, args = Builtin(function.name), [function.value, *args]
+        if isinstance(function, MethodType) and isinstance(function.__self__, Aggregate):
+            function, args = function.__func__, [function.__self__, *args]
         if isinstance(function, Builtin):
             return self.builtin(function.name, args, kwargs)
         if isinstance(function, Jitted):
@@ -58,13 +51,15 @@ class Calls(Expressions):
         if function is constexpr:
             return plain(args[0])
         if function is isinstance:
-            return _is_instance(*args)
+            return is_instance(*args)
         if function in (getattr, hasattr) and flatten(args[0]):
             return self.reflect(function, *args)
         dynamic = bool(flatten((*args, *kwargs.values())))
         if dynamic and function in ON_TENSORS:
             return self.on_tensors(ON_TENSORS[function], args)
-        if dynamic and function not in (len, tuple, list, zip, enumerate, reversed) and not _is_class(function):
+        if _takes_semantic(function):
+            return plain(function(*args, **kwargs, _semantic=self.builder))
+        if dynamic and not _takes_tensors(function, args):
             name = getattr(function, "__qualname__", repr(function))
             raise TypeError(f"{name} is no function of the kernel language and cannot take tensors")
         result = function(*args, **kwargs)
@@ -109,9 +104,6 @@ class Calls(Expressions):
         bound = inspect.signature(function.fn).bind(*args, **kwargs)
         bound.apply_defaults()
         names = {name: plain(value) for name, value in bound.arguments.items()}
-        for name, parameter in inspect.signature(function.fn).parameters.items():
-            if "constexpr" in str(parameter.annotation) and isinstance(names[name], Value):
-                raise TypeError(f"{name} of {function.fn.__qualname__} is a tl.constexpr, and gets a tensor")
         return self.enter(function, names)
 
     def enter(self, function: Jitted, names: dict[str, Any]) -> Any:
@@ -119,17 +111,18 @@ class Calls(Expressions):
         raise NotImplementedError
 
 
-def _is_instance(value: Any, classes: Any) -> bool:
-    classes = classes if isinstance(classes, tuple) else (classes,)
-    classes = tuple(CLASSES.get(one, one) for one in classes)
-    if isinstance(value, Value):
-        return tensor in classes
-    if isinstance(value, BlockPointer):
-        return value.checked and tensor_descriptor in classes
-    if constexpr in classes and isinstance(value, (bool, int, float, str, types.DType, type(None))):
-        return True
-    return isinstance(value, classes)
+def _takes_semantic(function: Any) -> bool:
+    """Whether it is a Python function, or an aggregate with a constructor, that calls the language's functions."""
+    if isinstance(function, type):
+        return issubclass(function, Aggregate) and _takes_semantic(function.__init__)
+    code = getattr(function, "__code__", None)
+    return code is not None and "_semantic" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
-def _is_class(function: Any) -> bool:
-    return isinstance(function, type) and issubclass(function, tuple)
+def _takes_tensors(function: Any, args: list[Any]) -> bool:
+    """Whether Python may call it with tensors, as it does nothing but to hand them on."""
+    if isinstance(function, ConstexprFunction):  # a method of an aggregate
+        return not flatten(tuple(arg for arg in args if not isinstance(arg, Aggregate)))
+    if isinstance(function, type):
+        return issubclass(function, (tuple, list, zip, enumerate, reversed, Aggregate))
+    return function in (len, aggregate_replace) or isinstance(function, staticmethod)

@@ -10,12 +10,13 @@ from typing import Any, TypeAlias
 from patcher.errors import KernelNotSupported, compose
 from patcher.tiles import types
 from patcher.tiles.builder import Builder
-from patcher.tiles.language import plain
+from patcher.tiles.classes import member
+from patcher.tiles.language import constexpr_type, plain, tuple_type
 from patcher.tiles.library import METHODS
 from patcher.tiles.library.shapes import expand_dims, trans
 from patcher.tiles.program import Sequence, Value
 from patcher.tiles.source import Source
-from patcher.tiles.structures import BlockPointer, flatten, kind, rebuild, say
+from patcher.tiles.structures import Aggregate, BlockPointer, flatten, kind, rebuild, say
 from patcher.tiles.types import Block, Pointer
 
 Names: TypeAlias = "dict[str, Any]"
@@ -73,10 +74,12 @@ class Expressions:
         builder: where operations go.
         names: the local names.
         kernel: the name of the kernel that everything is read for.
+        constants: local names that are declared as ``tl.constexpr`` before they are assigned.
     """
 
     def __init__(self, source: Source, builder: Builder, names: Names, kernel: str) -> None:
         self.source, self.builder, self.names, self.kernel = source, builder, names, kernel
+        self.constants: set[str] = set()
 
     def unsupported(self, node: ast.AST, why: str) -> KernelNotSupported:
         """The error for a construct that the language does not have, or that has no meaning here."""
@@ -146,16 +149,17 @@ class Expressions:
         self.names = outer
         return tuple(found)
 
-    def assign(self, target: ast.expr, value: Any) -> None:
-        """Gives a name, or several, their values."""
+    def assign(self, target: ast.expr, value: Any, as_tensor: bool = False) -> None:
+        """Gives a name, or several, their values; ``as_tensor`` makes tensors of numbers for names of no constants."""
         if isinstance(target, ast.Name):
-            self.names[target.id] = value
+            kept = not as_tensor or target.id in self.constants
+            self.names[target.id] = value if kept else self.materialised(value)
         elif isinstance(target, (ast.Tuple, ast.List)):
             parts = list(value)
             if len(parts) != len(target.elts):
                 raise ValueError(f"{len(parts)} values for {len(target.elts)} names")
             for part, inner in zip(parts, target.elts, strict=True):
-                self.assign(inner, part)
+                self.assign(inner, part, as_tensor)
         else:
             raise self.unsupported(target, "only names can be assigned in a kernel")
 
@@ -168,9 +172,8 @@ class Expressions:
         return say(value) if isinstance(value, Value) else format(value, form)
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> Any:
-        value = self.materialised(self.visit(node.value))
-        self.assign(node.target, value)
-        return value
+        self.assign(node.target, self.visit(node.value), as_tensor=True)
+        return self.names[node.target.id]
 
     def materialised(self, value: Any) -> Any:
         """What a name holds after ``name = value``: a number becomes a tensor, as in Triton."""
@@ -187,7 +190,11 @@ class Expressions:
         return self.binary(type(node.op), self.visit(node.left), self.visit(node.right))
 
     def binary(self, op: type, left: Any, right: Any) -> Any:
-        """``left op right``."""
+        """``left op right``; of an aggregate, what its own method makes of it."""
+        for owner, other, reflected in ((left, right, ""), (right, left, "r")):
+            name = f"__{reflected}{PYTHON[op].__name__.rstrip('_')}__"
+            if isinstance(owner, Aggregate) and hasattr(owner, name):
+                return self.call(member(owner, name), [other], {})
         if not isinstance(left, Value) and not isinstance(right, Value):
             return PYTHON[op](left, right)
         if op in ARITHMETIC:
@@ -263,6 +270,10 @@ class Expressions:
             raise TypeError(f"a condition is one value, and this is {test.type}")
         return self.builder.truth(self.builder.reshape(test, ()))
 
+    def call(self, function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """What the kernel gets for ``function(*args, **kwargs)``; defined where calls are."""
+        raise NotImplementedError
+
     # -- attributes and indices ------------------------------------------------------------------------------------
 
     def visit_Attribute(self, node: ast.Attribute) -> Any:
@@ -272,10 +283,14 @@ class Expressions:
         """``owner.name``."""
         if isinstance(owner, BlockPointer):
             return _window_attribute(owner, name)
+        if isinstance(owner, Aggregate) or (isinstance(owner, type) and issubclass(owner, Aggregate)):
+            return member(owner, name)
+        if name == "type" and isinstance(owner, (bool, int, float, str, tuple)):
+            return _type_of_constant(owner)
         number = isinstance(owner, (bool, int, float))
         if number and name == "value":
             return owner
-        if isinstance(owner, Value) or (number and name in (*METHODS, "dtype", "type", "shape")):
+        if isinstance(owner, Value) or (number and name in (*METHODS, "dtype", "shape")):
             return self.tensor_attribute(owner, name)
         return plain(getattr(owner, name))
 
@@ -293,6 +308,8 @@ class Expressions:
 
     def visit_Subscript(self, node: ast.Subscript) -> Any:
         owner, index = self.visit(node.value), self.visit(node.slice)
+        if isinstance(owner, Aggregate):
+            return self.call(member(owner, "__getitem__"), [index], {})
         if not isinstance(owner, Value):
             return owner[index]
         for axis, part in enumerate(index if isinstance(index, tuple) else (index,)):
@@ -304,6 +321,14 @@ class Expressions:
 
     def visit_Slice(self, node: ast.Slice) -> slice:
         return slice(*(part and self.visit(part) for part in (node.lower, node.upper, node.step)))
+
+
+def _type_of_constant(value: Any) -> Any:
+    """``value.type`` of what is known at compile time, or of a tuple of whatever."""
+    if not isinstance(value, tuple) or not flatten(value):
+        return constexpr_type(value)
+    parts = [part.type if isinstance(part, Value) else _type_of_constant(part) for part in value]
+    return tuple_type(parts, getattr(value, "_fields", None))
 
 
 def _window_attribute(window: BlockPointer, name: str) -> Any:

@@ -5,14 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NoReturn
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any, TypeVar
 
 from patcher.errors import KernelNotSupported
 from patcher.tiles import types
+from patcher.tiles.builder import Builder
 from patcher.tiles.library import FUNCTIONS
 from patcher.tiles.library.elementwise import PropagateNan
 from patcher.tiles.types import DType, Pointer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MUST_USE = {"advance": "It moves no pointer and gives one that is further."}
+"""Functions whose result a kernel must use, and what the error says of it."""
 
 
 class Builtin:
@@ -22,9 +31,16 @@ class Builtin:
         self.name = name
         self.__name__ = name.rpartition(".")[2]
         self.__doc__ = FUNCTIONS[name].__doc__ if name in FUNCTIONS else None
+        self._must_use_result = MUST_USE.get(name, False)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raises KernelNotSupported: it works only inside a kernel."""
+    def __call__(self, *args: Any, _semantic: Builder | None = None, **kwargs: Any) -> Any:
+        """What a function with ``_semantic``, which a kernel has called, gets for its call of the language.
+
+        Raises:
+            KernelNotSupported: it is called otherwise, and works only inside a kernel.
+        """
+        if _semantic is not None:
+            return FUNCTIONS[self.name](_semantic, *args, **kwargs)
         raise KernelNotSupported(
             f"triton.language.{self.name} was called outside a kernel; it works only inside one, which is launched as "
             "kernel[grid](...)"
@@ -55,6 +71,18 @@ class ConstexprFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fn(*map(plain, args), **{name: plain(value) for name, value in kwargs.items()})
 
+    def __get__(self, owner: Any, _: Any = None) -> Any:
+        """Binds a method of an aggregate."""
+        return self if owner is None else MethodType(self, owner)
+
+
+def builtin(function: F) -> F:
+    """Marks a Python function that kernels call as they call those of the language.
+
+    It takes ``_semantic``, and hands it on to each function of the language that it calls.
+    """
+    return function
+
 
 class tensor:  # noqa: N801
     """A value inside a kernel. Nothing makes one; it is there for annotations and ``isinstance`` in kernels."""
@@ -65,7 +93,7 @@ class tensor_descriptor:  # noqa: N801
 
 
 class const:  # noqa: N801
-    """Annotates a pointer through which a kernel only reads; that is not checked."""
+    """Annotates a pointer through which a kernel only reads; a store is an error."""
 
 
 class constexpr:  # noqa: N801
@@ -89,6 +117,44 @@ class constexpr:  # noqa: N801
     def __index__(self) -> int:
         return int(self.value)
 
+    @property
+    def type(self) -> constexpr_type:
+        """The type of constants of this value."""
+        return constexpr_type(self.value)
+
+
+def _operator(name: str) -> None:
+    """Lets constants be computed with outside of kernels; the result is one."""
+    compute = getattr(operator, name)
+    mark = name.rstrip("_")
+    setattr(constexpr, f"__{mark}__", lambda self, other: constexpr(compute(self.value, plain(other))))
+    setattr(constexpr, f"__r{mark}__", lambda self, other: constexpr(compute(plain(other), self.value)))
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and_", "or_", "xor"):
+    _operator(_name)
+
+
+@dataclass(frozen=True)
+class constexpr_type:  # noqa: N801
+    """The type of constants that are ``value``."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class tuple_type:  # noqa: N801
+    """The type of tuples of such types, and of named ones with such fields."""
+
+    types: Sequence[Any]
+    fields: Sequence[str] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, tuple_type) and (*self.types,) == (*other.types,) and self.fields == other.fields
+
+    def __hash__(self) -> int:
+        return hash((*self.types,))
+
 
 def plain(value: Any) -> Any:
     """What a ``constexpr`` wraps; anything else as it is."""
@@ -97,7 +163,7 @@ def plain(value: Any) -> Any:
 
 def pointer_type(element_ty: Any, address_space: int = 1, const: bool = False) -> Pointer:
     """The type of a pointer to ``element_ty``."""
-    return Pointer(element_ty)
+    return Pointer(element_ty, const)
 
 
 def block_type(element_ty: Any, shape: Any) -> types.Type:
@@ -123,6 +189,8 @@ TYPES: dict[str, Any] = {
     "block_type": block_type,
     "const": const,
     "constexpr": constexpr,
+    "constexpr_type": constexpr_type,
+    "tuple_type": tuple_type,
     "tensor": tensor,
     "tensor_descriptor": tensor_descriptor,
     "tuple": tuple,

@@ -15,7 +15,7 @@ from patcher.tiles.aliases import aliases_of
 from patcher.tiles.backends import fit, run
 from patcher.tiles.fit import Fit
 from patcher.tiles.frontend import Descriptor, Known, read
-from patcher.tiles.language import constexpr, plain
+from patcher.tiles.language import const, constexpr, plain
 from patcher.tiles.on_metal import Launcher
 from patcher.tiles.on_torch.carriers import OF_TORCH
 from patcher.tiles.program import Program
@@ -206,7 +206,9 @@ class Kernel:
             return Known(value)
         if isinstance(parameter.annotation, DType) and isinstance(value, (bool, int, float)):
             return parameter.annotation
-        return self.spec_of(name, value, not parameter.do_not_specialize)
+        found = self.spec_of(name, value, not parameter.do_not_specialize)
+        reads = parameter.annotation is const and isinstance(found, Pointer)
+        return Pointer(found.element_ty, const=True) if reads else found
 
     def spec_of(self, name: str, value: Any, specialise: bool) -> Any:
         """The type of a value, or `Known` where it becomes part of the program."""

@@ -44,16 +44,18 @@ class Statements(Calls):
         pass
 
     def visit_Expr(self, node: ast.Expr) -> None:
+        self.unused = node.value
         if not isinstance(node.value, ast.Constant):
             self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        value = self.materialised(self.visit(node.value))
+        value = self.visit(node.value)
         for target in node.targets:
-            self.assign(target, value)
+            self.assign(target, value, as_tensor=True)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is None:
+            self.constants |= {ast.unparse(node.target)} if "constexpr" in ast.unparse(node.annotation) else set()
             return
         value = self.visit(node.value)
         if "constexpr" not in ast.unparse(node.annotation):

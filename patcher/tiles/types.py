@@ -177,9 +177,10 @@ class DType:
 
 @dataclass(frozen=True)
 class Pointer:
-    """The address of a ``element_ty``."""
+    """The address of a ``element_ty``, through which nothing is written where it is ``const``."""
 
     element_ty: Any
+    const: bool = False
 
     scalar = property(lambda self: self)
     primitive_bitwidth = 64
@@ -187,7 +188,7 @@ class Pointer:
     numel = 1
 
     def __str__(self) -> str:
-        return f"*{self.element_ty}"
+        return f"*{'const ' * self.const}{self.element_ty}"
 
     def is_ptr(self) -> bool:
         """Always."""

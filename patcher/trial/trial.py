@@ -52,7 +52,7 @@ class Trial:
         macos = ".".join(map(str, self.mac.macos))
         return (
             f"a simulated {self.mac.chip} with {self.mac.memory_bytes >> 30} GB, {self.mac.gpu_cores} GPU cores,"
-            f" macOS {macos}, {'patched' if self.patched else 'nothing patched'}"
+            f" macOS {macos}, torch {self.mac.torch}, {'patched' if self.patched else 'nothing patched'}"
         )
 
     def rewrites(self) -> list[str]:

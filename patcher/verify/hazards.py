@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from patcher.verify import lookups
 from patcher.verify.check import MPS, Check, Failed, Situation
 from patcher.verify.compare import assert_close, distance, tolerance
 
@@ -263,4 +264,5 @@ CHECKS = (
     _check("autocast('cuda')", cuda_autocast, "call patch_for_mac() before the first import of torch"),
     _check("convolution on 65536 rows", conv_weight_gradient, _UPDATE + "use smaller batches", full=True),
     _check("transposed bf16 weight", transposed_bf16_weight, _UPDATE + "load models in fp16 or fp32", full=True),
+    *lookups.CHECKS,
 )

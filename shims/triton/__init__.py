@@ -12,10 +12,12 @@ from __future__ import annotations
 
 __version__ = "3.4.0+patcher"
 
+from patcher.tiles.classes import aggregate, must_use_result
 from triton import backends as backends
 from triton import compiler as compiler
 from triton import language as language
 from triton import runtime as runtime
+from triton import testing as testing
 from triton.compiler.errors import CompilationError
 from triton.runtime.autotuner import Config, autotune, heuristics
 from triton.runtime.jit import JITFunction, KernelInterface, TensorWrapper, constexpr_function, jit, reinterpret
@@ -44,14 +46,17 @@ __all__ = [
     "JITFunction",
     "KernelInterface",
     "TensorWrapper",
+    "aggregate",
     "autotune",
     "cdiv",
     "constexpr_function",
     "heuristics",
     "jit",
     "language",
+    "must_use_result",
     "next_power_of_2",
     "reinterpret",
     "runtime",
     "set_allocator",
+    "testing",
 ]

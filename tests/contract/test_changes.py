@@ -37,7 +37,7 @@ every_change = pytest.mark.parametrize("change", CATALOGUE, ids=KEY)
 PROPER = {"Apple", "Inductor", "Metal", "Triton", "Unsloth"}
 """Words that begin a sentence with a capital letter because they are names."""
 ISSUE = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+")
-COMPILED = {".cpp", ".h", ".mm", ".rs"}
+COMPILED = {".cpp", ".h", ".metal", ".mm", ".rs"}
 SITE_PACKAGES = Path(pytest.__file__).parents[1]
 
 every_file = pytest.mark.parametrize("file", files())

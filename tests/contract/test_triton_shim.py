@@ -57,7 +57,8 @@ NOT_NEEDED = {
     "triton.runtime.errors.IntelGPUError": OTHER_VERSIONS,
     "triton.runtime.interpreter.InterpretedFunction": WITHOUT_TRITON_CODE,
     "triton.runtime.jit.*specialize_impl": WITHOUT_TRITON_CODE,
-    "triton.testing.*": "benchmarks on a CUDA device",
+    "triton.testing.get_*": "an NVIDIA GPU's peak figures",
+    "triton.testing.nvsmi": NVIDIA_ONLY,
     "triton.tools.experimental_descriptor*": OTHER_VERSIONS,
 }
 
@@ -67,6 +68,10 @@ SUPPLIED_ANYWAY = {
     "triton.runtime.jit.TensorWrapper": "what triton.reinterpret gives",
     "triton.runtime.jit.reinterpret": "fp8 and unsigned integers for scripts' own kernels, from tensors of other types",
     "triton.runtime.jit.T": "the type variable of KernelInterface",
+    **dict.fromkeys(
+        (f"triton.testing.{n}" for n in ("Benchmark", "Mark", "assert_close", "do_bench_cudagraph", "perf_report")),
+        "what scripts and kernel libraries measure their kernels with",
+    ),
 }
 
 
@@ -99,7 +104,7 @@ def test_unknown_names_are_missing_as_in_any_module(triton_shim: None) -> None:
     for module, name in ((triton, "knobs"), (triton, "compile"), (tl, "_experimental_make_tensor_descriptor")):
         assert not hasattr(module, name)
     with pytest.raises(ModuleNotFoundError):
-        importlib.import_module("triton.testing")
+        importlib.import_module("triton.profiler")
 
 
 def test_a_type_may_be_annotated_as_text(triton_shim: None) -> None:
@@ -186,7 +191,9 @@ def test_no_driver_is_active_without_mps(triton_shim: None, monkeypatch: pytest.
 def test_the_driver_is_that_of_mps(ask: Callable[..., dict[str, Any]]) -> None:
     """Libraries that ask for the device that Triton compiles for get torch's name of it, and the Mac's figures."""
     found = ask("triton", DRIVER)
-    assert found == {"target": ["mps", "Apple M1", 32], "device": 0, "cores": 8, "bytes": 32768, "backends": {}}
+    asked = {"device": 0, "torch": "mps:0", "queue": 0, "interface": "torch.cuda", "bench": "do_bench"}
+    figures = {"cores": 8, "bytes": 32768, "registers": 65536}
+    assert found == {"target": ["mps", "Apple M1", 32], **asked, **figures, "cleared": [True, 1 << 27], "backends": {}}
 
 
 DRIVER = """
@@ -196,8 +203,14 @@ from patcher.simulator import start
 start(parse("M1 8GB"))
 driver = triton.runtime.driver.active
 figures = driver.utils.get_device_properties(driver.get_current_device())
+cache = driver.get_empty_cache_for_benchmark()
+cache.fill_(1)
+driver.clear_cache(cache)
 answer(target=list(driver.get_current_target()), device=driver.get_current_device(),
-       cores=figures["multiprocessor_count"], bytes=figures["max_shared_mem"], backends=triton.backends.backends)
+       torch=str(driver.get_active_torch_device()), queue=driver.get_current_stream(0),
+       interface=driver.get_device_interface().__name__, bench=driver.get_benchmarker().__name__,
+       cores=figures["multiprocessor_count"], bytes=figures["max_shared_mem"], registers=figures["max_num_regs"],
+       cleared=[not cache.any().item(), cache.nbytes], backends=triton.backends.backends)
 """
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests import unreplaced
 from tests.process import run_module
 
 pytestmark = pytest.mark.slow
@@ -96,7 +97,10 @@ def test_tokens_come_from_unsloths_fast_decoding(found: Any, family: str) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_token_takes_the_kernels_that_are_known(found: Any, family: str) -> None:
-    """Kernels for each decoded token, single and batched; docs/generation.md has the same figures."""
+    """Kernels for each decoded token, single and batched; docs/generation.md has the same figures.
+
+    As they ship, Unsloth's Triton kernels are less kernels than the operators that replace them.
+    """
     expected = {
         "llama": [144.5, 145.0],
         "qwen2": [150.5, 151.0],
@@ -104,9 +108,12 @@ def test_a_token_takes_the_kernels_that_are_known(found: Any, family: str) -> No
         "mistral": [144.5, 145.0],
         "gemma": [154.5, 151.0],
         "gemma2": [184.5, 212.75],
-    }
+    }[family]
+    if unreplaced.asked_for():
+        less = {"llama": 7, "qwen2": 7, "qwen3": 15, "mistral": 7, "gemma": 12, "gemma2": 0}[family]
+        expected = [count - less for count in expected]
     # The count is exact; half a kernel for each token is less than any operator that came or went would be.
-    assert found["unsloth"][family]["launches"] == pytest.approx(expected[family], abs=0.5)
+    assert found["unsloth"][family]["launches"] == pytest.approx(expected, abs=0.5)
     if family in found["mps"]:
         plain = {"llama": [122.0, 137.0], "gemma2": [199.0, 199.0]}
         assert found["mps"][family]["launches"] == pytest.approx(plain[family], abs=0.5)

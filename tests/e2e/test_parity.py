@@ -54,7 +54,8 @@ def train(folder: Path, stack: str, runs: list[dict[str, Any]], without: str = "
     spec = {"sentences": 6, "max_length": 256, "steps": 20, "checkpointing": True, "stack": stack, "runs": runs}
     file = folder / f"{stack}.json"
     file.write_text(json.dumps(spec))
-    run_module("tests.e2e.train", file, UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), PATCHER_WITHOUT=without)
+    switches = {"PATCHER_WITHOUT": without} if without else {}
+    run_module("tests.e2e.train", file, UNSLOTH_COMPILE_LOCATION=str(folder / "compiled"), **switches)
 
 
 def distance(a: Run, b: Run) -> tuple[float, float]:

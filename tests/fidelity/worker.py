@@ -17,7 +17,7 @@ from tests.fidelity.database import Case, Database
 from tests.fidelity.expectations import expectation
 from tests.fidelity.measure import observe
 
-MAC = "M3 Max 36GB"
+MAC = "M3 Max 36GB, torch 2.13"
 
 
 def main(descriptor: int) -> None:

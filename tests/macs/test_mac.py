@@ -31,6 +31,32 @@ def test_text_names_a_mac(text: str, name: str, cores: int, gigabytes: int) -> N
     assert mac.chip.startswith("Apple M")
 
 
+@pytest.mark.parametrize(
+    ("text", "torch", "name"),
+    [
+        ("M1 8GB", "2.14.1", "M1 8GB"),
+        ("M1 8GB, torch 2.14", "2.14.1", "M1 8GB"),
+        ("M1 8GB, torch 2.13", "2.13.0", "M1 8GB, torch 2.13"),
+        ("m3 max torch==2.13.0, 64gb", "2.13.0", "M3 Max 64GB, torch 2.13"),
+        ("1, torch 2.13", "2.13.0", "M3 Max 36GB, torch 2.13"),
+        ("torch 2.13", "2.13.0", "M3 Max 36GB, torch 2.13"),
+    ],
+)
+def test_a_mac_has_a_torch(text: str, torch: str, name: str) -> None:
+    """That of macos.txt, or the one that the text names, by release or by version; the name means the same Mac."""
+    mac = parse(text)
+    assert (mac.torch, mac.name) == (torch, name)
+    assert parse(mac.name) == mac
+    assert parse("M1", torch="2.13.0").torch == "2.13.0"
+
+
+@pytest.mark.parametrize("text", ["M1 8GB, torch 2.12", "M1, torch 2.14.0", "torch", "M1 torch nightly", "torch 3"])
+def test_a_torch_that_is_not_known_is_refused(text: str) -> None:
+    """With those that are."""
+    with pytest.raises(InvalidSwitch, match=r"(?s)cannot have this torch.*expected: +torch 2.13 or 2.14\n"):
+        parse(text)
+
+
 @pytest.mark.parametrize("text", ["", "M9", "Intel", "M3 Max 36GB extra", "0", "M4 Ultra", "M5 Maximum", "M1 8GB 8GB"])
 def test_unknown_macs_are_refused_with_the_list(text: str) -> None:
     """The message lists every chip."""

@@ -42,7 +42,7 @@ def test_the_generation_is_the_number_behind_the_m(chip: str, generation: int | 
 def test_a_machine_is_named_as_a_user_would() -> None:
     """Chip, memory, system; simulated ones say so."""
     assert str(M3_MAX) == "Apple M3 Max, 36 GB, macOS 15.5"
-    assert str(dataclasses.replace(M3_MAX, simulated=True)).endswith("macOS 15.5 (simulated)")
+    assert str(dataclasses.replace(M3_MAX, simulated=True)).endswith("macOS 15.5 (simulated, torch 2.13.0)")
     linux = dataclasses.replace(M3_MAX, system="Linux", chip="x86_64", macos=None)
     assert str(linux) == "x86_64, 36 GB, Linux"
 

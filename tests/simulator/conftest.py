@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from patcher.macs.mac import DEFAULT_TORCH, release_of
 from patcher.simulator import Device, start
+
+TORCH = os.environ.get("PATCHER_TESTED_TORCH", release_of(DEFAULT_TORCH))
+"""The release of torch that the tests' Mac has; test_torch_releases.py runs them again with the others."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def device() -> Device:
     torch.set_num_threads(1)
-    return start("M3 Max 36GB")
+    return start(f"M3 Max 36GB, torch {TORCH}")
 
 
 @pytest.fixture

@@ -82,6 +82,19 @@ def in_words(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
+def words(driver: int, high: int, size: int) -> str:
+    """torch's text where ``size`` bytes find no room."""
+    limit = f", max allowed: {in_words(high)}" if high else ""
+    hint = (
+        " Use PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper limit for memory allocations"
+        " (may cause system failure)."
+    )
+    return (
+        f"MPS backend out of memory (MPS allocated: {in_words(driver)}, other allocations: 0 bytes{limit})."
+        f" Tried to allocate {in_words(size)} on shared pool.{hint if high else ''}"
+    )
+
+
 class Allocator:
     """MPSHeapAllocatorImpl."""
 
@@ -137,15 +150,7 @@ class Allocator:
         return buffer.number, buffer.size
 
     def words(self, size: int) -> str:
-        limit = f", max allowed: {in_words(self.high)}" if self.high else ""
-        hint = (
-            " Use PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper limit for memory allocations"
-            " (may cause system failure)."
-        )
-        return (
-            f"MPS backend out of memory (MPS allocated: {in_words(self.driver)}, other allocations: 0 bytes{limit})."
-            f" Tried to allocate {in_words(size)} on shared pool.{hint if self.high else ''}"
-        )
+        return words(self.driver, self.high, size)
 
     def free(self, number: int) -> None:
         """free_buffer"""

@@ -77,6 +77,11 @@ def large_bmm() -> bool:
     return wrong(torch.bmm(a, b), torch.bmm(a.cpu(), b.cpu()))
 
 
+def large_operand() -> bool:
+    a, b = made(6, 3, 5), made(6, 5, 2, seed=1)
+    return wrong(torch.bmm(a, b), torch.bmm(a.cpu(), b.cpu()))
+
+
 def beta_zero() -> bool:
     one = torch.ones(1, 1, 1, device="mps")
     return torch.baddbmm(one * float("nan"), one, one, beta=0).tolist() != [[[1.0]]]
@@ -125,6 +130,107 @@ def scaled(optimizer: str) -> bool:
     return weight.tolist() != [1.0] * 4
 
 
+def draws_nothing() -> bool:
+    """Of two tokens the first has probability 0."""
+    return bool(torch.multinomial(torch.tensor([0.0, 1.0], device="mps"), 1).item() == 0)
+
+
+def zero_rows(dim: int = 0) -> bool:
+    """Some elements of a table of 60 lie beyond its size."""
+    table, ids = made(6, 10).abs() + 1, torch.tensor([0, 5], device="mps")
+    return bool((table.index_select(dim, ids) == 0).any())
+
+
+def beyond(look_up: Callable[[], Tensor]) -> bool:
+    """Nothing is raised."""
+    try:
+        look_up()
+        torch.mps.synchronize()
+    except (IndexError, RuntimeError):
+        return False
+    return True
+
+
+def label_beyond(grad: bool = False) -> bool:
+    scores = made(2, 3).requires_grad_(grad)
+    try:
+        loss = F.cross_entropy(scores, torch.tensor([1, 3], device="mps"), reduction="none")
+    except IndexError:
+        return False
+    if grad:
+        loss.sum().backward()
+        assert scores.grad is not None
+        return bool((scores.grad[1] == 0).all())
+    return loss[1].item() == 0
+
+
+def small_variance(offset: float, spread: float) -> bool:
+    row = offset + spread * torch.tensor([[-1.0, -1.0, 1.0, 1.0]])
+    return wrong(F.layer_norm(row.to("mps"), (4,), eps=1e-12), F.layer_norm(row.double(), (4,), eps=1e-12))
+
+
+def masks_raise() -> bool:
+    x, mask = made(4), torch.ones(4, dtype=torch.bool, device="mps")
+    try:
+        for _ in range(20):
+            x[mask]
+    except torch.AcceleratorError:
+        return True
+    return False
+
+
+def repeated(run: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    row = made(1, 4)
+    return wrong(run(row.expand(32, 4), made(4, 3, seed=1)), row.cpu().expand(32, 4) @ made(4, 3, seed=1).cpu())
+
+
+def gradient_of_sum() -> list[bool]:
+    def run(device: str) -> list[Tensor]:
+        x, w = (made(*shape).to(device).requires_grad_() for shape in ((32, 4), (5, 4)))
+        F.linear(x, w).sum().backward()
+        return [x.grad, w.grad]
+
+    return [wrong(found, right) for found, right in zip(run("mps"), run("cpu"), strict=True)]
+
+
+def inverse(start: int) -> bool:
+    numbers = torch.arange(start, start + 5)
+    values, places = numbers.to("mps").unique(return_inverse=True)
+    return values.cpu()[places.cpu()].tolist() != numbers.tolist()
+
+
+def unsorted(dim: int) -> bool:
+    x = made(3, 50)
+    return not torch.equal(x.argsort(dim).cpu(), x.cpu().argsort(dim))
+
+
+def bag(index: int) -> bool:
+    table, offsets = torch.ones(4, 2, device="mps"), torch.tensor([0], device="mps")
+    return beyond(lambda: F.embedding_bag(torch.tensor([index], device="mps"), table, offsets))
+
+
+def video(permuted: bool) -> bool:
+    x = made(2, 3, 4, 5, 6)
+    try:
+        F.batch_norm(x.permute(0, 4, 1, 2, 3) if permuted else x, None, None, training=True)
+    except RuntimeError as error:
+        return "aborts the process" in str(error)
+    return False
+
+
+def written(write: Callable[[Tensor], Tensor], place: int) -> bool:
+    memory = torch.zeros(64, device="mps")
+    try:
+        write(memory[8:40])
+    except IndexError:
+        return False
+    return memory[place].item() == 7 and memory.sum().item() == 7
+
+
+def at(*places: int) -> Tensor:
+    return torch.tensor(places, device="mps")
+
+
 SHOWN: dict[str, list[Callable[[], object]]] = {
     "matmul-long-sum": [
         partial(product, torch.mm),
@@ -142,7 +248,7 @@ SHOWN: dict[str, list[Callable[[], object]]] = {
     "causal-leak": [lambda: any(causal_leak(torch.float16)), lambda: any(causal_leak(torch.bfloat16))],
     "strided-attention": [strided],
     "padded-row-nan": [padded],
-    "bmm-large-output": [large_bmm],
+    "bmm-large-output": [large_bmm, large_operand],
     "baddbmm-beta-zero": [beta_zero],
     "linear-many-rows": [partial(linear, (65537, 1, 2))],
     "linear-dropped-bias": [partial(linear, (1, 2)), partial(linear, (80, 1, 2))],
@@ -152,6 +258,37 @@ SHOWN: dict[str, list[Callable[[], object]]] = {
     "layer-norm-frozen-input": [partial(norm, False)],
     "conv-many-rows": [partial(convolution, 65540)],
     "fused-optimizer-scale": [partial(scaled, name) for name in ("Adam", "AdamW", "SGD")],
+    "exponential-zero": [
+        draws_nothing,
+        lambda: (torch.empty(3, 2, device="mps").exponential_() == 0).any(),
+    ],
+    "embedding-large-table": [zero_rows, partial(zero_rows, 1)],
+    "index-beyond-table": [
+        partial(beyond, lambda: F.embedding(at(0, 4), made(4, 2))),
+        partial(beyond, lambda: made(4, 2).index_select(1, at(-1))),
+        label_beyond,
+        partial(label_beyond, True),
+    ],
+    "cat-large-output": [lambda: torch.cat([torch.ones(6, 5, device="mps")] * 2, 1).sum().item() == 40],
+    "layer-norm-small-variance": [partial(small_variance, 0.0, 9e-4), partial(small_variance, 1000.0, 0.1)],
+    "mask-index-race": [masks_raise],
+    "product-stride-zero": [
+        partial(repeated, torch.mm),
+        partial(repeated, lambda a, b: torch.bmm(a[None], b[None])[0]),
+        partial(repeated, lambda a, b: torch.addmm(torch.zeros(3, device="mps"), a, b)),
+        partial(repeated, lambda a, b: F.linear(a, b.t().contiguous())),
+        lambda: gradient_of_sum()[0],
+    ],
+    "unique-large-integers": [partial(inverse, 2**24)],
+    "sort-many-columns": [partial(unsorted, 0)],
+    "embedding-bag-edge": [partial(bag, 4)],
+    "batch-norm-strided": [partial(video, True)],
+    "index-write-beyond": [
+        partial(written, lambda part: part.index_copy_(0, at(40), made(1) * 0 + 7), 48),
+        partial(written, lambda part: part.index_copy_(0, at(-1), made(1) * 0 + 7), 7),
+        partial(written, lambda part: part.index_fill_(0, at(40), 7), 48),
+        partial(written, lambda part: part.index_fill_(0, at(-33), torch.tensor(7.0, device="mps")), 7),
+    ],
 }
 SPARED: dict[str, list[Callable[[], object]]] = {
     "matmul-long-sum": [
@@ -169,10 +306,25 @@ SPARED: dict[str, list[Callable[[], object]]] = {
     "linear-half-batched": [partial(linear, (3, 4), torch.float16, False), partial(linear, (2, 3, 4), bias=False)],
     "layer-norm-frozen-input": [partial(norm, True)],
     "conv-many-rows": [partial(convolution, 65535)],
+    "exponential-zero": [lambda: torch.multinomial(torch.ones(4, device="mps"), 8, replacement=True).numel() != 8],
+    "index-beyond-table": [partial(zero_rows), lambda: F.cross_entropy(made(1, 3), at(-100)).item() == 0],
+    "layer-norm-small-variance": [partial(small_variance, 0.0, 2e-3), partial(small_variance, 1.0, 0.5)],
+    "product-stride-zero": [partial(product, torch.mm, terms=64)],
+    "unique-large-integers": [partial(inverse, 2**24 - 5)],
+    "sort-many-columns": [partial(unsorted, 1)],
+    "embedding-bag-edge": [partial(bag, 5)],
+    "batch-norm-strided": [partial(video, False)],
+    "index-write-beyond": [partial(written, lambda part: part.index_fill_(0, at(-33 + 32), 7), 0)],
 }
 """Where each fault leaves the result right: just below its size, and for other arguments."""
 
-SMALL = {"bmm-large-output": 40, "reduction-large-input": 40}
+SMALL = dict.fromkeys(
+    (
+        *("bmm-large-output", "reduction-large-input", "embedding-large-table"),
+        *("cat-large-output", "sort-many-columns"),
+    ),
+    40,
+)
 """Sizes for faults that need more memory than a test has."""
 
 

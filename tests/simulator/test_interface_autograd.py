@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 from collections.abc import Callable
@@ -294,6 +295,7 @@ def test_checkpointing_notices_another_recomputation() -> None:
 def test_threads_compute_and_differentiate_at_once(device: Any) -> None:
     """Twelve threads that allocate, draw from own generators and run backwards: each gets the CPU's numbers."""
     results: dict[int, bool] = {}
+    gc.collect()  # what other tests left is not given back meanwhile
     before = device.memory()
 
     def work(number: int) -> None:

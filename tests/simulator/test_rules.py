@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+import torchgen
 
 from patcher.errors import SimulatorUnavailable
 from patcher.simulator import Device
 from patcher.simulator.rules import presence, tables
+from patcher.simulator.wheels import records
 from tests.process import run_python
+from tests.simulator.conftest import TORCH
 
 MISSING = (
     "The operator 'aten::mode' is not currently implemented for the MPS device. If you want this op to be considered"
     " for addition please comment on https://github.com/pytorch/pytorch/issues/141287 and mention use-case, that"
-    f" resulted in missing op as well as commit hash {torch.version.git_version}. As a temporary fix, you can set the"
-    " environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op. WARNING: this will"
-    " be slower than running natively on MPS."
+    f" resulted in missing op as well as commit hash {records.record(TORCH).commit}. As a temporary fix, you can set"
+    " the environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op. WARNING: this"
+    " will be slower than running natively on MPS."
 )
 FELL_BACK = (
     "The operator 'aten::mode' is not currently supported on the MPS backend and will fall back to run on the CPU."
@@ -49,11 +53,8 @@ def test_a_missing_operator_raises_with_the_text_of_a_mac(rules: Device) -> None
 
 LACKING: dict[str, tuple[str, Callable[[torch.Tensor], object]]] = {
     "functional of a structured operator": ("aten::heaviside.out", lambda x: torch.heaviside(x, x)),
-    "part of a composite": ("aten::_linalg_svd.U", torch.linalg.svdvals),
-    "loss": (
-        "aten::_ctc_loss",
-        lambda x: F.ctc_loss(x[:, None], *torch.ones(3, 1, dtype=torch.long, device="mps")),
-    ),
+    "part of a composite": ("aten::_linalg_eigvals", torch.linalg.eigvals),
+    "loss": ("aten::multi_margin_loss", lambda x: F.multi_margin_loss(x, torch.tensor([0, 1, 2], device="mps"))),
     "in place": ("aten::put_", lambda x: x.put_(torch.tensor([0], device="mps"), x[:1, 0])),
     "own backward": (
         "aten::_fused_adagrad_",
@@ -62,6 +63,45 @@ LACKING: dict[str, tuple[str, Callable[[torch.Tensor], object]]] = {
         ),
     ),
 }
+
+
+SINCE_2_14: dict[str, tuple[str, Callable[[torch.Tensor], object]]] = {
+    "part of a composite": ("aten::_linalg_svd.U", torch.linalg.svdvals),
+    "loss": (
+        "aten::_ctc_loss",
+        lambda x: F.ctc_loss(x[:, None], *torch.ones(3, 1, dtype=torch.long, device="mps")),
+    ),
+    "random": ("aten::poisson", torch.poisson),
+}
+
+
+@pytest.mark.parametrize("case", SINCE_2_14)
+def test_what_a_release_brings_is_missing_before(rules: Device, case: str) -> None:
+    """Kernels that torch 2.14 has and 2.13 has not."""
+    name, call = SINCE_2_14[case]
+    x = torch.rand(3, 3, device="mps")
+    if TORCH == "2.13":
+        with pytest.raises(NotImplementedError, match=f"The operator '{name}' is not currently implemented"):
+            call(x)
+    else:
+        call(x)
+    assert rules.rules.missing == ({name: 1} if TORCH == "2.13" else {})
+
+
+def test_what_a_release_has_no_more_is_refused(rules: Device) -> None:
+    """torch.qr and torch.cholesky raise RuntimeError in torch 2.14; here the older torch that computes has them."""
+    x = torch.eye(3, device="mps")
+    if TORCH == "2.13":
+        assert torch.equal(torch.qr(x).Q.abs(), x)
+        assert rules.rules.not_on_a_mac == rules.rules.only_on_a_mac == []
+        return
+    for name, call in (("qr", torch.qr), ("cholesky", torch.cholesky)):
+        with pytest.raises(RuntimeError, match=f"torch 2.14.1 on this Mac has no operator 'aten::{name}'"):
+            call(x)
+    assert rules.rules.refused == {"gone-from-torch": 2}
+    assert rules.rules.not_on_a_mac == ["cholesky", "cholesky.out", "qr", "qr.Q"]
+    assert {"linalg_polar", "linalg_matrix_sqrth"} <= set(rules.rules.only_on_a_mac)
+    assert torch.equal(torch.linalg.qr(x).Q.abs().cpu(), x.cpu())
 
 
 @pytest.mark.parametrize("case", LACKING)
@@ -91,13 +131,18 @@ def test_with_the_variable_it_runs_on_the_cpu_and_warns(rules: Device) -> None:
 
 
 def test_some_operators_are_always_on_the_cpu(rules: Device) -> None:
-    """linalg_svd falls back without the variable, as torch registers it, and has its gradient."""
+    """embedding_renorm_, and linalg_svd up to torch 2.13, fall back without the variable, as torch registers them."""
+    table = torch.tensor([[3.0, 4.0], [0.6, 0.8]], device="mps")
     x = torch.diag(torch.tensor([3.0, 2.0])).to("mps").requires_grad_()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        F.embedding(torch.tensor([0, 1], device="mps"), table, max_norm=2.5)
         torch.linalg.svd(x).S.sum().backward()
+    assert torch.allclose(table.cpu(), torch.tensor([[1.5, 2.0], [0.6, 0.8]]), atol=1e-6)
     assert x.grad is not None and torch.equal(x.grad.cpu(), torch.eye(2))
-    assert rules.rules.fell_back == {"aten::linalg_svd": 1}
+    assert rules.rules.fell_back == {"aten::embedding_renorm_": 1} | (
+        {"aten::linalg_svd": 1} if TORCH == "2.13" else {}
+    )
 
 
 @pytest.mark.parametrize(("value", "wanted"), [(None, False), ("0", False), ("1", True), ("", True), ("no", True)])
@@ -143,7 +188,7 @@ def test_float64_attempts_are_counted(rules: Device) -> None:
 
 def test_presence_is_read_from_torchs_own_list() -> None:
     """Own kernels, structured delegates and comments in native_functions.yaml."""
-    with presence.native_functions().open() as lines:
+    with Path(torchgen.__file__).with_name("packaged").joinpath("ATen/native/native_functions.yaml").open() as lines:
         present = presence.with_kernel(lines)
     assert {"add.Tensor", "add.out", "mm", "_fused_adamw_", "embedding_dense_backward", "topk"} <= present
     assert not {"mode", "put_", "_ctc_loss", "heaviside", "_linalg_svd"} & present
@@ -152,5 +197,5 @@ def test_presence_is_read_from_torchs_own_list() -> None:
 
 def test_a_torch_without_data_is_refused_by_name() -> None:
     """Rules of one release are not guessed for another."""
-    with pytest.raises(SimulatorUnavailable, match=r"torch 2\.12\.1"):
+    with pytest.raises(SimulatorUnavailable, match=r"found: +torch 2\.12\n"):
         tables.for_torch("2.12.1")

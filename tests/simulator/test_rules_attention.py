@@ -79,10 +79,24 @@ def test_under_autograd_the_weights_are_kept(device: Device) -> None:
     del out
 
 
-def test_dropout_takes_the_same_path_as_autograd(device: Device) -> None:
-    """There is no fused kernel with dropout."""
-    q, k, v = inputs(1, 2, 2, 256, 256, 64)
-    assert peak(device, q, k, v, dropout_p=0.5) >= 2 * floats(1, 2, 256, 256)
+@pytest.mark.parametrize("shape", [(1, 2, 2, 64, 64, 64), (1, 2, 2, 1, 64, 64), (1, 2, 2, 16, 16, 48)])
+def test_dropout_without_gradient_is_refused(device: Device, shape: tuple[int, int, int, int, int, int]) -> None:
+    """No kernel has dropout, and torch takes one wherever no gradient is needed (pytorch pull request 184126)."""
+    q, k, v = inputs(*shape)
+    for leaves in ((q, k, v), tuple(x.clone().requires_grad_() for x in (q, k, v))):
+        with torch.no_grad(), pytest.raises(NotImplementedError, match="for MPS does not support dropout"):
+            F.scaled_dot_product_attention(*leaves, dropout_p=0.5)
+    assert F.scaled_dot_product_attention(q.requires_grad_(), k, v, dropout_p=0.5).requires_grad
+
+
+@pytest.mark.parametrize("queries", [1, 64])
+def test_kernels_take_a_boolean_mask(device: Device, queries: int) -> None:
+    """Of sdpa_vector and of the prefill kernel (Attention.mm) there are variants for boolean masks."""
+    q, k, v = inputs(1, 2, 2, queries, 64, 64)
+    mask = torch.ones(queries, 64, dtype=torch.bool).tril(64 - queries - 3).index_fill(1, torch.tensor(0), True)
+    found, _ = torch.ops.aten._scaled_dot_product_attention_math_for_mps(q, k, v, mask.to("mps"))
+    expected = F.scaled_dot_product_attention(q.cpu(), k.cpu(), v.cpu(), mask)
+    assert torch.allclose(found.cpu(), expected, atol=4e-6)
 
 
 def test_before_macos_15_views_take_the_same_path_as_autograd(device: Device) -> None:

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from patcher.simulator import Device
 from patcher.simulator.rules import tables
+from patcher.simulator.wheels import records
+from tests.simulator.conftest import TORCH
 
 I64, C64 = torch.int64, torch.complex64
-TABLE = tables.for_torch(torch.__version__)
+TABLE = tables.for_torch(TORCH)
 
 
 def ones(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -61,6 +63,48 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "not supported for Byte",
         lambda: F.interpolate(ones(1, 1, 4, 4, dtype=torch.uint8), scale_factor=2, mode="bicubic"),
     ),
+    "addr of integers": (
+        "addr-dtype",
+        RuntimeError,
+        "MPS device does not support addr for non-float input",
+        lambda: torch.addr(ones(2, 2, dtype=I64), ones(2, dtype=I64), ones(2, dtype=I64)),
+    ),
+    "index_reduce of integers": (
+        "index-reduce-integers",
+        RuntimeError,
+        "index_reduce for MPS does not support torch.long dtype",
+        lambda: ones(3, dtype=I64).index_reduce_(0, ones(1, dtype=I64), ones(1, dtype=I64), "amax"),
+    ),
+    "complex index_reduce": (
+        "index-reduce-complex",
+        RuntimeError,
+        "index_reduce for MPS does not support torch.cfloat dtype",
+        lambda: ones(3, dtype=C64).index_reduce(0, ones(1, dtype=I64), ones(1, dtype=C64), "mean"),
+    ),
+    "complex qr": (
+        "qr-dtype",
+        RuntimeError,
+        "linalg_qr: MPS currently supports float32 only",
+        lambda: torch.linalg.qr(identity(C64)),
+    ),
+    "complex mish": (
+        "mish-complex",
+        RuntimeError,
+        "Mish for complex is not supported for MPS",
+        lambda: F.mish(ones(2, dtype=C64)),
+    ),
+    "complex batch_norm": (
+        "batch-norm-complex",
+        RuntimeError,
+        "Batch norm for complex is not supported for MPS",
+        lambda: F.batch_norm(ones(2, 3, dtype=C64), None, None, training=True),
+    ),
+    "batch_norm of integers": (
+        "batch-norm-integers",
+        RuntimeError,
+        "Long batch norm is not supported with MPS",
+        lambda: F.batch_norm(ones(2, 3, dtype=I64), None, None, training=True),
+    ),
     "complex lu": (
         "lu-complex",
         RuntimeError,
@@ -72,12 +116,6 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         RuntimeError,
         "MPS doesn't allow pivot == False",
         lambda: torch.linalg.lu_factor(identity(torch.float32), pivot=False),
-    ),
-    "complex solve": (
-        "solve-complex",
-        RuntimeError,
-        "MPS only supports floats",
-        lambda: torch.linalg.solve(identity(C64), identity(C64)),
     ),
     "complex inverse": (
         "inverse-complex",
@@ -104,12 +142,6 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         NotImplementedError,
         "_local_scalar_dense_mps",
         lambda: torch.zeros(1, dtype=torch.float8_e4m3fn, device="mps").item(),
-    ),
-    "layer_norm of half with float32 weights": (
-        "layer-norm-mixed",
-        RuntimeError,
-        "layer_norm of Half, Float",
-        lambda: F.layer_norm(ones(2, 4).half(), (4,), ones(4), ones(4)),
     ),
     "pooling to a size that does not divide": (
         "adaptive-average-pooling",
@@ -144,6 +176,53 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
 }
 
 
+BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], object]]]] = {
+    "2.13": {
+        "complex solve": (
+            "solve-complex",
+            RuntimeError,
+            r"linalg.lu_factor\(\): MPS only supports floats.",
+            lambda: torch.linalg.solve(identity(C64), identity(C64)),
+        ),
+        "complex Cholesky": (
+            "complex",
+            RuntimeError,
+            "aten::linalg_cholesky_ex is not supported for ComplexFloat",
+            lambda: torch.linalg.cholesky(identity(C64)),
+        ),
+        "layer_norm of half with float32 weights": (
+            "layer-norm-mixed",
+            RuntimeError,
+            "layer_norm of Half, Float",
+            lambda: F.layer_norm(ones(2, 4).half(), (4,), ones(4), ones(4)),
+        ),
+    },
+    "2.14": {
+        "complex solve": (
+            "solve-complex",
+            RuntimeError,
+            r"linalg.lu_factor\(\): MPS doesn't support complex types.",
+            lambda: torch.linalg.solve(identity(C64), identity(C64)),
+        ),
+        "complex solve of a factored matrix": (
+            "lu-solve-complex",
+            RuntimeError,
+            r"linalg.lu_solve\(\): MPS only supports float32.",
+            lambda: torch.linalg.lu_solve(identity(C64), torch.tensor([1, 2], device="mps").int(), identity(C64)),
+        ),
+        "complex QR": (
+            "qr-complex",
+            RuntimeError,
+            "geqrf: MPS currently supports float32 only",
+            lambda: torch.linalg.qr(identity(C64)),
+        ),
+    },
+}
+"""What one release refuses and the other does not, or in other words."""
+
+REFUSED |= BY_RELEASE[TORCH]
+
+
 @pytest.fixture
 def counted(device: Device) -> Iterator[Device]:
     device.rules.reset()
@@ -167,6 +246,23 @@ def test_every_rule_of_the_data_file_has_a_call_that_it_refuses() -> None:
     """And every one names its source."""
     assert {rule.name for rule in TABLE.refusals} <= {case[0] for case in REFUSED.values()} | ON_AN_OLDER_MACOS
     assert all(rule.source for rule in TABLE.refusals)
+
+
+IN_OTHER_WORDS = {
+    "complex-factor": "c10::Scalar says it",
+    "layer-norm-mixed": "a Mac says nothing in the forward",
+}
+
+
+@pytest.mark.parametrize("torch_release", records.releases())
+def test_words_that_torchs_mps_sources_say_are_in_the_wheel(torch_release: str) -> None:
+    """Rules that name a source of the mps backend have its message, as the binary has it, which may be in pieces."""
+    lines = [line.partition(": ")[2] for line in records.record(torch_release).sections["refusals"]]
+    for rule in tables.for_torch(torch_release).refusals:
+        if ".mm" in rule.source and rule.name not in IN_OTHER_WORDS:
+            said = [line for line in lines if len(line) > 20 and line in rule.message]
+            said += [line for line in lines if rule.message.strip() in line]
+            assert said, f"{rule.name}: torch {torch_release} for macOS does not say {rule.message!r}"
 
 
 def test_operators_that_the_data_file_names_exist() -> None:

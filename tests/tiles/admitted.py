@@ -31,6 +31,8 @@ FAULTS: dict[str, tuple[str, tuple[str, str]]] = {
     "another sum": ("whole numbers", ("^", "|")),
     "other bits": ("atomic operations on bits", ("atomic_fetch_xor", "atomic_fetch_or")),
     "another key": ("random numbers", ("^", "|")),
+    "a sign": ("masks and arithmetic of uint32", ("(v4[r] > ", "(int(v4[r]) > (int)")),
+    "another simdgroup": ("functions that combine torch.int32", ("^ 64u]", "^ 32u]")),
     "no sign": ("joining and splitting", ("(-", "(+")),
 }
 """A change of a shader's source, and the trial that notices it."""

@@ -331,3 +331,106 @@ def branch_kernel(x_ptr, out_ptr, N: tl.constexpr):
 def type_that_depends_on_a_branch() -> None:
     """A block or a number."""
     branch_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def const_kernel(x_ptr: tl.const, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    x = tl.load(x_ptr + at)
+    tl.store(out_ptr + at, x)
+    tl.store(x_ptr + at, x)  # <-
+
+
+@refused(const_kernel, "Cannot store to a constant pointer")
+def store_through_const() -> None:
+    """What the kernel says that it only reads."""
+    const_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def const_atomic_kernel(x_ptr: tl.const, out_ptr):
+    tl.atomic_add(x_ptr, 1.0)  # <-
+
+
+@refused(const_atomic_kernel, "Cannot store to a constant pointer")
+def atomic_operation_through_const() -> None:
+    """It writes too."""
+    const_atomic_kernel[(1,)](X, out())
+
+
+@triton.jit
+def const_branch_kernel(x_ptr: tl.const, out_ptr, n):
+    pointer = x_ptr if n > 0 else out_ptr  # <-
+    tl.store(out_ptr, tl.load(pointer))
+
+
+@refused(const_branch_kernel, "*const fp32 or *fp32")
+def const_on_one_way() -> None:
+    """A pointer that may be written on the other."""
+    const_branch_kernel[(1,)](X, out(), 3)
+
+
+@triton.must_use_result("It only computes.")
+@triton.jit
+def cube(x):
+    return x * x * x
+
+
+@triton.jit
+def unused_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    x = tl.load(x_ptr + at)
+    cube(x)  # <-
+    tl.store(out_ptr + at, x)
+
+
+@refused(unused_kernel, "The result of cube is not being used. It only computes.")
+def result_that_is_not_used() -> None:
+    """Of a function that says that it has to be."""
+    unused_kernel[(1,)](X, out(), 16)
+
+
+@triton.aggregate
+class Cell:
+    value: tl.tensor
+
+
+@triton.jit
+def field_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    cell = Cell(tl.load(x_ptr + at))
+    cell.value = cell.value + 1  # <-
+    tl.store(out_ptr + at, cell.value)
+
+
+@refused(field_kernel, "only names can be assigned")
+def field_assigned_again() -> None:
+    """An aggregate's."""
+    field_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def wrong_field_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    cell = Cell("value")  # <-
+    tl.store(out_ptr + at, cell.value)
+
+
+@refused(wrong_field_kernel, "value of Cell is a tensor")
+def field_of_another_class() -> None:
+    """A text for a tensor."""
+    wrong_field_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def scales_kernel(x_ptr, out_ptr):
+    a = tl.full((32, 64), 0, tl.uint8)
+    scale = tl.full((32, 4), 0, tl.uint8)
+    other = tl.full((32, 2), 0, tl.uint8)
+    tl.dot_scaled(a, scale, "e5m2", tl.trans(a), other, "e5m2")  # <-
+
+
+@refused(scales_kernel, "same scale factor")
+def scales_of_two_widths() -> None:
+    """16 numbers to a scale on one side, 32 on the other."""
+    scales_kernel[(1,)](X, out())

@@ -36,6 +36,12 @@ def scaled(x, out, n, N: tl.constexpr):
 
 
 @jit
+def copied(x, out, n, N: tl.constexpr):
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(out + at, tl.load(x + at, at < n), at < n)
+
+
+@jit
 def summed(x, out, N: tl.constexpr):
     row = tl.program_id(0)
     tl.store(out + row, tl.sum(tl.load(x + row * N + tl.arange(0, N)), 0))
@@ -397,6 +403,41 @@ def test_zeros_and_nan_prove_nothing() -> None:
     assert not launched(added, (x, x, out), nothing)
 
 
+@jit
+def cleared(out, n, value, N: tl.constexpr):
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(out + at, tl.full((N,), 0, tl.float32) + value, at < n)
+
+
+@pytest.mark.usefixtures("much_room")
+def test_a_kernel_that_reads_nothing_proves_where_it_writes() -> None:
+    """One number everywhere, also the one that is there; not where a number that is 0 makes it."""
+    out = torch.full((128,), 2.5)
+    out[100:] = 7
+    assert not launched(cleared, (out, 100, 2.5), nothing)
+    assert (out[:100] == 2.5).all() and (out[100:] == 7).all()
+    for wrong in (lambda out, *_: out[90:].fill_(2.5), lambda out, *_: out[0].fill_(2)):
+        before = out.clone()
+        assert launched(cleared, (out, 100, 2.5), wrong)
+        assert torch.equal(out, before)
+    with pytest.raises(Undecided, match="one number again and again"):
+        launched(cleared, (out, 100, 0.0), nothing)
+
+
+@pytest.mark.usefixtures("much_room")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_what_stands_there_already_is_told_from_what_is_not_written(dtype: torch.dtype) -> None:
+    """A launch that is repeated changes nothing; a shader that writes nothing is wrong all the same."""
+    x = (numbers(128) > 0).to(dtype) if dtype == torch.bool else numbers(128)
+    out = x if dtype == torch.bool else x * 3
+    kernel, out = (copied, out.clone()) if dtype == torch.bool else (scaled, out.clone())
+    before = out.clone()
+    assert not launched(kernel, (x, out, 100), nothing)
+    assert torch.equal(out, before)
+    left: Any = SimpleNamespace(written=lambda passed: passed[1:2], launch=nothing)
+    assert first_launch(kernel.compile(x, out, 100, N=64), left, (2, 1, 1), (x, out, 100))
+
+
 def test_yes_and_no_prove_something_together() -> None:
     """A mask in a tensor of zeros has changed in one way only."""
     for changed, told in ((0, False), (3, True), (8, False)):
@@ -492,7 +533,9 @@ def test_without_room_for_copies_nothing_runs(monkeypatch: pytest.MonkeyPatch, r
         assert not launched(doubled, (x, 128), nothing)
         assert torch.equal(x, before * 2)
         return
-    with pytest.raises(Undecided, match=r"^there is no room for 5 copies of the 512 bytes that it writes into$"):
+    with pytest.raises(
+        Undecided, match=rf"^there is no room for {COPIES} copies of the 512 bytes that it writes into$"
+    ):
         launched(doubled, (x, 128), nothing)
     assert torch.equal(x, before)
 

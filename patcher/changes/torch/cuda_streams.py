@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from patcher.changes.torch import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import AnyChange, Patch
 
-_patch = partial(
-    Patch,
-    distribution=DISTRIBUTION,
-    reviewed=REVIEWED,
-    why="a prefetcher hands a stream of torch.cuda to torch, which without CUDA knows none",
-    upstream=source("torch/cuda/__init__.py", "set_stream"),
-    until="torch.cuda has the one stream of mps where there is no CUDA",
-    needed_for=None,
-)
-
 CHANGES: tuple[AnyChange, ...] = (
-    _patch(target="torch:Tensor.record_stream", replacement="patcher.replacements.torch.cuda_streams:record_stream"),
-    _patch(
-        target="torch.cuda:set_stream",
-        replacement="patcher.replacements.torch.cuda_streams:set_stream",
-        expects="(stream)",
+    Patch(
+        target="torch:Tensor.record_stream",
+        replacement="patcher.replacements.torch.cuda_streams:record_stream",
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
+        why="a prefetcher hands a stream of torch.cuda to torch, which without CUDA knows none",
+        upstream=source("torch/cuda/__init__.py", "set_stream"),
+        until="torch.cuda has the one stream of mps where there is no CUDA",
+        needed_for=None,
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from patcher.changes.torch import DISTRIBUTION, REVIEWED, issues, native
+from patcher.changes.torch.matmul import repeats_wrongly
 from patcher.engine.model import Kernel
 from patcher.macs.machine import Machine
 from patcher.training.rules import torch_before
@@ -26,9 +27,11 @@ def _forward_is_right(machine: Machine) -> str | None:
 
 
 def _backward_is_right(machine: Machine) -> str | None:
-    if not _old_chip(machine):
-        return f"M{machine.generation} adds long sums up rightly"
-    return None if _old_torch(machine) else "torch 2.14 computes it by mm, which is split"
+    if not _old_torch(machine):
+        return "torch 2.14 computes it by mm, which has a guard"
+    if _old_chip(machine) or repeats_wrongly(machine):
+        return None
+    return f"M{machine.generation} adds long sums up rightly"
 
 
 def _old_chip(machine: Machine) -> bool:
@@ -60,9 +63,11 @@ CHANGES = (
         replacement="patcher.replacements.torch.linear:linear_backward",
         skip=_backward_is_right,
         why="on M1 and M2 the gradients of a layer with 32767 or more outputs (a vocabulary) or tokens add what lies "
-        "in memory behind the operands",
+        "in memory behind the operands, and on macOS 27 the gradient of a sum, which repeats a row, becomes zeros",
         upstream=native(
-            "aten/src/ATen/native/mps/operations/Linear.mm", "_mps_linear_backward_weights", issues(177116, 183535)
+            "aten/src/ATen/native/mps/operations/Linear.mm",
+            "_mps_linear_backward_weights",
+            issues(177116, 183535, 180201),
         ),
         until="the oldest torch that is supported is 2.14",
     ),

@@ -81,6 +81,7 @@ QUESTIONS = (
     # its queue
     Question("Stream", BOTH),
     Question("stream", BOTH, "(stream)"),
+    Question("set_stream", BOTH, "(stream)"),
     Question("Event", (CUDA,)),
     Question("current_stream", BOTH, _DEVICE),
     Question("default_stream", BOTH, _DEVICE),

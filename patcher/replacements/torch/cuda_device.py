@@ -18,7 +18,7 @@ from torch.overrides import has_torch_function
 
 from patcher.engine.ledger import LEDGER, original
 from patcher.overrides import TENSORS, hand_over
-from patcher.replacements.torch import float64
+from patcher.replacements.torch import float64, indexing
 
 log = logging.getLogger("patcher")
 
@@ -90,9 +90,12 @@ def to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
             say_once()
             args, kwargs = ((MPS, *args[1:]), kwargs) if args else (args, {**kwargs, "device": MPS})
     try:
-        return _TENSOR_TO(self, *args, **kwargs)
+        moved = _TENSOR_TO(self, *args, **kwargs)
     except TypeError as refusal:
         return float64.moved(self, args, kwargs, refusal)
+    if moved.dtype is torch.int64:
+        indexing.remember(self, moved)
+    return moved
 
 
 def copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -18,7 +18,3 @@ def record_stream(self: torch.Tensor, s: Any) -> None:
         hand_over(torch.Tensor.record_stream, (self,), (self, s), {})
     elif not self.is_mps:
         _RECORD_STREAM(self, s)
-
-
-def set_stream(stream: Any) -> None:
-    """Nothing to do: there is one queue."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from patcher.engine.ledger import original
+from patcher.ops.dense import dense
 from patcher.ops.split_sum import FIRST_WRONG, is_long, split_sum
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -17,6 +18,7 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 def linear(keys: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input @ weight.T + bias``, (..., k) and (n, k) to (..., n): one 2-D product, the bias of single rows apart."""
     call = partial(original("aten::linear on MPS").call_boxed, keys)
+    input, weight = dense(input), dense(weight)
     result: Tensor
     if not _fits(input, weight, bias):
         result = call(input, weight, bias)
@@ -59,6 +61,7 @@ def _aborts(weight: Tensor) -> bool:
 
 def linear_backward(keys: Any, self: Tensor, grad_output: Tensor, weight: Tensor, output_mask: list[bool]) -> Gradients:
     """The gradients of input, weight and bias, those that ``output_mask`` asks for."""
+    self, grad_output, weight = dense(self), dense(grad_output), dense(weight)
     features, inputs = weight.shape if weight.dim() == 2 else (0, 0)
     rows = self.numel() // max(inputs, 1)
     if not (is_long(rows, features, inputs) or is_long(features, rows, inputs)):

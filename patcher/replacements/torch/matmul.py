@@ -1,8 +1,9 @@
 """Kernels of matrix products for mps: they call torch's own, on parts that it computes rightly.
 
 Each gets the dispatch keys first. They step in for operands that torch takes and Metal gets wrong; all others go to
-torch's kernel as they are, which raises its own errors. A product that needs no care costs one call of a Python
-function more. No operator is called that autocast knows: it must not touch what is in place or has an ``out``.
+torch's kernel as they are, which raises its own errors, but those that repeat a row are copied out first. A product
+that needs no care costs one call of a Python function more. No operator is called that autocast knows: it must not
+touch what is in place or has an ``out``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from patcher.engine.ledger import original
+from patcher.ops.dense import dense
 from patcher.ops.split_sum import FIRST_WRONG, is_long, split_sum
 
 MOST_ELEMENTS = 2**32
@@ -22,6 +24,7 @@ MOST_ELEMENTS = 2**32
 
 def mm(keys: Any, self: Tensor, mat2: Tensor) -> Tensor:
     """``self @ mat2``, (m, k) @ (k, n); sums over more than 32766 terms in parts."""
+    self, mat2 = dense(self), dense(mat2)
     call = original("aten::mm on MPS").call_boxed
     if _is_long(self, mat2, 2):
         return split_sum(partial(call, keys), self, mat2).to(self.dtype)
@@ -31,6 +34,7 @@ def mm(keys: Any, self: Tensor, mat2: Tensor) -> Tensor:
 
 def mm_out(keys: Any, self: Tensor, mat2: Tensor, *, out: Tensor) -> Tensor:
     """`mm` into ``out``."""
+    self, mat2 = dense(self), dense(mat2)
     if _is_long(self, mat2, 2) and _alike(out, self):
         return _into(out, mm(keys, self, mat2))
     original("aten::mm.out on MPS").call_boxed(keys, self, mat2, out=out)
@@ -39,6 +43,7 @@ def mm_out(keys: Any, self: Tensor, mat2: Tensor, *, out: Tensor) -> Tensor:
 
 def addmm(keys: Any, self: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * self + alpha * mat1 @ mat2``."""
+    mat1, mat2 = dense(mat1), dense(mat2)
     call = partial(original("aten::addmm on MPS").call_boxed, keys)
     if _is_long(mat1, mat2, 2) and _expands(self, mat1, (mat1.size(0), mat2.size(1))):
         return _added(call, self, mat1, mat2, beta, alpha)
@@ -48,6 +53,7 @@ def addmm(keys: Any, self: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1,
 
 def addmm_(keys: Any, self: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """`addmm` into ``self``."""
+    mat1, mat2 = dense(mat1), dense(mat2)
     if _is_long(mat1, mat2, 2) and self.shape == (mat1.size(0), mat2.size(1)):
         return self.copy_(addmm(keys, self, mat1, mat2, beta=beta, alpha=alpha))
     original("aten::addmm_ on MPS").call_boxed(keys, self, mat1, mat2, beta=beta, alpha=alpha)
@@ -58,6 +64,7 @@ def addmm_out(
     keys: Any, self: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor
 ) -> Tensor:
     """`addmm` into ``out``."""
+    mat1, mat2 = dense(mat1), dense(mat2)
     if _is_long(mat1, mat2, 2) and _alike(out, mat1):
         return _into(out, addmm(keys, self, mat1, mat2, beta=beta, alpha=alpha))
     original("aten::addmm.out on MPS").call_boxed(keys, self, mat1, mat2, beta=beta, alpha=alpha, out=out)
@@ -66,6 +73,7 @@ def addmm_out(
 
 def addbmm(keys: Any, self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * self + alpha * sum over the batch of batch1 @ batch2``."""
+    batch1, batch2 = dense(batch1), dense(batch2)
     call = partial(original("aten::addbmm on MPS").call_boxed, keys)
     if _is_long(batch1, batch2, 3) and _expands(self, batch1, (batch1.size(1), batch2.size(2))):
         return _added(call, self, batch1, batch2, beta, alpha)
@@ -75,6 +83,7 @@ def addbmm(keys: Any, self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any
 
 def addbmm_(keys: Any, self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """`addbmm` into ``self``."""
+    batch1, batch2 = dense(batch1), dense(batch2)
     if _is_long(batch1, batch2, 3) and self.shape == (batch1.size(1), batch2.size(2)):
         return self.copy_(addbmm(keys, self, batch1, batch2, beta=beta, alpha=alpha))
     original("aten::addbmm_ on MPS").call_boxed(keys, self, batch1, batch2, beta=beta, alpha=alpha)
@@ -85,6 +94,7 @@ def addbmm_out(
     keys: Any, self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor
 ) -> Tensor:
     """`addbmm` into ``out``."""
+    batch1, batch2 = dense(batch1), dense(batch2)
     if _is_long(batch1, batch2, 3) and _alike(out, batch1):
         return _into(out, addbmm(keys, self, batch1, batch2, beta=beta, alpha=alpha))
     original("aten::addbmm.out on MPS").call_boxed(keys, self, batch1, batch2, beta=beta, alpha=alpha, out=out)
@@ -93,6 +103,7 @@ def addbmm_out(
 
 def bmm(keys: Any, self: Tensor, mat2: Tensor) -> Tensor:
     """``self @ mat2``, (b, m, k) @ (b, k, n)."""
+    self, mat2 = dense(self), dense(mat2)
     call = partial(original("aten::bmm on MPS").call_boxed, keys)
     if not _needs_care(self, mat2):
         product: Tensor = call(self, mat2)
@@ -104,6 +115,7 @@ def bmm(keys: Any, self: Tensor, mat2: Tensor) -> Tensor:
 
 def bmm_out(keys: Any, self: Tensor, mat2: Tensor, *, out: Tensor) -> Tensor:
     """`bmm` into ``out``."""
+    self, mat2 = dense(self), dense(mat2)
     if _needs_care(self, mat2) and _alike(out, self):
         return _into(out, bmm(keys, self, mat2))
     original("aten::bmm.out on MPS").call_boxed(keys, self, mat2, out=out)
@@ -112,6 +124,7 @@ def bmm_out(keys: Any, self: Tensor, mat2: Tensor, *, out: Tensor) -> Tensor:
 
 def baddbmm(keys: Any, self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * self + alpha * batch1 @ batch2``; with ``beta=0`` whatever ``self`` holds is ignored."""
+    batch1, batch2 = dense(batch1), dense(batch2)
     if beta == 0:
         self = self.new_zeros(()).expand(self.shape)
     call = partial(original("aten::baddbmm on MPS").call_boxed, keys)
@@ -126,6 +139,7 @@ def baddbmm(keys: Any, self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: An
 
 def baddbmm_(keys: Any, self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """`baddbmm` into ``self``."""
+    batch1, batch2 = dense(batch1), dense(batch2)
     if (beta == 0 or _needs_care(batch1, batch2)) and self.shape == _shape(batch1, batch2):
         return self.copy_(baddbmm(keys, self, batch1, batch2, beta=beta, alpha=alpha))
     original("aten::baddbmm_ on MPS").call_boxed(keys, self, batch1, batch2, beta=beta, alpha=alpha)
@@ -136,6 +150,7 @@ def baddbmm_out(
     keys: Any, self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor
 ) -> Tensor:
     """`baddbmm` into ``out``."""
+    batch1, batch2 = dense(batch1), dense(batch2)
     if (beta == 0 or _needs_care(batch1, batch2)) and _alike(out, batch1):
         return _into(out, baddbmm(keys, self, batch1, batch2, beta=beta, alpha=alpha))
     original("aten::baddbmm.out on MPS").call_boxed(keys, self, batch1, batch2, beta=beta, alpha=alpha, out=out)

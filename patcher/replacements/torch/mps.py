@@ -144,6 +144,10 @@ def current_stream(device: DeviceLike = None) -> Stream:
     return Stream()
 
 
+def set_stream(stream: Any) -> None:
+    """Nothing to do: there is one queue."""
+
+
 def default_stream(device: DeviceLike = None) -> Stream:
     """The one stream."""
     return Stream()

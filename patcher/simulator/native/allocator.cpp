@@ -20,7 +20,7 @@ namespace {
 
 struct Account {
   std::mutex mutex;
-  Heaps heaps;
+  std::unique_ptr<Heaps> heaps;
   std::string refusal;  // of watermarks that torch would not start with
   int64_t current = 0;
   int64_t peak = 0;
@@ -29,7 +29,7 @@ struct Account {
 };
 
 Account& account() {
-  static auto* instance = new Account;  // leaked: storages may outlive static destructors
+  static auto* instance = new Account{{}, make_heaps({2, 14})};  // leaked: storages may outlive static destructors
   return *instance;
 }
 
@@ -51,7 +51,7 @@ Buffer* enter(size_t nbytes) {
   TORCH_CHECK(book.refusal.empty(), book.refusal);
   Buffer* buffer = nullptr;
   try {
-    buffer = book.heaps.allocate(nbytes);
+    buffer = book.heaps->allocate(nbytes);
   } catch (const c10::Error&) {
     ++book.refused;
     throw;
@@ -60,7 +60,7 @@ Buffer* enter(size_t nbytes) {
   book.peak = std::max(book.peak, book.current);
   ++book.blocks;
   if (meter::on()) {
-    meter::allocated(book.current, static_cast<int64_t>(book.heaps.driver()));
+    meter::allocated(book.current, static_cast<int64_t>(book.heaps->driver()));
   }
   return buffer;
 }
@@ -71,7 +71,7 @@ void leave(Buffer* buffer, size_t nbytes) {
   }
   auto& book = account();
   const std::lock_guard<std::mutex> lock(book.mutex);
-  book.heaps.free(buffer);
+  book.heaps->free(buffer);
   book.current -= static_cast<int64_t>(nbytes);
   --book.blocks;
 }
@@ -121,14 +121,14 @@ class Allocator final : public c10::DeviceAllocator {
     constexpr auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
     c10::CachingDeviceAllocator::DeviceStats stats;
     const std::lock_guard<std::mutex> lock(account().mutex);
-    stats.allocated_bytes[all] = account().heaps.allocated;
-    stats.reserved_bytes[all] = account().heaps.reserved;
+    stats.allocated_bytes[all] = account().heaps->allocated;
+    stats.reserved_bytes[all] = account().heaps->reserved;
     return stats;
   }
   void resetAccumulatedStats(c10::DeviceIndex) override {
     const std::lock_guard<std::mutex> lock(account().mutex);
-    account().heaps.allocated.reset_accumulated();
-    account().heaps.reserved.reset_accumulated();
+    account().heaps->allocated.reset_accumulated();
+    account().heaps->reserved.reset_accumulated();
   }
   void resetPeakStats(c10::DeviceIndex) override {
     reset_peak_memory();
@@ -208,13 +208,13 @@ MemoryStats memory_stats() {
       book.current,
       book.peak,
       book.blocks,
-      static_cast<int64_t>(book.heaps.limit()),
-      book.heaps.allocated.current,
-      book.heaps.allocated.peak,
-      book.heaps.reserved.current,
-      book.heaps.reserved.peak,
-      static_cast<int64_t>(book.heaps.heap_count()),
-      static_cast<int64_t>(book.heaps.cached_count()),
+      static_cast<int64_t>(book.heaps->limit()),
+      book.heaps->allocated.current,
+      book.heaps->allocated.peak,
+      book.heaps->reserved.current,
+      book.heaps->reserved.peak,
+      static_cast<int64_t>(book.heaps->heap_count()),
+      static_cast<int64_t>(book.heaps->cached_count()),
       book.refused};
 }
 
@@ -222,36 +222,43 @@ void reset_peak_memory() {
   auto& book = account();
   const std::lock_guard<std::mutex> lock(book.mutex);
   book.peak = book.current;
-  book.heaps.allocated.reset_peak();
-  book.heaps.reserved.reset_peak();
+  book.heaps->allocated.reset_peak();
+  book.heaps->reserved.reset_peak();
 }
 
 void empty_memory_cache() {
   const std::lock_guard<std::mutex> lock(account().mutex);
-  account().heaps.empty_cache();
+  account().heaps->empty_cache();
 }
 
 size_t recommended_max_memory() {
   const std::lock_guard<std::mutex> lock(account().mutex);
-  return account().heaps.working_set();
+  return account().heaps->working_set();
 }
 
 size_t longest_buffer() {
   const std::lock_guard<std::mutex> lock(account().mutex);
-  return account().heaps.longest_buffer();
+  return account().heaps->longest_buffer();
 }
 
 void set_memory_limits(size_t recommended, size_t longest_buffer, double high, double low) {
   auto& book = account();
   const std::lock_guard<std::mutex> lock(book.mutex);
-  book.heaps.set_device(recommended, longest_buffer);
+  book.heaps->set_device(recommended, longest_buffer);
   book.refusal.clear();
   try {
-    book.heaps.set_high_watermark(high);
-    book.heaps.set_low_watermark(low);
+    book.heaps->set_high_watermark(high);
+    book.heaps->set_low_watermark(low);
   } catch (const c10::Error& error) {
     book.refusal = error.what_without_backtrace();
   }
+}
+
+void use_allocator_of(unsigned major, unsigned minor) {
+  auto& book = account();
+  const std::lock_guard<std::mutex> lock(book.mutex);
+  TORCH_CHECK(book.blocks == 0, "the simulated mps device holds memory: its allocator cannot change");
+  book.heaps = make_heaps({major, minor});
 }
 
 void lift_memory_limits() {
@@ -262,7 +269,7 @@ void set_memory_fraction(double ratio) {
   auto& book = account();
   const std::lock_guard<std::mutex> lock(book.mutex);
   TORCH_CHECK(book.refusal.empty(), book.refusal);
-  book.heaps.set_high_watermark(ratio);
+  book.heaps->set_high_watermark(ratio);
 }
 
 c10::Allocator* pinned_allocator() {

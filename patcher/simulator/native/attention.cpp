@@ -1,9 +1,10 @@
 // scaled_dot_product_attention chooses and allocates as on a Mac.
 //
 // torch 2.13: aten/src/ATen/native/transformers/attention.cpp (scaled_dot_product_attention) and
-// aten/src/ATen/native/mps/operations/Attention.mm (_scaled_dot_product_attention_math_mps). Under autograd, with
-// dropout, and for non-contiguous inputs before macOS 15 it is torch's composite of matmul and softmax. Otherwise one
-// of four kernels runs; the numbers are those of the CPU's kernel, and what the Mac's kernel allocates is allocated.
+// aten/src/ATen/native/mps/operations/Attention.mm (_scaled_dot_product_attention_math_mps). Under autograd, and for
+// non-contiguous inputs before macOS 15, it is torch's composite of matmul and softmax. Otherwise one of four kernels
+// runs, none of which has dropout; the numbers are those of the CPU's kernel, and what the Mac's kernel allocates is
+// allocated. A boolean mask that comes to the general kernel itself is added to the scores, as on a Mac.
 #include "faults.h"
 #include "meter.h"
 #include "products.h"
@@ -79,7 +80,7 @@ Tensor scaled_dot_product_attention(
     spoil_attention(q, k, v, seen, causal);
   }
   const auto added = additive(seen, q.scalar_type());
-  const bool fused = dropout == 0 && !has_gradient(q, k, v) && q.dim() >= 3 && may_be_fused(q, k, v);
+  const bool fused = !has_gradient(q, k, v) && q.dim() >= 3 && may_be_fused(q, k, v);
   Tensor attended = fused
       ? std::get<0>(at::_scaled_dot_product_attention_math_for_mps(
             q, k, v, added, dropout, causal, /*dropout_mask=*/std::nullopt, scale, grouped))
@@ -108,7 +109,8 @@ Kernel choose(const Tensor& query, const Tensor& key, const Tensor& value, const
   const auto one_of = [&](std::initializer_list<int64_t> sizes) {
     return head == value.size(-1) && std::find(sizes.begin(), sizes.end(), head) != sizes.end();
   };
-  const bool mask_fits = !mask.has_value() || mask->scalar_type() == query.scalar_type();
+  const bool mask_fits = !mask.has_value() || mask->scalar_type() == at::kBool ||
+      mask->scalar_type() == query.scalar_type();
   if (length <= 8 && length <= keys && mask_fits && one_of({64, 96, 128, 256}) && !(causal && mask.has_value())) {
     const bool many = keys >= 1024 || (key.size(-3) < query.size(-3) && keys >= 4096);
     return many ? Kernel::vector_2pass : Kernel::vector;

@@ -1,6 +1,7 @@
 // Tensors that are made, viewed, resized and copied without computing anything.
 #include "faults.h"
 #include "fork.h"
+#include "index_errors.h"
 #include "meter.h"
 #include "rules.h"
 #include "simulator.h"
@@ -175,6 +176,9 @@ Tensor& copy_(Tensor& self, const Tensor& source, bool non_blocking) {
   if (meter::on()) {
     meter::copied(self, source, non_blocking);
   }
+  if (!non_blocking && !is_mps(self)) {
+    index_errors::raise();
+  }
   return self;
 }
 
@@ -188,6 +192,7 @@ c10::Scalar local_scalar_dense(const Tensor& self) {
   if (meter::on()) {
     meter::read_by_host(self);
   }
+  index_errors::raise();
   if (c10::isFloat8Type(self.scalar_type())) {
     rules::count_refused("float8");
     TORCH_CHECK_NOT_IMPLEMENTED(false, "\"_local_scalar_dense_mps\" not implemented for '", self.scalar_type(), "'");

@@ -1,5 +1,6 @@
 // Every operator without a kernel of its own runs torch's CPU kernel on the same memory.
 #include "faults.h"
+#include "index_errors.h"
 #include "meter.h"
 #include "rules.h"
 #include "simulator.h"
@@ -196,7 +197,7 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
     // Autocast for the CPU is none of this tensor's business.
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     if (key == c10::DispatchKey::CPU) {
-      run_cpu_kernel(op, description.widening, stack);
+      index_errors::run(description.name, stack, count, [&] { run_cpu_kernel(op, description.widening, stack); });
     } else {
       op.redispatchBoxed(c10::DispatchKeySet(key), stack);
     }

@@ -10,6 +10,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace simulator {
@@ -30,6 +31,18 @@ enum class Fault : uint32_t {
   kLayerNormFrozenInput,
   kConvManyRows,
   kFusedOptimizerScale,
+  kExponentialZero,
+  kEmbeddingLargeTable,
+  kIndexBeyondTable,
+  kCatLargeOutput,
+  kLayerNormSmallVariance,
+  kMaskIndexRace,
+  kProductStrideZero,
+  kUniqueLargeIntegers,
+  kSortManyColumns,
+  kEmbeddingBagEdge,
+  kBatchNormStrided,
+  kIndexWriteBeyond,
   kCount
 };
 
@@ -48,6 +61,18 @@ void set_faults(const std::map<std::string, int64_t>& faults);
 // or says what is to be done to the results, which are then on top of the stack.
 using Spoil = std::function<void(c10::Stack*)>;
 Spoil faults_before(const std::string& op, c10::Stack* stack, size_t count);
+
+// The same for operators that look up or write by index (fault_indices.cpp). `table` is of names without namespace and
+// overload.
+using Before = Spoil (*)(c10::Stack*, size_t);
+const std::unordered_map<std::string, Before>& index_faults();
+
+// What faults look at and change.
+int64_t fault_size(Fault fault);
+at::Tensor argument(const c10::Stack* stack, size_t count, size_t position);
+at::Tensor& result(c10::Stack* stack, size_t returns = 1, size_t position = 0);
+// What lies in memory where nothing of ours is: large enough to be seen, and finite, as most of it is on a Mac.
+constexpr double kGarbage = 1024;
 
 // Non-blocking copies to the device that have not happened yet.
 extern std::atomic<bool> copies_pending;

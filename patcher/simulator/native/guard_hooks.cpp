@@ -2,6 +2,7 @@
 #include "events.h"
 #include "faults.h"
 #include "fork.h"
+#include "index_errors.h"
 #include "meter.h"
 #include "simulator.h"
 
@@ -23,6 +24,7 @@ void synchronize() {
   if (simulator::meter::on()) {
     simulator::meter::synchronized();
   }
+  simulator::index_errors::raise();
 }
 
 // torch keeps the event of a torch.Event behind a pointer; it is its number.

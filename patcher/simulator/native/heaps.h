@@ -1,9 +1,10 @@
 // The bookkeeping of torch's MPS allocator, without memory behind it: which heaps Metal would have made, which buffers
 // lie in them, which are cached, and when an allocation fails.
 //
-// The rules are those of torch 2.13.0: ATen/mps/MPSAllocator.h, which the wheel brings along, and MPSAllocator.mm. The
-// words are torch's as well: a buffer is what backs one storage, a heap is what Metal has given for several of them.
-// What Metal decides and torch does not is marked "Metal:".
+// torch 2.13 keeps whole buffers (cached_buffers.h), torch 2.14 splits and merges the ranges of a heap
+// (placed_ranges.h). What both have in common is here: pools and sizes of heaps, limits, words. The words are torch's as
+// well: a buffer is what backs one storage, a heap is what Metal has given for several of them. What Metal decides and
+// torch does not is marked "Metal:".
 #pragma once
 
 #include <c10/core/CachingDeviceAllocator.h>
@@ -11,73 +12,42 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
-#include <vector>
+#include <utility>
 
 namespace simulator {
 
-struct Heap;
-struct Buffer;
+constexpr size_t kMiB = 1 << 20;
+constexpr size_t kMaxSmall = kMiB;  // the largest "small" buffer
+// Metal: what heapBufferSizeAndAlignWithLength answers on Apple silicon. One element takes 256 bytes ("Tried to allocate
+// 256 bytes on shared pool", for instance https://github.com/pinokiocomputer/pinokio/issues/941).
+constexpr size_t kAlignment = 256;
+constexpr size_t kPage = 1 << 14;  // on Apple silicon
 
-struct BySize {
-  using is_transparent = void;
-  bool operator()(const Buffer* a, const Buffer* b) const;
-  bool operator()(const Buffer* a, size_t size) const;
-};
-struct ByAvailable {
-  using is_transparent = void;
-  bool operator()(const Heap* a, const Heap* b) const;
-  bool operator()(const Heap* a, size_t size) const;
-};
-using Cached = std::set<Buffer*, BySize>;
-using HeapSet = std::set<Heap*, ByAvailable>;
+constexpr size_t align_up(size_t value, size_t alignment) {
+  return (value + alignment - 1) & ~(alignment - 1);
+}
 
 // Buffers up to 1 MiB, larger ones, and numbers that an operator hands to the GPU.
 enum class PoolKind { small, large, scalar };
 
-struct Pool {
-  PoolKind kind;
-  HeapSet heaps;
-  Cached cached;            // free buffers
-  size_t cached_bytes = 0;
-  uint64_t clock = 0;       // searches so far: the age of a cached buffer is the clock less its value when it was freed
-};
+// Heaps of 8 MiB, 32 MiB or 1 GiB for several buffers; or one that is made to measure.
+enum class Tier { small, large, extra_large, alone };
+Tier tier_of(size_t size, bool pressure);
+// Of the heap that is made for a buffer of this (rounded) size.
+size_t heap_size(size_t size, bool pressure);
 
 struct Buffer {
   size_t size;  // rounded
-  Heap* heap;
-  size_t offset;
   uint64_t id;
-  uint64_t freed_at = 0;      // the pool's clock
-  Cached::node_type node{};  // of the set of cached buffers, while the buffer is not in it
-};
-
-struct Heap {
-  struct Range {
-    size_t begin, end;
-  };
-  Pool* pool;
-  size_t total;
-  bool is_split;  // holds several buffers
-  uint64_t id;
-  size_t available;  // the longest buffer that still fits
-  size_t buffers = 0;
-  std::vector<Range> free;  // by address
-
-  size_t take(size_t size);
-  void give_back(size_t offset, size_t size);
-
- private:
-  void measure();
 };
 
 class Heaps {
  public:
   using Stat = c10::CachingAllocator::Stat;
 
-  Heaps();
-  ~Heaps();
+  Heaps() = default;
+  virtual ~Heaps() = default;
   Heaps(const Heaps&) = delete;
   Heaps& operator=(const Heaps&) = delete;
 
@@ -92,14 +62,15 @@ class Heaps {
   // Into the pool, where it waits for the next allocation that it fits.
   void free(Buffer* buffer);
   // Gives back to Metal what no buffer in use needs.
-  void empty_cache();
+  virtual void empty_cache() = 0;
   // What torch says when an allocation of this (rounded) size failed.
   std::string out_of_memory(size_t size) const;
 
   Stat allocated;  // bytes of buffers in use
   Stat reserved;   // bytes of heaps
-  size_t heap_count() const;
-  size_t cached_count() const;
+  virtual size_t heap_count() const = 0;
+  // Buffers that no storage uses.
+  virtual size_t cached_count() const = 0;
   size_t working_set() const {
     return working_set_;
   }
@@ -113,34 +84,24 @@ class Heaps {
     return static_cast<size_t>(reserved.current);
   }
 
-  static size_t rounded(size_t bytes);
-
- private:
-  struct Request {
-    size_t size;
-    Pool& pool;
-    bool pressure;
-    Buffer* found = nullptr;
-  };
-  Pool& pool_for(size_t size, bool scalar);
+ protected:
+  // The size of a buffer for so many bytes.
+  virtual size_t rounded(size_t bytes, bool scalar) const = 0;
+  // Null when there is no room.
+  virtual Buffer* find(size_t size, PoolKind kind) = 0;
+  virtual void keep(Buffer* buffer) = 0;
   bool over_limit(size_t size) const;
   bool near_low_watermark() const;
-  bool reuse(Request& request);
-  bool make(Request& request);
-  Heap* heap_for(const Request& request);
-  void release(Buffer* buffer, bool remove_empty_heap = true);
-  void release_all(Pool& pool);
-  bool release_enough(Request& request);
-  void collect_garbage(const Request& request);
 
-  std::vector<std::unique_ptr<Pool>> pools_;
   size_t working_set_ = 0;
   size_t longest_buffer_ = SIZE_MAX;
   double high_ratio_ = 0;
   double low_ratio_ = 0;
   size_t high_limit_ = SIZE_MAX;
   size_t low_limit_ = SIZE_MAX;
-  uint64_t made_ = 0;  // buffers and heaps so far
 };
+
+// Those of a torch, by its major and minor number.
+std::unique_ptr<Heaps> make_heaps(std::pair<unsigned, unsigned> torch);
 
 }  // namespace simulator

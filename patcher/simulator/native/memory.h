@@ -23,8 +23,6 @@ struct MemoryStats {
   int64_t refused;          // allocations that failed, since the start
 };
 
-class Heaps;
-
 c10::DeviceAllocator& allocator();
 // Accounts for `memory`, which holds `nbytes` on the host, and labels it as mps memory. Throws when over the limit.
 c10::DataPtr adopt(c10::DataPtr memory, size_t nbytes);
@@ -33,6 +31,8 @@ void reset_peak_memory();
 void empty_memory_cache();
 size_t recommended_max_memory();
 size_t longest_buffer();
+// Before anything is allocated: the account is that of this torch's allocator.
+void use_allocator_of(unsigned major, unsigned minor);
 // Sizes in bytes, watermarks as multiples of `recommended`; 0 means none. Watermarks that do not fit together are
 // refused by the first allocation, as torch does, not here.
 void set_memory_limits(size_t recommended, size_t longest_buffer, double high, double low);

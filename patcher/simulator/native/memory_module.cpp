@@ -31,40 +31,42 @@ py::dict memory() {
 // Buffers are named by number.
 class Bookkeeping {
  public:
-  Bookkeeping(size_t working_set, size_t longest_buffer, double high, double low) {
-    heaps_.set_device(working_set, longest_buffer);
-    heaps_.set_high_watermark(high);
-    heaps_.set_low_watermark(low);
+  Bookkeeping(
+      std::pair<unsigned, unsigned> torch, size_t working_set, size_t longest_buffer, double high, double low)
+      : heaps_(make_heaps(torch)) {
+    heaps_->set_device(working_set, longest_buffer);
+    heaps_->set_high_watermark(high);
+    heaps_->set_low_watermark(low);
   }
   std::pair<uint64_t, size_t> allocate(size_t bytes, bool scalar) {
-    Buffer* buffer = heaps_.allocate(bytes, scalar);
+    Buffer* buffer = heaps_->allocate(bytes, scalar);
     buffers_[buffer->id] = buffer;
     return {buffer->id, buffer->size};
   }
   void free(uint64_t id) {
-    heaps_.free(buffers_.at(id));
+    heaps_->free(buffers_.at(id));
     buffers_.erase(id);
   }
   void empty_cache() {
-    heaps_.empty_cache();
+    heaps_->empty_cache();
   }
   void set_high_watermark(double ratio) {
-    heaps_.set_high_watermark(ratio);
+    heaps_->set_high_watermark(ratio);
   }
   std::string out_of_memory(size_t size) const {
-    return heaps_.out_of_memory(size);
+    return heaps_->out_of_memory(size);
   }
   py::dict stats() const {
     py::dict result;
-    result["allocated"] = heaps_.allocated.current;
-    result["driver"] = heaps_.driver();
-    result["heaps"] = heaps_.heap_count();
-    result["cached_buffers"] = heaps_.cached_count();
+    result["allocated"] = heaps_->allocated.current;
+    result["driver"] = heaps_->driver();
+    result["heaps"] = heaps_->heap_count();
+    result["cached_buffers"] = heaps_->cached_count();
     return result;
   }
 
  private:
-  Heaps heaps_;
+  std::unique_ptr<Heaps> heaps_;
   std::unordered_map<uint64_t, Buffer*> buffers_;
 };
 
@@ -74,12 +76,13 @@ void bind_memory(py::module_& module) {
   module.def(
       "set_memory_limits", &set_memory_limits, py::arg("recommended"), py::arg("longest_buffer"), py::arg("high"),
       py::arg("low"));
+  module.def("use_allocator_of", &use_allocator_of, py::arg("major"), py::arg("minor"));
   module.def("memory", &memory);
   module.def("reset_peak_memory", &reset_peak_memory);
   py::class_<Bookkeeping>(module, "Bookkeeping")
       .def(
-          py::init<size_t, size_t, double, double>(), py::arg("working_set"), py::arg("longest_buffer"),
-          py::arg("high"), py::arg("low"))
+          py::init<std::pair<unsigned, unsigned>, size_t, size_t, double, double>(), py::arg("torch"),
+          py::arg("working_set"), py::arg("longest_buffer"), py::arg("high"), py::arg("low"))
       .def("allocate", &Bookkeeping::allocate, py::arg("bytes"), py::arg("scalar") = false)
       .def("free", &Bookkeeping::free)
       .def("empty_cache", &Bookkeeping::empty_cache)

@@ -1,21 +1,26 @@
 """What a Mac's mps device refuses and what it sends to the CPU; counts of both.
 
-Which operators exist is read from the installed torch (presence.py); what that list does not tell is in one data file
-per torch release (``torch_2_13.toml``), read by tables.py; native/rules.cpp applies it.
+Which operators exist on a Mac was read from torch's wheel for macOS (`patcher.simulator.wheels`); what that does not
+tell is in one data file per torch release (``torch_2_13.toml``), read by tables.py; native/rules.cpp applies it.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 from types import ModuleType
 
-from patcher.simulator.rules import presence, tables
+from patcher.macs.mac import release_of
+from patcher.simulator.rules import tables
+from patcher.simulator.wheels import records
 
 
 class Rules:
     """What the simulated Mac has refused since the start or the last `reset`."""
 
-    def __init__(self, native: ModuleType) -> None:
+    def __init__(self, native: ModuleType, torch: str) -> None:
+        """``torch`` is the version that the Mac has."""
         self._native = native
+        self._torch = torch
 
     @property
     def missing(self) -> dict[str, int]:
@@ -38,6 +43,16 @@ class Rules:
         return dict(self._native.rules_refused())
 
     @property
+    def only_on_a_mac(self) -> list[str]:
+        """Operators of the Mac's torch that the torch which computes here has not: no script can call them here."""
+        return sorted(_of(self._torch) - _of(_engine()))
+
+    @property
+    def not_on_a_mac(self) -> list[str]:
+        """Operators of the torch which computes here that the Mac's torch has not any more: they are refused."""
+        return sorted(_of(_engine()) - _of(self._torch))
+
+    @property
     def cpu_fallback(self) -> bool:
         """Whether operators without an mps kernel run on the CPU.
 
@@ -54,17 +69,33 @@ class Rules:
         self._native.rules_reset()
 
 
-def load(native: ModuleType, torch: ModuleType) -> None:
-    """Hands the rules of the installed torch to the device, before its first operator."""
-    table = tables.for_torch(torch.__version__)
-    with presence.native_functions().open(encoding="utf-8") as lines:
-        listed = lines.readlines()
-    present = {f"aten::{name}" for name in presence.with_kernel(listed)}
-    native.register_sparse(sorted(presence.with_kernel(listed, "SparseMPS")))
+def load(native: ModuleType, torch: ModuleType, version: str) -> None:
+    """Hands the rules of a Mac's torch to the device, before its first operator.
+
+    Args:
+        native: the C++ module.
+        torch: the torch that computes.
+        version: of the torch that the Mac has.
+    """
+    table, wheel = tables.for_torch(version), records.record(release_of(version))
+    gone = {f"aten::{name}" for name in _of(torch.__version__) - wheel.functions()}
+    present = {f"aten::{name}" for name in wheel.with_kernel()} | gone
+    refusals = [*table.refusals, *([tables.gone(gone, version)] if gone else [])]
+    native.register_sparse(sorted(wheel.with_kernel("SparseMPS") & _of(torch.__version__)))
     native.load_rules(
         present=sorted((present | set(table.present)) - set(table.absent)),
         on_cpu=sorted(table.on_cpu),
-        refusals=[refusal.native(torch) for refusal in table.refusals],
-        commit=str(torch.version.git_version),
+        refusals=[refusal.native(torch) for refusal in refusals],
+        commit=wheel.commit,
         cpu_fallback=tables.fallback_wanted(),
     )
+
+
+def _of(version: str) -> set[str]:
+    """The operators of a torch."""
+    return records.record(release_of(version)).functions()
+
+
+def _engine() -> str:
+    """The version of the torch that computes."""
+    return importlib.metadata.version("torch")

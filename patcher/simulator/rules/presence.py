@@ -1,15 +1,9 @@
-"""Which operators have an mps kernel, read from the installed torch's own list."""
+"""Which operators have an mps kernel: reads torch's own list, native_functions.yaml."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from patcher.errors import SimulatorUnavailable, compose
-
-WITHIN = "packaged/ATen/native/native_functions.yaml"
 
 
 @dataclass
@@ -18,27 +12,6 @@ class Function:
 
     backends: set[str] = field(default_factory=set)
     delegate: str | None = None
-
-
-def native_functions() -> Path:
-    """The list's path in the installed torch (package torchgen, which comes in torch's wheel).
-
-    Raises:
-        SimulatorUnavailable: this torch has none.
-    """
-    spec = importlib.util.find_spec("torchgen")
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-    path = Path(folders[0], WITHIN) if folders else Path(WITHIN)
-    if not path.exists():
-        raise SimulatorUnavailable(
-            compose(
-                "the simulated mps device does not find torch's list of operators, which says what a Mac has",
-                expected=f"torchgen/{WITHIN} beside torch",
-                found=str(folders or "no package torchgen"),
-                run="pip install --force-reinstall torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu",
-            )
-        )
-    return path
 
 
 def with_kernel(lines: Iterable[str], backend: str = "MPS") -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from patcher import environment
 from patcher.errors import SimulatorUnavailable, compose
+from patcher.macs.mac import release_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -100,19 +101,38 @@ def for_torch(version: str) -> Table:
     Raises:
         SimulatorUnavailable: there is none.
     """
-    release = "_".join(version.split(".")[:2])
-    path = FOLDER / f"torch_{release}.toml"
+    return table(_data(release_of(version)))
+
+
+def _data(release: str) -> dict[str, Any]:
+    """A data file. One with ``after`` is read upon that of another release: it has what is new, and names what went."""
+    path = FOLDER / f"torch_{release.replace('.', '_')}.toml"
     if not path.exists():
         known = sorted(found.stem[len("torch_") :].replace("_", ".") for found in FOLDER.glob("torch_*.toml"))
         raise SimulatorUnavailable(
             compose(
                 "the simulated mps device does not know what this torch can do on a Mac",
-                installed=f"torch {version}",
+                found=f"torch {release}",
                 expected=f"torch {', '.join(known)}",
-                run=f"pip install torch=={known[-1]}.0 --index-url https://download.pytorch.org/whl/cpu",
+                run=f"simulate a Mac with torch {known[-1]}",
             )
         )
-    return table(tomllib.loads(path.read_text(encoding="utf-8")))
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    if "after" not in data:
+        return data
+    base = _data(data["after"])
+    kept = {name: rule for name, rule in base["refuse"].items() if name not in data["gone"]}
+    return {"operators": {**base["operators"], **data["operators"]}, "refuse": {**kept, **data["refuse"]}}
+
+
+def gone(operators: set[str], version: str) -> Refusal:
+    """The refusal of operators that the torch which computes has, and the Mac's has not any more."""
+    return Refusal(
+        name="gone-from-torch",
+        operators=tuple(sorted(operators)),
+        message=f"torch {version} on this Mac has no operator '{{op}}'; only the older torch that computes here has",
+        source="native_functions.yaml of torch's wheel for macOS",
+    )
 
 
 def table(data: dict[str, Any]) -> Table:

@@ -6,21 +6,24 @@ than what the kernel is told, so that what lies behind a mask is compared too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from patcher.tiles.language import LIBDEVICE_NAMES, MATH_NAMES, NAMES
+from patcher.tiles import types
+from patcher.tiles.language import LIBDEVICE_NAMES, MATH_NAMES, NAMES, Jitted
+from patcher.tiles.types import DType
 
 tl: Any = SimpleNamespace(**NAMES, math=SimpleNamespace(**MATH_NAMES))
 libdevice: Any = SimpleNamespace(**LIBDEVICE_NAMES)
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8)
-"""Unsigned ones of more bits are made in kernels: not every torch moves tensors of them to mps."""
+UNSIGNED = {torch.int16: types.uint16, torch.int32: types.uint32, torch.int64: types.uint64}
+"""What tensors of signed numbers are seen as: not every torch moves tensors of unsigned ones of more bits to mps."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Trial:
     constants: the rest of its parameters, known when the program is made.
     grid: how many programs.
     num_warps: simdgroups of a threadgroup.
+    seen_as: the types that the kernel sees tensors of such types as.
     """
 
     name: str
@@ -40,6 +44,14 @@ class Trial:
     constants: dict[str, Any]
     grid: tuple[int, int, int] = (3, 1, 1)
     num_warps: int = 4
+    seen_as: Mapping[torch.dtype, DType] = field(default_factory=dict)
+
+
+class Combining(Jitted):
+    """A function of the kernel language that joins two elements, or two pairs of them."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
 
 
 def trials() -> Iterator[Trial]:
@@ -58,6 +70,10 @@ def trials() -> Iterator[Trial]:
     for dtype in (*FLOATS, *INTEGERS):
         x, y, out = (numbers(1600, dtype=dtype) for _ in range(3))
         yield Trial(f"masks and arithmetic of {dtype}", masked, (x, y, out, 1100, 7), {"N": 512})
+    for dtype, seen in UNSIGNED.items():
+        x, y, out = (torch.iinfo(dtype).max // 50 * numbers(1600, dtype=dtype) for _ in range(3))
+        args = x, y, out, 1100, 7
+        yield Trial(f"masks and arithmetic of {seen}", masked, args, {"N": 512}, seen_as={dtype: seen})
     for dtype in (*FLOATS, torch.int32):
         out = zeros(3, 4, 1024, dtype=dtype)
         yield Trial(f"sums, maxima and scans of {dtype}", reduced, (numbers(3, 1024, dtype=dtype), out), {"N": 1024})
@@ -77,6 +93,9 @@ def trials() -> Iterator[Trial]:
     bits = small.abs(), numbers(3, 64, dtype=torch.int32), zeros(3 * 256, dtype=torch.int32)
     yield Trial("atomic operations on bits", on_bits, bits, {"N": 256})
     yield Trial("joining and splitting", moved, (numbers(3 * 256), small, zeros(3, 1280)), {"N": 256})
+    for dtype in (torch.float32, torch.int32):
+        pair = numbers(3 * 256, dtype=dtype), numbers(3 * 256, dtype=dtype)
+        yield Trial(f"functions that combine {dtype}", combined, (*pair, zeros(4, 3 * 256, dtype=dtype)), {"N": 256})
     yield Trial("random numbers", drawn, (zeros(3 * 256), zeros(3 * 256, dtype=torch.int32), 1234567), {"N": 256})
     yield Trial("grids and scalars", placed, (numbers(12 * 64), zeros(12 * 64), 0.75, 5 << 33), {"N": 64}, (3, 2, 2))
     yield Trial("functions", functions, (numbers(3 * 256), zeros(12, 3 * 256)), {"N": 256})
@@ -160,6 +179,27 @@ def moved(x, y, out, N: tl.constexpr):  # type: ignore[no-untyped-def]
     tl.store(start + 3 * N + at, tl.flip(a, 0))
     counts = tl.histogram(tl.load(y + row * N + at).abs() % 16, 16)
     tl.store(start + 4 * N + tl.arange(0, 16), counts.to(tl.float32))
+
+
+@Combining
+def greater(a, b):  # type: ignore[no-untyped-def]
+    return tl.where(a > b, a, b)
+
+
+@Combining
+def following(a, b, c, d):  # type: ignore[no-untyped-def]
+    return a | c, tl.where(c < 0, d, b + d)
+
+
+def combined(x, y, out, N: tl.constexpr):  # type: ignore[no-untyped-def]
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    width = tl.num_programs(0) * N
+    a, b = tl.load(x + at), tl.load(y + at)
+    signs = (b * 8).to(tl.int32)
+    tl.store(out + at, tl.associative_scan(a, 0, greater) - tl.reduce(b, 0, greater))
+    signs, sums = tl.associative_scan((signs, a), 0, following, reverse=True)
+    tl.store(out + width + at, sums + signs % 8)
+    tl.store(out + 2 * width + tl.program_id(0) * 2 * N + tl.arange(0, 2 * N), tl.cat(a, b, can_reorder=True))
 
 
 def drawn(real, whole, seed, N: tl.constexpr):  # type: ignore[no-untyped-def]

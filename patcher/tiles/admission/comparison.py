@@ -12,15 +12,17 @@ import torch
 from patcher import environment, sizes
 from patcher.errors import KernelFailed
 from patcher.tiles import on_torch
-from patcher.tiles.admission.copies import Arguments, Copy, Tensor, spans
+from patcher.tiles.admission.copies import Arguments, Copy, Tensor, spans, turned
 from patcher.tiles.admission.tolerance import Roundings, difference
+from patcher.tiles.aliases import aliases_of
 from patcher.tiles.on_metal import Launcher
 from patcher.tiles.program import Program
 
 Run: TypeAlias = "Callable[[Arguments], None]"
 
-COPIES = 5
-"""Of what is written: what torch gives, what Metal gives, and three times what another rounding gives."""
+COPIES = 6
+"""Of what is written: what is there instead of what is, what torch gives, what Metal gives, three times what another
+rounding gives."""
 
 
 class Undecided(Exception):  # noqa: N818 - it is no error
@@ -42,8 +44,9 @@ def first_launch(program: Program, launcher: Launcher, grid: tuple[int, int, int
     try:
         written = launcher.written(arguments)
         check_room(arguments, written, whole=False)
-        wrong, found = compared(program, grid, arguments, written, partial(launcher.launch, grid))
-        told = bool(wrong) or found.tells()
+        fresh = unread(program, arguments, written)
+        wrong, found = compared(program, grid, arguments, written, partial(launcher.launch, grid), fresh)
+        told = bool(wrong) or found.tells(reads=depends_on_more(program, arguments))
     except Undecided:
         raise
     except Exception as error:  # whatever it is, torch operators alone may not meet it
@@ -52,55 +55,91 @@ def first_launch(program: Program, launcher: Launcher, grid: tuple[int, int, int
         return wrong
     if not told:
         raise Undecided("what it has written so far is one number again and again, which proves nothing")
-    found.put_back()
+    if fresh:
+        launcher.launch(grid, arguments)
+    else:
+        found.put_back()
     return ""
 
 
+def unread(program: Program, arguments: Arguments, written: Items[Tensor]) -> list[Tensor]:
+    """Those of ``written`` of which nothing is read before or after: what is in them does not matter."""
+    read = {
+        argument.untyped_storage().data_ptr()
+        for (name, _), argument in zip(program.arguments, arguments, strict=True)
+        if isinstance(argument, Tensor) and name in aliases_of(program).read
+    }
+    return [each for each in written if each.untyped_storage().data_ptr() not in read]
+
+
+def depends_on_more(program: Program, arguments: Arguments) -> bool:
+    """Whether what a program writes depends on what it reads, or on a number that is 0, as which a fault may pass."""
+    return bool(aliases_of(program).read) or any(type(each) is float and each == 0 for each in arguments)
+
+
 def compared(
-    program: Program, grid: tuple[int, int, int], arguments: Arguments, written: Items[Tensor], as_shader: Run
+    program: Program,
+    grid: tuple[int, int, int],
+    arguments: Arguments,
+    written: Items[Tensor],
+    as_shader: Run,
+    fresh: Items[Tensor] = (),
 ) -> tuple[str, Copy]:
     """What is wrong with what a shader computes, and copies with its numbers.
 
     Args:
         written: those of the arguments that are written; they stay as they are.
         as_shader: runs the program as a shader, with other tensors in their places.
+        fresh: those of them that are not read; their copies hold other numbers, so that whatever is written changes.
 
     Raises:
         Undecided: it is not known what rounding does to the program, as with another one it fails or does not end.
     """
     device = next((each.device for each in arguments if isinstance(each, Tensor)), torch.device("cpu"))
-    right, operations, whole = ran_with_torch(program, grid, arguments, written, device)
-    found = Copy(arguments, written, whole)
+    right, operations, copy = ran_with_torch(program, grid, arguments, written, device, fresh)
+    found = copy()
     as_shader(found.arguments)
 
     def rounded(seed: int, scale: float) -> Copy:
-        copy = Copy(arguments, written, whole)
+        other = copy()
         try:
-            on_torch.run_shaken(program, grid, copy.arguments, device, seed, scale, operations)
+            on_torch.run_shaken(program, grid, other.arguments, device, seed, scale, operations)
         except Exception as error:
             raise Undecided(f"it is off, and what rounding does to it cannot be tried: {first_line(error)}") from error
-        return copy
+        return other
 
     return difference(found, right, Roundings(rounded)), found
 
 
 def ran_with_torch(
-    program: Program, grid: tuple[int, int, int], arguments: Arguments, written: Items[Tensor], device: torch.device
-) -> tuple[Copy, int, bool]:
-    """What torch operators give, how many ran, and whether whole storages had to be copied for it.
+    program: Program,
+    grid: tuple[int, int, int],
+    arguments: Arguments,
+    written: Items[Tensor],
+    device: torch.device,
+    fresh: Items[Tensor],
+) -> tuple[Copy, int, Callable[[], Copy]]:
+    """What torch operators give, how many ran, and what makes further copies like those that they ran on.
 
-    They have to be where the program reads or writes beside what its tensors span.
+    Whole storages have to be copied where the program reads or writes beside what its tensors span.
     """
-    right = Copy(arguments, written)
+    copy = copier(arguments, written, fresh, whole=False)
+    right = copy()
     try:
-        return right, on_torch.run_counted(program, grid, right.arguments, device), False
+        return right, on_torch.run_counted(program, grid, right.arguments, device), copy
     except KernelFailed:
         if all(span.bytes.nbytes == span.bytes.untyped_storage().nbytes() for span in right.spans.values()):
             raise
-    del right
+    del right, copy
     check_room(arguments, written, whole=True)
-    right = Copy(arguments, written, whole=True)
-    return right, on_torch.run_counted(program, grid, right.arguments, device), True
+    copy = copier(arguments, written, fresh, whole=True)
+    right = copy()
+    return right, on_torch.run_counted(program, grid, right.arguments, device), copy
+
+
+def copier(arguments: Arguments, written: Items[Tensor], fresh: Items[Tensor], whole: bool) -> Callable[[], Copy]:
+    """What makes copies of the arguments; those of ``fresh`` begin with other numbers, the same ones in each copy."""
+    return partial(Copy, arguments, written, whole, turned(arguments, fresh, whole))
 
 
 def check_room(arguments: Arguments, written: Items[Tensor], whole: bool) -> None:

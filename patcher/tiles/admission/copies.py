@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeAlias
 
 import torch
@@ -42,20 +43,28 @@ class Copy:
 
     Args:
         whole: whether storages are copied whole.
+        start: what the copies begin with instead of what is there, by where a storage begins.
 
     Attributes:
         arguments: as the launch has them.
         written: what is written, as numbers in a row: each copied span once for each type in which it is passed.
-        before: the same numbers of the launch's own tensors.
+        before: the same numbers before anything ran.
     """
 
-    def __init__(self, arguments: Arguments, written: Items[Tensor], whole: bool = False) -> None:
+    def __init__(
+        self,
+        arguments: Arguments,
+        written: Items[Tensor],
+        whole: bool = False,
+        start: Mapping[int, Tensor] = MappingProxyType({}),
+    ) -> None:
         self.spans = spans(arguments, written, whole)
-        self.copies = {place: span.bytes.clone() for place, span in self.spans.items()}
+        begin = {**{place: span.bytes for place, span in self.spans.items()}, **start}
+        self.copies = {place: found.clone() for place, found in begin.items()}
         self.arguments = [self._moved(each) if isinstance(each, Tensor) else each for each in arguments]
         kinds = {(each.untyped_storage().data_ptr(), each.dtype): None for each in written}
         self.written = [_numbers(self.copies[place], dtype) for place, dtype in kinds]
-        self.before = [_numbers(self.spans[place].bytes, dtype) for place, dtype in kinds]
+        self.before = [_numbers(begin[place], dtype) for place, dtype in kinds]
 
     def _moved(self, tensor: Tensor) -> Tensor:
         place = tensor.untyped_storage().data_ptr()
@@ -70,13 +79,14 @@ class Copy:
             for place, span in self.spans.items():
                 span.bytes.copy_(self.copies[place])
 
-    def tells(self) -> bool:
+    def tells(self, reads: bool = True) -> bool:
         """Whether what was written can be right or wrong: it is not one number again and again, as from zeros or NaN.
 
-        Of spans in which nothing has changed nothing is asked; something has to have.
+        Of spans in which nothing has changed nothing is asked; something has to have. A program that ``reads``
+        nothing may write one number: where it does is what can be wrong.
         """
         told = [_differ(*both) for both in zip(self.written, self.before, strict=True)]
-        return True in told and False not in told
+        return (True in told and False not in told) if reads else any(one is not None for one in told)
 
 
 def spans(arguments: Arguments, written: Items[Tensor], whole: bool) -> dict[int, Span]:
@@ -111,6 +121,13 @@ def _spanned(tensor: Tensor) -> int:
     if not tensor.numel():
         return 0
     return 1 + sum((size - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def turned(arguments: Arguments, written: Items[Tensor], whole: bool) -> dict[int, Tensor]:
+    """Other bits than those of `spans` everywhere, where it does not matter what is in them."""
+    flags = {each.untyped_storage().data_ptr() for each in written if each.dtype == torch.bool}
+    found = spans(arguments, written, whole)
+    return {place: span.bytes ^ (1 if place in flags else 0xFF) for place, span in found.items()}
 
 
 def parts(count: int) -> Iterator[slice]:

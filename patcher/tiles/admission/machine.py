@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import logging
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +105,14 @@ def _to(value: Any, device: str) -> Any:
 def specs(trial: Trial) -> dict[str, Any]:
     """What the front end is told about a trial's arguments."""
     names = list(inspect.signature(trial.kernel).parameters)
-    given = {name: spec_of(value) for name, value in zip(names, trial.args, strict=False)}
+    given = {name: spec_of(value, trial.seen_as) for name, value in zip(names, trial.args, strict=False)}
     return {**given, **{name: Known(value) for name, value in trial.constants.items()}}
 
 
-def spec_of(value: Any) -> Any:
+def spec_of(value: Any, seen_as: Mapping[torch.dtype, types.DType]) -> Any:
     """The type of a tensor's pointer, or of a number."""
     if isinstance(value, torch.Tensor):
-        return types.Pointer(OF_TORCH[value.dtype])
+        return types.Pointer(seen_as.get(value.dtype, OF_TORCH[value.dtype]))
     if isinstance(value, float):
         return types.float32
     return types.int32 if value < 1 << 31 else types.int64

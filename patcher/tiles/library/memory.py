@@ -22,6 +22,14 @@ def _element(pointer: Any) -> Any:
     return pointer.scalar.element_ty
 
 
+def _writable(pointer: Any) -> Any:
+    """The element type. Raises TypeError for a pointer of which the kernel says that it only reads."""
+    element = _element(pointer)
+    if pointer.scalar.const:
+        raise TypeError("Cannot store to a constant pointer: it is annotated as tl.const")
+    return element
+
+
 def _mask(b: Builder, mask: Any) -> Value | None:
     """A mask as int1; one that always holds as none."""
     return None if mask is None or mask is True else b.truth(mask)
@@ -70,7 +78,7 @@ def store(
         if mask is not None:
             raise TypeError("a store through a block pointer takes boundary_check, and no mask")
         pointer, mask = _window(b, pointer, boundary_check)
-    element = _element(pointer)
+    element = _writable(pointer)
     stored = _number(b, value, element)
     test = _mask(b, mask)
     operands = (pointer, stored, *(() if test is None else (test,)))
@@ -101,7 +109,7 @@ def _atomic(name: str) -> None:
         if isinstance(pointer, BlockPointer):  # of a descriptor: offsets and value
             window, val = replace(pointer, offsets=_words(b, val, types.int32)), mask
             pointer, mask = _window(b, window, ())
-        element = _element(pointer)
+        element = _writable(pointer)
         _check_atomic(name, element)
         test = _mask(b, mask)
         operands = (pointer, _number(b, val, element), *(() if test is None else (test,)))
@@ -121,7 +129,7 @@ def atomic_cas(
     b: Builder, pointer: Value, cmp: Operand, val: Operand, sem: str | None = None, scope: str | None = None
 ) -> Value:
     """Writes ``val`` where ``cmp`` stands; gives what stood there."""
-    element = _element(pointer)
+    element = _writable(pointer)
     operands = (pointer, _number(b, cmp, element), _number(b, val, element))
     shape = together(*operands) if pointer.shape else ()
     return b.value("cas", tuple(b.broadcast(operand, shape) for operand in operands), block(element, shape))

@@ -40,6 +40,9 @@ def dot_scaled(
     half = "fp16" in (lhs_format, rhs_format)
     left = _numbers(b, lhs, lhs_format, -1 if lhs_k_pack else -2)
     right = trans(b, _numbers(b, rhs, rhs_format, -2 if rhs_k_pack else -1))
+    groups = [_group(x, scale) for x, scale in ((left, lhs_scale), (right, rhs_scale)) if scale is not None]
+    if len(set(groups)) == 2:
+        raise TypeError("Operands must have the same scale factor; (lhs: {} vs rhs: {})".format(*groups))
     left, right = _scaled(b, left, lhs_scale, half), _scaled(b, right, rhs_scale, half)
     return dot(b, left, trans(b, right), acc)
 
@@ -73,11 +76,17 @@ def _scaled(b: Builder, x: Value, scale: Value | None, half: bool) -> Value:
     """``x`` ``[..., K]`` times its scales ``[..., K // group]``; beside fp16 the least of them is 0."""
     if scale is None:
         return x
+    group = _group(x, scale)
+    factors = expand_dims(b, _factors(b, scale, half), -1)
+    return b.mul(x, b.reshape(b.broadcast(factors, (*scale.shape, group)), x.shape))
+
+
+def _group(x: Value, scale: Value) -> int:
+    """How many numbers along K have one scale. Raises TypeError where scales do not fit the block."""
     group, rest = divmod(x.shape[-1], scale.shape[-1] if scale.shape else 1)
     if rest or scale.shape[:-1] != x.shape[:-1]:
         raise TypeError(f"dot_scaled of {list(x.shape)} with scales {list(scale.shape)}: the shapes do not fit")
-    factors = expand_dims(b, _factors(b, scale, half), -1)
-    return b.mul(x, b.reshape(b.broadcast(factors, (*scale.shape, group)), x.shape))
+    return group
 
 
 def _factors(b: Builder, scale: Value, half: bool) -> Value:

@@ -36,6 +36,7 @@ class Shader:
     name: the function's.
     source: Metal source.
     threads: of a threadgroup.
+    memory: bytes of threadgroup memory.
     tensors: which arguments are tensors.
     written: which of them are written.
     whole: which arguments are passed in one list of integers, in order.
@@ -45,6 +46,7 @@ class Shader:
     name: str
     source: str
     threads: int
+    memory: int
     tensors: tuple[int, ...]
     written: tuple[int, ...]
     whole: tuple[int, ...]
@@ -107,7 +109,7 @@ class Emitter(Dot):
         tensors = [n for n, (_, value) in enumerate(self.program.arguments) if isinstance(value.scalar, Pointer)]
         written = [number for number in tensors if self.program.arguments[number][0] in self.aliases.written]
         source = prelude.text(self.used) + "\n" + body
-        return Shader(name, source, self.threads, tuple(tensors), tuple(written), whole, real)
+        return Shader(name, source, self.threads, 8 * words, tuple(tensors), tuple(written), whole, real)
 
     def parameters(self) -> tuple[tuple[int, ...], tuple[int, ...], list[str]]:
         """Which arguments are integers and floats, and the function's parameters; gives all arguments their forms."""

@@ -1,4 +1,4 @@
-"""Compiled kernels, of which there are none."""
+"""What kernels become for arguments of certain types."""
 
 from triton.compiler import errors as errors
 from triton.compiler.compiler import CompiledKernel

@@ -1,12 +1,85 @@
-"""What torch and Unsloth ask Triton's compiler for when they are imported."""
+"""What a kernel becomes for arguments of certain types, and what torch asks Triton's compiler for."""
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Callable
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
 import triton
+
+if typing.TYPE_CHECKING:
+    from patcher.tiles.on_metal import Launcher
+    from patcher.tiles.program import Program
+    from triton.runtime.jit import JITFunction
 
 
 class CompiledKernel:
-    """The class of compiled kernels. Nothing makes one; it is there for annotations and isinstance."""
+    """What a launch and ``kernel.warmup(...)`` give.
+
+    Attributes:
+        name: the kernel's.
+        src: the kernel.
+        program: the block program that was made of it.
+        options: the compiler's options at the launch.
+    """
+
+    def __init__(self, src: JITFunction[Any], program: Program, options: dict[str, Any]) -> None:
+        self.name, self.src, self.program, self.options = src.__name__, src, program, options
+
+    def __str__(self) -> str:
+        return str(self.program)
+
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        """The launcher for ``grid``, of all arguments of the kernel, constants too."""
+
+        def launch(*args: Any) -> Any:
+            return self.src.run(*args, grid=grid, **self.options)
+
+        return launch
+
+    def _init_handles(self) -> None:
+        """Does nothing: what it makes in Triton is made when it is asked for."""
+
+    @property
+    def metadata(self) -> SimpleNamespace:
+        """``shared``, the bytes of threadgroup memory; name, target, and the options, which Metal makes no use of."""
+        from triton.runtime.driver import driver
+
+        usual = {"num_warps": 4, "num_stages": 3, "num_ctas": 1}
+        shared = self._shader.shader.memory if self._shader else 0
+        target = driver.active.get_current_target()
+        return SimpleNamespace(**{**usual, **self.options, "name": self.name, "shared": shared, "target": target})
+
+    @property
+    def n_max_threads(self) -> int:
+        """The most threads of a threadgroup that have registers enough. Raises AttributeError where no shader runs."""
+        if not self._shader:
+            raise AttributeError(f"the kernel {self.name} runs on torch operators: it has no threads and registers")
+        return self._shader.most
+
+    @property
+    def n_regs(self) -> int:
+        """Its thread's share of the registers that ``get_device_properties`` tells. Raises as `n_max_threads`."""
+        from triton.runtime.driver import driver
+
+        threads = self.n_max_threads
+        registers: int = driver.active.utils.get_device_properties()["max_num_regs"]
+        return registers // threads
+
+    @property
+    def asm(self) -> dict[str, str]:
+        """The program, and Metal's source of it where a shader is made."""
+        return {"program": str(self.program), **({"metal": self._shader.shader.source} if self._shader else {})}
+
+    @cached_property
+    def _shader(self) -> Launcher | None:
+        """The shader for tensors on mps that do not lie in one another."""
+        from patcher.tiles.backends import shader_of
+
+        return shader_of(self.program, self.options.get("num_warps", 4))
 
 
 def triton_key() -> str:

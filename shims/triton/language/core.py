@@ -1,8 +1,11 @@
 """The names of the kernel language, under the module where some libraries look for them."""
 
+from patcher.tiles.classes import aggregate_replace as aggregate_replace
+from patcher.tiles.classes import must_use_result as must_use_result
 from patcher.tiles.language import NAMES as _NAMES
 from patcher.tiles.language import TYPES as _TYPES
 from patcher.tiles.language import ConstexprFunction as _ConstexprFunction
+from patcher.tiles.language import builtin as builtin
 from patcher.tiles.language import constexpr as _constexpr
 
 globals().update(_NAMES)

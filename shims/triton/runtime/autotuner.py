@@ -119,14 +119,14 @@ class Autotuner(KernelInterface[Any]):
         return *(named[n] for n in self.keys if n in named and not hasattr(named[n], "dtype")), types
 
     def _first_that_fits(self, args: tuple[Any, ...], kwargs: dict[str, Any], named: dict[str, Any]) -> Config:
-        """The first that runs as it is asked for, else the first that runs, else the last."""
+        """The first that runs as it is asked for, else the first that runs, else the first, whose error tells why."""
         configs = self.configs
         prune = (self.prune_configs_by or {}).get("early_config_prune")
         if prune is not None:
             configs = prune(configs, named, **kwargs)
         if len(configs) == 1:
             return configs[0]
-        best, most = configs[-1], Fit.NOT_AT_ALL
+        best, most = configs[0], Fit.NOT_AT_ALL
         for config in configs:
             found = self.fn.fit(args, {**kwargs, **config.all_kwargs()})
             if found > most:

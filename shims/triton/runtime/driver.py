@@ -8,6 +8,10 @@ _THREADGROUP_BYTES = 32 * 1024
 """Threadgroup memory that a threadgroup may use, on every Apple GPU."""
 _SIMDGROUP = 32
 """Threads of a simdgroup."""
+_REGISTERS = 64 * 1024
+"""Registers that threads share, as a number. Metal tells none, but how many threads of a kernel have enough of them."""
+_CACHE_BYTES = 128 << 20
+"""More than the last cache of any Apple chip holds (96 MiB, M2 Ultra)."""
 
 
 class _Target(NamedTuple):
@@ -28,11 +32,15 @@ class _Utils:
     """Figures of the device."""
 
     def get_device_properties(self, device: int = 0) -> dict[str, Any]:
-        """What libraries choose blocks and grids by: bytes of threadgroup memory, GPU cores, threads of a simdgroup."""
+        """What kernels' blocks and grids are chosen by.
+
+        Bytes of threadgroup memory, registers as `_REGISTERS` says, GPU cores, threads of a simdgroup.
+        """
         import torch
 
         return {
             "max_shared_mem": _THREADGROUP_BYTES,
+            "max_num_regs": _REGISTERS,
             "multiprocessor_count": torch.backends.mps.get_core_count(),
             "warpSize": _SIMDGROUP,
         }
@@ -52,6 +60,38 @@ class _Active:
     def get_current_device(self) -> int:
         """0: a Mac has one GPU."""
         return 0
+
+    def get_active_torch_device(self) -> Any:
+        """torch's device for it."""
+        import torch
+
+        return torch.device("mps", 0)
+
+    def get_device_interface(self) -> Any:
+        """The module with ``Event``, ``synchronize`` and their like: ``torch.cuda``, which answers for mps."""
+        import torch
+
+        return torch.cuda
+
+    def get_current_stream(self, device: Any = None) -> int:
+        """0: mps has one queue."""
+        return 0
+
+    def get_benchmarker(self) -> Any:
+        """What times a function: `triton.testing.do_bench`."""
+        from triton.testing import do_bench
+
+        return do_bench
+
+    def get_empty_cache_for_benchmark(self) -> Any:
+        """Memory to write over between runs that are timed, so that each begins with cold caches."""
+        import torch
+
+        return torch.empty(_CACHE_BYTES, dtype=torch.int8, device=self.get_active_torch_device())
+
+    def clear_cache(self, cache: Any) -> None:
+        """Writes over it."""
+        cache.zero_()
 
 
 class _Driver:

@@ -10,6 +10,7 @@ from patcher.errors import KernelNotSupported
 from patcher.tiles import language
 from patcher.tiles.fit import Fit
 from patcher.tiles.language import ConstexprFunction, Jitted
+from triton.compiler.compiler import CompiledKernel
 
 T = TypeVar("T")
 
@@ -96,9 +97,13 @@ class JITFunction(KernelInterface[T], Jitted):
         self.constants = tuple(parameter.name for parameter in self.params if parameter.is_constexpr)
         self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         self._kernel: Any = None
+        self._compiled: dict[Any, CompiledKernel] = {}
 
     def run(self, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
-        """Runs the kernel for every place in ``grid``, or with ``warmup`` only makes its program; gives the program.
+        """Runs the kernel for every place in ``grid``, or with ``warmup`` only makes its program.
+
+        Returns:
+            What the kernel is for such arguments; None in compiled code.
 
         Raises:
             LaunchRefused: arguments or grid do not fit.
@@ -108,10 +113,18 @@ class JITFunction(KernelInterface[T], Jitted):
         from patcher.tiles import traced  # with torch, which kernels can be defined without
 
         if warmup:
-            return self.kernel.compile(args, kwargs)
+            return self._made(self.kernel.compile(args, kwargs), kwargs)
         if traced.wanted():
             return traced.launch(self, grid, args, kwargs)
-        return self.kernel.launch(grid, args, kwargs)
+        return self._made(self.kernel.launch(grid, args, kwargs), kwargs)
+
+    def _made(self, program: Any, kwargs: dict[str, Any]) -> CompiledKernel:
+        """The program with what a launch says of its compilation; one for each program and number of warps."""
+        key = (program, kwargs.get("num_warps"))
+        if key not in self._compiled:
+            options = {name: value for name, value in kwargs.items() if name not in self.arg_names}
+            self._compiled[key] = CompiledKernel(self, program, options)
+        return self._compiled[key]
 
     def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Fit:
         """Whether and where it runs with such arguments. Nothing runs."""

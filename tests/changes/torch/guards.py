@@ -39,8 +39,12 @@ with patched(None):
     import torch.nn.functional as F
     from torch import Tensor
 
+    from patcher.replacements.torch import concatenation as torch_concatenation
+    from patcher.replacements.torch import indexing as torch_indexing
     from patcher.replacements.torch import matmul as torch_matmul
+    from patcher.replacements.torch import sorting as torch_sorting
     from patcher.simulator.faults import inject
+    from patcher.simulator.meter import Meter
 
 
 def made(*shape: int, seed: int = 0) -> Tensor:
@@ -69,6 +73,13 @@ def batched(run: Callable[..., Tensor]) -> bool:
     a, b = made(6, 3, 5), made(6, 3, 5, seed=1).transpose(1, 2)
     with mock.patch.object(torch_matmul, "MOST_ELEMENTS", 40):
         return close(run(a.to("mps"), b.to("mps")), a.double() @ b.double())
+
+
+def large_operand() -> bool:
+    """The second product of attention: weights beyond the size, a small result."""
+    weights, values = made(6, 3, 5), made(6, 5, 2, seed=1)
+    with mock.patch.object(torch_matmul, "MOST_ELEMENTS", 40):
+        return close(torch.bmm(weights.to("mps"), values.to("mps")), weights.double() @ values.double())
 
 
 def ignored(run: Callable[..., Tensor]) -> bool:
@@ -145,9 +156,137 @@ def cuda_autocast() -> bool:
             return (on, (a @ a).dtype) == (torch.bfloat16, torch.float32)
 
 
+def attended(mask: Tensor | None, causal: bool) -> bool:
+    """A forward without gradients leaves out what its recomputation with gradients leaves out."""
+    q, k, v = (made(1, 4, 6, 8, seed=seed).to("mps").requires_grad_() for seed in range(3))
+    found = []
+    for gradients in (False, True):
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(gradients):
+            try:
+                found.append(F.scaled_dot_product_attention(q, k, v, mask, dropout_p=0.5, is_causal=causal).detach())
+            except NotImplementedError:
+                return False
+    whole = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal).detach()
+    return torch.equal(*found) and not torch.allclose(found[0], whole)
+
+
+def grouped_attention() -> bool:
+    """Two heads of keys for four of queries; a probability of nearly 0 leaves nothing out."""
+    q, k, v = made(1, 4, 6, 8), made(1, 2, 6, 8, seed=1), made(1, 2, 6, 8, seed=2)
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), enable_gqa=True)
+    try:
+        with torch.no_grad():
+            found = F.scaled_dot_product_attention(
+                q.to("mps"), k.to("mps"), v.to("mps"), dropout_p=1e-12, enable_gqa=True
+            )
+    except NotImplementedError:
+        return False
+    return close(found, exact)
+
+
+def reentrant_attention() -> bool:
+    """The gradient of the values is what the forward has kept of them: the same mask under reentrant checkpointing."""
+    zeros = torch.zeros(1, 1, 16, 8, device="mps")
+    v = torch.eye(16, device="mps")[None, None].requires_grad_()
+
+    def block(values: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(zeros, zeros, values, dropout_p=0.5)
+
+    try:
+        out = torch.utils.checkpoint.checkpoint(block, v, use_reentrant=True)
+    except NotImplementedError:
+        return False
+    out.sum().backward()
+    return torch.equal(v.grad[0, 0, :, 0], out.detach()[0, 0].sum(0))
+
+
+def draws(samples: int) -> bool:
+    """No token of probability 0, and the frequencies of the others, up to five standard deviations."""
+    torch.manual_seed(0)
+    p = torch.tensor([0.0, 0.25, 0.75, 0.0], device="mps")
+    drawn = torch.stack([torch.multinomial(p, samples) for _ in range(400)]).cpu()
+    return not bool((p.cpu()[drawn] == 0).any()) and abs(int((drawn[:, 0] == 1).sum()) - 100) <= 5 * 75**0.5
+
+
+def positive(dtype: torch.dtype) -> bool:
+    return bool((torch.empty(3, 5, device="mps", dtype=dtype).exponential_(2.0) > 0).all())
+
+
+def large_table(dim: int, look_up: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    """A table of 600 elements, in parts of 100."""
+    table, ids = made(12, 5, 10), torch.tensor([4, 0, 1, 3, 4])
+    with mock.patch.object(torch_indexing, "MOST_ELEMENTS", 100):
+        found = look_up(table.to("mps"), ids.to("mps"))
+    return torch.equal(found.cpu(), table.index_select(dim, ids))
+
+
+def refused(call: Callable[[Tensor], object], *numbers: int) -> bool:
+    """Numbers that came from the CPU are refused where one is wrong, and nothing was written."""
+    memory = torch.zeros(64, device="mps")
+    index = torch.tensor(numbers).to("mps")
+    try:
+        call(index) if call.__code__.co_argcount == 1 else call(index, memory[8:40])  # type: ignore[attr-defined,call-arg]
+    except IndexError:
+        return not bool(memory.any())
+    return False
+
+
+def joined(run: Callable[[list[Tensor]], Tensor]) -> bool:
+    parts = [made(3, 4, 2, seed=seed) for seed in range(3)]
+    with mock.patch.object(torch_concatenation, "MOST_ELEMENTS", 40):
+        return torch.equal(run([part.to("mps") for part in parts]).cpu(), torch.cat(parts, 1))
+
+
+def repeated(run: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    row, b = made(1, 6), made(6, 17, seed=1)
+    found = run(row.to("mps").expand(64, 6), b.to("mps")).view(64, 17)
+    return close(found, row.double().expand(64, 6) @ b.double())
+
+
+def gradient_of_sum() -> bool:
+    x, w = made(2, 32, 6), made(5, 6, seed=1)
+    leaves = [t.to("mps").requires_grad_() for t in (x, w)]
+    F.linear(*leaves).sum().backward()
+    exact = w.double().sum(0).expand(2, 32, 6), x.double().flatten(0, 1).sum(0).expand(5, 6)
+    return all(close(leaf.grad, right) for leaf, right in zip(leaves, exact, strict=True))
+
+
+def inverse() -> bool:
+    numbers = torch.arange(2**24, 2**24 + 9).flip(0).repeat(2).view(3, 6)
+    found = numbers.to("mps").unique(return_inverse=True, return_counts=True)
+    return all(
+        torch.equal(a.cpu(), b)
+        for a, b in zip(found, numbers.unique(return_inverse=True, return_counts=True), strict=True)
+    )
+
+
+def sorted_columns(dim: int, descending: bool) -> bool:
+    x = made(4, 3, 50)
+    with mock.patch.object(torch_sorting, "MOST_COLUMNS", 40):
+        found = x.to("mps").sort(dim, descending=descending)
+    return all(torch.equal(a.cpu(), b) for a, b in zip(found, x.sort(dim, descending=descending), strict=True))
+
+
+def video(training: bool) -> bool:
+    x = made(2, 3, 4, 5, 6)
+    mean, var = torch.zeros(6), torch.ones(6)
+    exact = F.batch_norm(x.permute(0, 4, 1, 2, 3).double(), mean.double(), var.double(), training=training)
+    try:
+        on_mps = x.to("mps").permute(0, 4, 1, 2, 3)
+        found = F.batch_norm(on_mps, mean.to("mps"), var.to("mps"), training=training)
+    except RuntimeError:
+        return False
+    return close(found, exact)
+
+
 Cases = list[Callable[[], bool]]
 SUM, LATE, LARGE = "matmul-long-sum", "late-copy", "bmm-large-output"
+TABLE, BEYOND, ROWS = "embedding-large-table", "index-beyond-table", "product-stride-zero"
+WRITE, EDGE, CAT = "index-write-beyond", "embedding-bag-edge", "cat-large-output"
+ATTENTION = "aten::_scaled_dot_product_attention_math_for_mps on MPS"
 INTO = partial(torch.empty, 16, 17, device="mps")
+INTO_BAG = partial(torch.zeros, 1, dtype=torch.int64, device="mps")
 
 GUARDS: dict[tuple[str, str], Cases] = {
     (SUM, "aten::mm on MPS"): [
@@ -184,7 +323,7 @@ GUARDS: dict[tuple[str, str], Cases] = {
         partial(linear_gradients, (2, 8), 16, LONG),
         partial(linear_gradients, (2, LONG // 2), 16, 17),
     ],
-    (LARGE, "aten::bmm on MPS"): [partial(batched, torch.bmm)],
+    (LARGE, "aten::bmm on MPS"): [partial(batched, torch.bmm), large_operand],
     (LARGE, "aten::bmm.out on MPS"): [
         partial(batched, lambda a, b: torch.bmm(a, b, out=torch.empty(6, 3, 3, device="mps"))),
     ],
@@ -208,8 +347,104 @@ GUARDS: dict[tuple[str, str], Cases] = {
     ("checkpoint-rng", "torch.mps:_initialized"): [partial(checkpointed, True), partial(checkpointed, False)],
     ("checkpoint-rng", "torch.mps:device"): [partial(checkpointed, True), partial(checkpointed, False)],
     ("cuda-autocast", "torch.amp.autocast_mode:autocast.__init__"): [cuda_autocast],
+    ("attention-dropout", ATTENTION): [
+        partial(attended, None, True),
+        partial(attended, torch.ones(6, 6, dtype=torch.bool, device="mps").tril(), False),
+        partial(attended, torch.ones(6, 6, device="mps"), False),
+        grouped_attention,
+        reentrant_attention,
+    ],
+    ("exponential-zero", "aten::exponential_ on MPS"): [
+        partial(draws, 1),
+        partial(draws, 2),
+        *(partial(positive, dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)),
+    ],
+    (TABLE, "aten::index_select on MPS"): [
+        partial(large_table, 0, lambda table, ids: F.embedding(ids, table.flatten(1)).view(5, 5, 10)),
+        partial(large_table, 0, lambda table, ids: table.index_select(0, ids)),
+        partial(large_table, 1, lambda table, ids: table.index_select(1, ids)),
+        partial(large_table, 2, lambda table, ids: table.index_select(-1, ids)),
+    ],
+    (BEYOND, "aten::index_select on MPS"): [
+        partial(refused, lambda ids: F.embedding(ids.view(2, 2), torch.ones(4, 2, device="mps")), 1, 2, 4, 3),
+        partial(refused, lambda ids: F.embedding(ids[1:3], torch.ones(4, 2, device="mps")), 1, 2, 4, 3),
+        partial(refused, lambda ids: torch.ones(2, 4, device="mps").index_select(1, ids), -1),
+    ],
+    (BEYOND, "aten::nll_loss_forward on MPS"): [
+        partial(refused, lambda labels: F.cross_entropy(torch.ones(3, 4, device="mps"), labels), 1, 4, -100),
+        partial(refused, lambda labels: F.cross_entropy(torch.ones(3, 4, device="mps"), labels), -100, -1, 0),
+    ],
+    (BEYOND, "aten::nll_loss2d_forward on MPS"): [
+        partial(
+            refused, lambda labels: F.cross_entropy(torch.ones(1, 4, 1, 2, device="mps"), labels.view(1, 1, 2)), 4, 0
+        ),
+    ],
+    (WRITE, "aten::index_copy_ on MPS"): [
+        partial(refused, lambda index, part: part.index_copy_(0, index, torch.ones(2, device="mps")), 32, 0),
+        partial(refused, lambda index, part: part.index_copy_(0, index, torch.ones(1, device="mps")), -1),
+    ],
+    (WRITE, "aten::index_fill_.int_Scalar on MPS"): [
+        partial(refused, lambda index, part: part.index_fill_(0, index, 1.0), 32),
+        partial(refused, lambda index, part: part.index_fill_(0, index, 1.0), -33),
+    ],
+    (WRITE, "aten::index_fill_.int_Tensor on MPS"): [
+        partial(refused, lambda index, part: part.index_fill_(0, index, torch.ones((), device="mps")), 32),
+    ],
+    (EDGE, "aten::_embedding_bag on MPS"): [
+        partial(
+            refused, lambda ids: F.embedding_bag(ids, torch.ones(4, 2, device="mps", requires_grad=True), INTO_BAG()), 4
+        ),
+    ],
+    (EDGE, "aten::_embedding_bag_forward_only on MPS"): [
+        partial(refused, lambda ids: F.embedding_bag(ids, torch.ones(4, 2, device="mps"), INTO_BAG()), 4),
+    ],
+    (CAT, "aten::cat on MPS"): [
+        partial(joined, lambda parts: torch.cat(parts, 1)),
+        partial(joined, lambda parts: torch.cat(parts, -2)),
+    ],
+    (CAT, "aten::cat.out on MPS"): [
+        partial(joined, lambda parts: torch.cat(parts, 1, out=torch.empty(3, 12, 2, device="mps"))),
+        partial(joined, lambda parts: torch.cat(parts, 1, out=torch.empty(0, device="mps"))),
+    ],
+    (ROWS, "aten::mm on MPS"): [partial(repeated, torch.mm)],
+    (ROWS, "aten::bmm on MPS"): [partial(repeated, lambda a, b: torch.bmm(a[None], b[None]))],
+    (ROWS, "aten::addmm on MPS"): [partial(repeated, lambda a, b: torch.addmm(torch.zeros(17, device="mps"), a, b))],
+    (ROWS, "aten::linear on MPS"): [partial(repeated, lambda a, b: F.linear(a, b.t().contiguous()))],
+    (ROWS, "aten::linear_backward on MPS"): [gradient_of_sum],
+    ("unique-large-integers", "aten::_unique2 on MPS"): [inverse],
+    ("sort-many-columns", "aten::sort.stable on MPS"): [
+        partial(sorted_columns, 0, False),
+        partial(sorted_columns, 1, True),
+    ],
+    ("batch-norm-strided", "aten::native_batch_norm on MPS"): [partial(video, True), partial(video, False)],
 }
-SIZES = {LARGE: {LARGE: 40}}
+SIZES = {name: {name: 40} for name in (LARGE, CAT, "sort-many-columns")} | {TABLE: {TABLE: 100}}
+
+
+def usual() -> None:
+    """What a training step and a generated token ask of the guarded operators, with nothing to be mended."""
+    ids = torch.tensor([[1, 2, 3, 0]]).to("mps")
+    table, weight = (made(8, 8, seed=seed).to("mps").requires_grad_() for seed in range(2))
+    x = F.embedding(ids, table)
+    x = torch.cat([x, x], 1)
+    logits = F.linear(x, weight).squeeze(0)
+    F.cross_entropy(logits, torch.tensor([1, 2, -100, 0] * 2).to("mps")).backward()
+    with torch.no_grad():
+        q = x.view(1, 1, 8, 8)
+        F.scaled_dot_product_attention(q, q, q, is_causal=True)
+        torch.bmm(q[0], q[0])
+        logits.softmax(-1).sort(-1)
+        ids.unique()
+        q[0, 0].index_copy_(0, ids[0], q[0, 0, :4].clone())
+        F.batch_norm(q, None, None, training=True)
+
+
+def cost() -> list[object]:
+    """Kernels, waits for the GPU and copies of `usual`."""
+    with Meter() as meter:
+        usual()
+    usage = meter.usage()
+    return [usage.dispatches, usage.synchronizations, str(usage.copies)]
 
 
 def main() -> None:
@@ -223,7 +458,10 @@ def main() -> None:
             for fault, cases in ((fault, cases) for (fault, other), cases in GUARDS.items() if other == guard):
                 with inject(fault, sizes=SIZES.get(fault)):
                     outcomes[f"{fault}, {guard}"]["without"] = [case() for case in cases]
-    Path(sys.argv[1]).write_text(json.dumps(outcomes))
+    bare = cost()
+    with patched(None):
+        guarded = cost()
+    Path(sys.argv[1]).write_text(json.dumps({"guards": outcomes, "cost": {"bare": bare, "guarded": guarded}}))
 
 
 if __name__ == "__main__":

@@ -168,6 +168,26 @@ def functions_in_a_loop(make: Make) -> torch.Tensor:
 
 
 @triton.jit
+def kept(x, mask: tl.constexpr, other: tl.constexpr):
+    return tl.where(mask, x, other)
+
+
+@triton.jit
+def named_constants_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    x = tl.load(x_ptr + at)
+    tl.store(out_ptr + at, kept(kept(x, x > 0, 5), at % 3 == 0, -x))
+
+
+@case
+def blocks_for_parameters_called_constexpr(make: Make) -> torch.Tensor:
+    """Within a kernel the annotation of a function's parameter makes no constant of a block."""
+    x, out = make.ints(32), make.out(32, dtype=torch.int32)
+    named_constants_kernel[(1,)](x, out, 32)
+    return out
+
+
+@triton.jit
 def tuple_argument_kernel(pointers, sizes, out_ptr, N: tl.constexpr):
     at = tl.arange(0, N)
     x = tl.load(pointers[0] + at, mask=at < sizes[0], other=0.0)
