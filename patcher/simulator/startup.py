@@ -71,7 +71,7 @@ def _load(version: str) -> ModuleType:
     from patcher.simulator import torch_mps
     from patcher.simulator.metal import compile_shader
 
-    native.use_allocator_of(*map(int, release_of(version).split(".")))
+    native.set_mac_torch(*map(int, release_of(version).split(".")))
     rules.load(native, torch, version)
     torch_mps.complete(native, compile_shader)
     atexit.register(_finish_backward, native)

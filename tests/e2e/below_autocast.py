@@ -18,7 +18,7 @@ from typing import Any
 
 from patcher import patch_for_mac
 
-HANDLE = patch_for_mac(simulate="M1 16GB")
+HANDLE = patch_for_mac(simulate="M1 16GB, torch 2.13")  # which every guard is for
 
 import bitsandbytes as bnb
 import torch

@@ -81,6 +81,7 @@ def test_the_verdict_is_that_of_the_macs_torch(tmp_path: Path, torch: str, fell_
 @pytest.mark.parametrize("release", OTHERS)
 def test_rules_of_the_other_releases(release: str) -> None:
     """The tests of this folder that depend on the Mac's torch, on a Mac with another one."""
-    files = ("test_rules.py", "test_rules_dtypes.py", "test_rules_attention.py", "test_memory.py", "test_refusals.py")
+    names = ("rules", "rules_dtypes", "rules_attention", "memory", "refusals", "meter")
+    files = [f"test_{name}.py" for name in names]
     paths = [ROOT / "tests" / "simulator" / name for name in files]
     run_python("-m", "pytest", "-n0", "-m", "not slow", *paths, PATCHER_TESTED_TORCH=release)

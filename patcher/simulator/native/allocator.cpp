@@ -254,11 +254,11 @@ void set_memory_limits(size_t recommended, size_t longest_buffer, double high, d
   }
 }
 
-void use_allocator_of(unsigned major, unsigned minor) {
+void use_allocator_of(std::pair<unsigned, unsigned> torch) {
   auto& book = account();
   const std::lock_guard<std::mutex> lock(book.mutex);
   TORCH_CHECK(book.blocks == 0, "the simulated mps device holds memory: its allocator cannot change");
-  book.heaps = make_heaps({major, minor});
+  book.heaps = make_heaps(torch);
 }
 
 void lift_memory_limits() {

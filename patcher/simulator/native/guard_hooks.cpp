@@ -16,6 +16,7 @@
 namespace {
 
 std::pair<unsigned, unsigned> macos_version{0, 0};
+std::pair<unsigned, unsigned> torch_version{2, 14};
 
 // The host waits for the device.
 void synchronize() {
@@ -260,6 +261,15 @@ std::pair<unsigned, unsigned> macos() {
 
 void set_macos(unsigned major, unsigned minor) {
   macos_version = {major, minor};
+}
+
+void set_mac_torch(unsigned major, unsigned minor) {
+  torch_version = {major, minor};
+  use_allocator_of(torch_version);
+}
+
+std::pair<unsigned, unsigned> mac_torch() {
+  return torch_version;
 }
 
 bool put_hooks_in_place() {

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <tuple>
+#include <utility>
 
 namespace simulator {
 namespace {
@@ -38,6 +39,15 @@ std::tuple<Tensor, Tensor, Tensor> gradients_of_linear(
   return {to_input, to_weight, to_bias};
 }
 
+// From torch 2.14 on it calls mm on the device (Linear.mm, mps_linear_backward), before it is one graph of MPSGraph.
+void linear_backward(const c10::OperatorHandle& op, c10::Stack* stack) {
+  if (mac_torch() < std::make_pair(2u, 14u)) {
+    fallback(op, stack);
+  } else {
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  }
+}
+
 }  // namespace
 }  // namespace simulator
 
@@ -47,5 +57,5 @@ TORCH_LIBRARY_IMPL(aten, CPU, library) {
 
 TORCH_LIBRARY_IMPL(aten, MPS, library) {
   library.impl("linear", torch::CppFunction::makeFromBoxedFunction<&simulator::fallback>());
-  library.impl("linear_backward", torch::CppFunction::makeFromBoxedFunction<&simulator::fallback>());
+  library.impl("linear_backward", torch::CppFunction::makeFromBoxedFunction<&simulator::linear_backward>());
 }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <utility>
 
 namespace simulator {
 
@@ -32,7 +33,7 @@ void empty_memory_cache();
 size_t recommended_max_memory();
 size_t longest_buffer();
 // Before anything is allocated: the account is that of this torch's allocator.
-void use_allocator_of(unsigned major, unsigned minor);
+void use_allocator_of(std::pair<unsigned, unsigned> torch);
 // Sizes in bytes, watermarks as multiples of `recommended`; 0 means none. Watermarks that do not fit together are
 // refused by the first allocation, as torch does, not here.
 void set_memory_limits(size_t recommended, size_t longest_buffer, double high, double low);

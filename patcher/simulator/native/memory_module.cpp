@@ -76,7 +76,6 @@ void bind_memory(py::module_& module) {
   module.def(
       "set_memory_limits", &set_memory_limits, py::arg("recommended"), py::arg("longest_buffer"), py::arg("high"),
       py::arg("low"));
-  module.def("use_allocator_of", &use_allocator_of, py::arg("major"), py::arg("minor"));
   module.def("memory", &memory);
   module.def("reset_peak_memory", &reset_peak_memory);
   py::class_<Bookkeeping>(module, "Bookkeeping")

@@ -60,6 +60,7 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("allocator_address", [] { return reinterpret_cast<intptr_t>(&simulator::allocator()); });
   simulator::bind_memory(module);
   module.def("set_macos", &simulator::set_macos, py::arg("major"), py::arg("minor"));
+  module.def("set_mac_torch", &simulator::set_mac_torch, py::arg("major"), py::arg("minor"));
   module.def("operator_counts", &operator_counts);
   module.def("reset_operator_counts", &simulator::reset_operator_counts);
   module.def("host_alias", &host_alias);

@@ -32,6 +32,9 @@ inline c10::Device device() {
 
 void set_macos(unsigned major, unsigned minor);
 std::pair<unsigned, unsigned> macos();
+// The torch that the Mac has, by its major and minor number; to be set before anything is on the device.
+void set_mac_torch(unsigned major, unsigned minor);
+std::pair<unsigned, unsigned> mac_torch();
 // Also where torch has already been asked about mps and remembers that there is none; false says that it had.
 bool put_hooks_in_place();
 
