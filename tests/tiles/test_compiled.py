@@ -54,8 +54,9 @@ def test_what_is_told_of_a_shader(tmp_path: Path) -> None:
     assert "TOLD" in run_python("-m", "patcher", "run", "--simulate", "1", str(script)).stdout
 
 
-def test_without_a_shader_the_program_is_told(triton: Any) -> None:
-    """On the CPU there are no registers to tell of."""
+def test_without_a_shader_the_program_is_told(triton: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without mps there are no registers to tell of."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
     @triton.jit
     def kernel(x):
