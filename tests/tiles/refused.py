@@ -434,3 +434,15 @@ def scales_kernel(x_ptr, out_ptr):
 def scales_of_two_widths() -> None:
     """16 numbers to a scale on one side, 32 on the other."""
     scales_kernel[(1,)](X, out())
+
+
+@triton.jit
+def seed_kernel(out_ptr, seed, N: tl.constexpr):
+    at = tl.arange(0, N)
+    tl.store(out_ptr + at, tl.rand(seed, at))  # <-
+
+
+@refused(seed_kernel, "a seed is a whole number")
+def seed_that_is_no_whole_number() -> None:
+    """Nor is a pointer one."""
+    seed_kernel[(1,)](out(), 2.5, 16)

@@ -56,6 +56,7 @@ KNOWN = (
     "fp8",
     "a cast from int64 to *",
     "a pointer is used as a number",
+    "pointers into one of several tensors",
     "the function bessel_",
     "atomic operations on ",
     "its programs wait for one another",

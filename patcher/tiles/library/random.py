@@ -47,6 +47,9 @@ def philox(
     b: Builder, seed: Operand, c0: Operand, c1: Operand, c2: Operand, c3: Operand, n_rounds: int = ROUNDS
 ) -> Four:
     """Four words for a seed and a counter of four words, all unsigned, of the counter's width."""
+    seed = b.tensor(seed)
+    if not seed.scalar.is_int():
+        raise TypeError(f"a seed is a whole number, and this is {seed.type}")
     counters = [b.tensor(word) for word in (c0, c1, c2, c3)]
     bits = counters[0].number.int_bitwidth
     word = DType(f"uint{bits}")

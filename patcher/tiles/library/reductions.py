@@ -160,14 +160,20 @@ def argmin(b: Builder, input: Value, axis: int, tie_break_left: bool = True, kee
 
 @function(method=True)
 def cumsum(b: Builder, input: Value, axis: int = 0, reverse: bool = False, dtype: DType | None = None) -> Any:
-    """Running sums along ``axis``."""
-    return _scan(b, (b.cast(input, _sum_type(input.number, dtype)),), axis, reverse, b.add)
+    """Running sums along ``axis``, of bf16 in fp32."""
+    return _running(b, b.cast(input, _sum_type(input.number, dtype)), axis, reverse, b.add)
 
 
 @function(method=True)
 def cumprod(b: Builder, input: Value, axis: int = 0, reverse: bool = False, dtype: DType | None = None) -> Any:
-    """Running products along ``axis``."""
-    return _scan(b, (b.cast(input, _sum_type(input.number, dtype)),), axis, reverse, b.mul)
+    """Running products along ``axis``, of bf16 in fp32."""
+    return _running(b, b.cast(input, _sum_type(input.number, dtype)), axis, reverse, b.mul)
+
+
+def _running(b: Builder, value: Value, axis: int, reverse: bool, combine: Combine) -> Value:
+    """A scan that rounds to bf16 once: Triton 3.7 adds in fp32 and gives it, 3.9 adds in bf16 and gives that."""
+    wide = types.float32 if value.number.is_bf16() else value.number
+    return b.cast(_scan(b, (b.cast(value, wide),), axis, reverse, combine), value.number)
 
 
 @function(method=True)

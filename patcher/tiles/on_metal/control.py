@@ -36,7 +36,7 @@ class Control(Memory):
     def variable(self, value: Value) -> None:
         """A place for a value that is assigned in several places."""
         if value.shape:
-            registers = self.declare(self.type_of(value), self.canonical(value))
+            registers = self.place_for(value, self.canonical(value))
             self.variables.add(registers.name)
             self.forms[value] = registers
             return
@@ -54,7 +54,7 @@ class Control(Memory):
     def kept(self, value: Value, target: Value) -> Value:
         """A value that assignments to variables do not change."""
         copy = Value(value.type)
-        self.aliases.roots[copy] = self.aliases.of(target)
+        self.aliases.roots[copy], self.origins.roots[copy] = self.aliases.of(target), self.origins.of(value)
         if not value.shape:
             self.put(copy, self.scalar(value))
             return copy

@@ -22,7 +22,7 @@ from patcher.tiles.on_metal.layouts import (
 from patcher.tiles.on_metal.names import NotOnMetal, size_of, stored_name, type_name
 from patcher.tiles.on_metal.numbering import Numbering
 from patcher.tiles.program import Value
-from patcher.tiles.types import Pointer, Scalar
+from patcher.tiles.types import Pointer, Scalar, int64
 
 Build = Callable[[list[str]], str]
 """Texts of operands to that of a result."""
@@ -76,12 +76,17 @@ class Core:
         pending: what was done to device memory since the last barrier.
         variables: names of registers that are assigned again.
         numbering: which values are the same.
+        origins: as ``aliases``, but that tensors which may overlap are still told from one another.
+        pointers: of registers that hold pointers, their type and the arguments that these may come from.
         unrolled: turns of the longest loop over registers that is unrolled.
+        arguments: what the tensors that are passed are called in the shader.
     """
 
-    def __init__(self, threads: int, aliases: Aliases) -> None:
+    def __init__(self, threads: int, aliases: Aliases, origins: Aliases) -> None:
         self.threads, self.thread_bits = threads, bits_of(threads)
-        self.aliases = aliases
+        self.aliases, self.origins = aliases, origins
+        self.pointers: dict[str, tuple[str, frozenset[str]]] = {}
+        self.arguments: dict[str, str] = {}
         self.lines: list[str] = []
         self.functions: list[str] = []
         self.depth = 1
@@ -146,6 +151,14 @@ class Core:
         self.line(f"{type} {name}[{count}];")
         return Held(name, layout)
 
+    def place_for(self, value: Value, layout: Layout) -> Held:
+        """Registers for a value. Raises as `declare` does."""
+        type = self.type_of(value)
+        place = self.declare(type, layout)
+        if isinstance(value.scalar, Pointer):
+            self.pointers[place.name] = type, self.origins.of(value)
+        return place
+
     def common(self, forms: list[Form], value: Value) -> Layout:
         """A layout in which most operands are at hand."""
         bits = bits_of(value.type.numel)
@@ -179,7 +192,7 @@ class Core:
     def compute(self, value: Value, operands: list[Form], scalars: list[Scalar], layout: Layout, build: Build) -> Held:
         """Registers for ``build(texts of the operands)``."""
         settled = [self.settled(form, s, layout) for form, s in zip(operands, scalars, strict=True)]
-        result = self.declare(self.type_of(value), layout)
+        result = self.place_for(value, layout)
         with self.each(layout) as loop:
             text = build([form.at(loop, layout) for form in settled])
             self.line(f"{result.at(loop, layout)} = {text};")
@@ -241,7 +254,12 @@ class Core:
         self.shared = True
 
     def exchanged(self, form: Held, scalar: Scalar, layout: Layout) -> Held:
-        """The elements where ``layout`` wants them; as many at a time as threadgroup memory has room for."""
+        """The elements where ``layout`` wants them; as many at a time as threadgroup memory has room for.
+
+        Pointers go as their distances from the argument that they come from.
+        """
+        if isinstance(scalar, Pointer):
+            return self.exchanged_pointers(form, layout)
         kept = [(own, wanted) for own, wanted in zip(form.layout, layout, strict=True) if own is not None]
         target, type = compact(tuple(wanted for _, wanted in kept)), type_name(scalar)
         source = filled(compact(tuple(own for own, _ in kept)), self.thread_bits)
@@ -261,6 +279,24 @@ class Core:
         places = iter(target)
         return Held(result.name, tuple(None if own is None else next(places) for own in form.layout))
 
+    def exchanged_pointers(self, form: Held, layout: Layout) -> Held:
+        """Pointers of other threads. Raises NotOnMetal where they may come from several tensors."""
+        type, roots = self.pointers.get(form.name, ("", frozenset()))
+        if len(roots) != 1:
+            raise NotOnMetal("pointers into one of several tensors, which change threads")
+        first = self.arguments[next(iter(roots))]
+        own = compact(form.layout)
+        far = self.declare("long", own)
+        with self.each(own) as loop:
+            self.line(f"{far.at(loop, own)} = {_bytes(form.at(loop, own))} - {_bytes(first)};")
+        there = self.exchanged(Held(far.name, own), int64, layout)
+        places = compact(there.layout)
+        result = self.declare(type, places)
+        with self.each(places) as loop:
+            self.line(f"{result.at(loop, places)} = ({type})({_bytes(first, type)} + {there.at(loop, places)});")
+        self.pointers[result.name] = type, roots
+        return Held(result.name, places)
+
     # -- device memory ---------------------------------------------------------------------------------------------
 
     def touch(self, access: Access) -> None:
@@ -269,6 +305,11 @@ class Core:
             self.line("threadgroup_barrier(mem_flags::mem_threadgroup | mem_flags::mem_device);")
             self.pending, self.shared = [], False
         self.pending.append(access)
+
+
+def _bytes(pointer: str, type: str = "const") -> str:
+    """A pointer to bytes where ``pointer`` points, which reads alone as one of ``type`` does."""
+    return f"({'const ' * type.startswith('const')}device char*)({pointer})"
 
 
 def _only(places: Layout, part: int) -> str:

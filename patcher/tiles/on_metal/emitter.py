@@ -86,7 +86,7 @@ class Emitter(Dot):
     """Writes one program."""
 
     def __init__(self, program: Program, threads: int, aliases: Aliases) -> None:
-        super().__init__(threads, aliases)
+        super().__init__(threads, aliases, aliases_of(program))
         self.program = program
         self.frames = []
         used = {value for op in program.operations() for value in op.operands}
@@ -116,8 +116,9 @@ class Emitter(Dot):
         whole: list[int] = []
         real: list[int] = []
         found: list[str] = []
-        for number, (_, value) in enumerate(self.program.arguments):
+        for number, (name, value) in enumerate(self.program.arguments):
             if isinstance(value.scalar, Pointer):
+                self.arguments[name] = f"p{number}"
                 found.append(f"{self.type_of(value)} p{number}")
                 self.forms[value] = Uniform(f"p{number}")
             elif value.number.is_floating():

@@ -359,3 +359,63 @@ def masks_are_broadcast(make: Make) -> torch.Tensor:
     out = make.out(4, 8)
     broadcast_kernel[(1,)](make.floats(4), out, 4, 8)
     return out
+
+
+@triton.jit
+def rows_kernel(x_ptr, rows_ptr, out_ptr, turns, M: tl.constexpr, N: tl.constexpr):
+    i, j = tl.arange(0, M), tl.arange(0, N)
+    place = x_ptr + tl.load(rows_ptr + i)[:, None] * N + j[None, :]
+    target = out_ptr + tl.load(rows_ptr + i)[None, :] + j[:, None] * M
+    total = tl.zeros((M, N), tl.float32)
+    for _ in range(turns):
+        total += tl.load(place)
+        tl.store(target, tl.trans(total))
+        place += M * N
+        target += M * N
+
+
+@case
+def pointers_that_a_loop_moves(make: Make) -> torch.Tensor:
+    """Rows by a list of them; what is read and what is written have different orders."""
+    x, rows, out = make.floats(3, 64, 64), make.permutation(64), make.out(3, 64, 64)
+    rows_kernel[(1,)](x, rows, out, 3, 64, 64)
+    return out
+
+
+@triton.jit
+def moved_in_place_kernel(x_ptr, rows_ptr, M: tl.constexpr, N: tl.constexpr):
+    i, j = tl.arange(0, M), tl.arange(0, N)
+    place = (x_ptr + tl.load(rows_ptr + i)[:, None] * N + j[None, :]).to(tl.pointer_type(tl.int32))
+    for _ in range(2):
+        x = tl.load(place).to(tl.float32, bitcast=True) * 2
+        tl.store(place, x.to(tl.int32, bitcast=True))
+
+
+@case
+def pointers_of_another_type_that_a_loop_keeps(make: Make) -> torch.Tensor:
+    """Through which is read and written."""
+    x, rows = make.floats(32, 64), make.permutation(32)
+    expected = x * 4
+    moved_in_place_kernel[(1,)](x, rows, 32, 64)
+    assert torch.equal(x, expected)
+    return x
+
+
+@triton.jit
+def one_of_two_kernel(x_ptr, y_ptr, rows_ptr, out_ptr, n, M: tl.constexpr, N: tl.constexpr):
+    i, j = tl.arange(0, M), tl.arange(0, N)
+    source = x_ptr if n > 0 else y_ptr
+    place = source + tl.load(rows_ptr + i)[:, None] * N + j[None, :]
+    total = tl.zeros((M, N), tl.float32)
+    for _ in range(2):
+        total += tl.load(place)
+        place += 1
+    tl.store(out_ptr + i[:, None] * N + j[None, :], total)
+
+
+@case
+def pointers_into_one_of_two_tensors(make: Make) -> torch.Tensor:
+    """Which one is known when the program runs."""
+    x, y, rows, out = make.floats(33, 32), make.floats(33, 32), make.permutation(32), make.out(32, 32)
+    one_of_two_kernel[(1,)](x, y, rows, out, 3, 32, 32)
+    return out
