@@ -43,7 +43,8 @@ def save_model(folder: Path) -> None:
 def tokenizer(sentences: list[str], vocabulary: int) -> Any:
     """A byte-level BPE tokenizer of at most ``vocabulary`` tokens, trained on the sentences.
 
-    Tokens 0, 1 and 2 are begin, end and padding.
+    Tokens 0, 1 and 2 are begin, end and padding. As a Llama's it gives no ``token_type_ids``, which transformers before
+    5 has by default and ``generate`` refuses.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -57,7 +58,11 @@ def tokenizer(sentences: list[str], vocabulary: int) -> Any:
         sentences, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet)
     )
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token=special[0], eos_token=special[1], pad_token=special[2]
+        tokenizer_object=bpe,
+        bos_token=special[0],
+        eos_token=special[1],
+        pad_token=special[2],
+        model_input_names=["input_ids", "attention_mask"],
     )
 
 

@@ -73,7 +73,6 @@ def greedy(model: Any, tokenizer: Any, device: str) -> list[int]:
     """The tokens that the model adds to the prompt, greedily."""
     model.eval()
     inputs = tokenizer(text.PROMPT, return_tensors="pt").to(device)
-    inputs.pop("token_type_ids", None)
     made = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, use_cache=True)
     tokens: list[int] = made[0, inputs["input_ids"].shape[1] :].tolist()
     return tokens

@@ -18,17 +18,17 @@ from typing import Any
 
 from tests.versions.locks import names
 from tests.versions.table import rows
-from tests.versions.trial import judged, tried
+from tests.versions.trial import judged, tried, with_demo
 
 
 def result_of(name: str, folder: Path, *, again: bool) -> dict[str, Any]:
-    """The kept result, or a new one."""
+    """The kept result, or a new one; with the demo's where it is missing."""
     file = folder / "results" / f"{name}.json"
-    if file.exists():
-        kept: dict[str, Any] = judged(json.loads(file.read_text()))
-        if not (again and kept["problems"]):
-            return kept
-    found = tried(name, folder)
+    found: dict[str, Any] = judged(json.loads(file.read_text())) if file.exists() else tried(name, folder)
+    if again and found["problems"]:
+        found = tried(name, folder)
+    if "unsloth" in found["pins"] and "demo" not in found:
+        found = with_demo(found, folder)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1))
     return found

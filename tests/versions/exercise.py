@@ -41,7 +41,7 @@ def answers(model: Any, tokenizer: Any, out: str) -> dict[str, Any]:
     model.eval()
     tokens = []
     for prompt in PROMPTS:
-        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to("mps")
+        inputs = tokenizer(prompt, return_tensors="pt").to("mps")
         whole = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, use_cache=True)
         tokens.append(whole[0, inputs["input_ids"].shape[1] :].tolist())
     model.save_pretrained(f"{out}/adapter")

@@ -3,7 +3,7 @@
     python -m tests.versions.reference SPEC.json
 
 SPEC as for `tests.versions.exercise`, whose results it reads; writes ``compared.json``: for each run the distances from
-the plain formulas, or what went wrong.
+the plain formulas, with ``alone`` from what the same release of TRL gave on the CPU, or what went wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.e2e.trainers_reference import (
     with_adapter,
     with_start_values,
 )
-from tests.versions.plan import LOGGED, PROMPTS, TOKENS
+from tests.versions.plan import LOGGED, PROMPTS, TOKENS, exact
 
 
 def models(folder: Path) -> None:
@@ -78,21 +78,31 @@ def supervised(folder: Path, kind: str, precision: str, result: dict[str, Any]) 
     if formula == "sft" and precision == "float32":
         model = start(folder, kind, precision)
         LOSSES[formula](model, batches[0]).backward()
-        found["gradient"] = distance(result["gradients"], model)
+        wanted = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        found["gradient"] = distance(result["gradients"], wanted)
+    return found
+
+
+def beside(alone: dict[str, Any], precision: str, result: dict[str, Any]) -> dict[str, float]:
+    """Losses, and the first gradients in fp32, against those of a run on the CPU in fp32."""
+    if "failed" in alone:
+        raise SystemExit(f"on the CPU: {alone['failed']}")
+    found = {"loss": furthest_loss(result["losses"], alone["losses"])}
+    if precision == "float32":
+        found["gradient"] = distance(result["gradients"], alone["gradients"])
     return found
 
 
 def furthest_loss(ours: list[float], theirs: list[float]) -> float:
-    """The largest relative difference, without what rounding of the logged losses explains."""
-    logged = LOGGED if all(loss == round(loss, 4) for loss in ours) else 0.0
+    """The largest relative difference, without what rounding of logged losses explains."""
+    logged = LOGGED * sum(all(loss == round(loss, 4) for loss in losses) for losses in (ours, theirs))
     return max(max(0.0, abs(a - b) - logged) / abs(b) for a, b in zip(ours, theirs, strict=True))
 
 
-def distance(gradients: dict[str, Tensor], model: Any) -> float:
+def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     """Of all gradients together, relative."""
-    wanted = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    ours, theirs = (torch.cat([some[name].flatten() for name in sorted(wanted)]) for some in (gradients, wanted))
-    return float((ours - theirs).norm() / theirs.norm())
+    left, right = (torch.cat([some[name].flatten() for name in sorted(theirs)]) for some in (ours, theirs))
+    return float((left - right).norm() / right.norm())
 
 
 def policy(folder: Path, kind: str, result: dict[str, Any]) -> dict[str, float]:
@@ -123,7 +133,7 @@ def reloaded(folder: Path, out: Path, kind: str, result: dict[str, Any]) -> dict
     merged = type(base).from_pretrained(out / "merged", dtype=torch.float32, attn_implementation=how).eval()
     tokens, off = [], 0.0
     for prompt in PROMPTS:
-        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+        inputs = tokenizer(prompt, return_tensors="pt")
         with torch.no_grad():
             whole = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
             expected, found = model(**inputs).logits, merged(**inputs).logits
@@ -132,15 +142,18 @@ def reloaded(folder: Path, out: Path, kind: str, result: dict[str, Any]) -> dict
     return {"tokens": tokens == result["tokens"], "merged": off}
 
 
-def compared(folder: Path, out: Path, kind: str, precision: str) -> dict[str, Any]:
-    """One run."""
+def compared(folder: Path, out: Path, alone: Path | None, kind: str, precision: str) -> dict[str, Any]:
+    """One run; ``alone`` is the folder of TRL's own on the CPU."""
     result = torch.load(out / f"{kind}-{precision}.pt", weights_only=False)
     if "failed" in result:
         return {"failed": result["failed"]}
     found: dict[str, Any] = {"device": result["device"], "class": result["class"], "layers": result["layers"]}
     if kind == "grpo_even":
         return found | policy(folder, kind, result)
-    found |= supervised(folder, kind, precision, result)
+    if alone is None:
+        found |= supervised(folder, kind, precision, result)
+    else:
+        found |= beside(torch.load(alone / f"{kind}-{exact(precision)}.pt"), precision, result)
     if "tokens" in result:
         found |= reloaded(folder, out / f"{kind}-{precision}.trainer", kind, result)
     return found
@@ -152,5 +165,6 @@ if __name__ == "__main__":
         sys.exit()
     spec = json.loads(Path(sys.argv[1]).read_text())
     folder, out = Path(spec["folder"]), Path(spec["out"])
-    done = {"-".join(run): compared(folder, out, *run) for run in spec["runs"]}
+    alone = Path(spec["alone"]) if "alone" in spec else None
+    done = {"-".join(run): compared(folder, out, alone, *run) for run in spec["runs"]}
     (out / "compared.json").write_text(json.dumps(done))

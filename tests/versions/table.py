@@ -11,7 +11,20 @@ from tests.versions.locks import names
 from tests.versions.trial import judged
 
 LIBRARIES = ("transformers", "trl", "peft", "accelerate", "bitsandbytes")
-COLUMNS = ("release", *LIBRARIES, "SFT", "gradients", "Gemma 2", "DPO", "GRPO", "bf16", "4 bit", "tokens", "result")
+COLUMNS = (
+    "release",
+    *LIBRARIES,
+    "SFT",
+    "gradients",
+    "Gemma 2",
+    "DPO",
+    "GRPO",
+    "bf16",
+    "4 bit",
+    "tokens",
+    "demo",
+    "result",
+)
 
 
 def rows(folder: Path) -> Iterator[str]:
@@ -24,7 +37,10 @@ def rows(folder: Path) -> Iterator[str]:
 
 
 def row(result: dict[str, Any]) -> str:
-    """Distances of the losses; of GRPO the reward; whether Llama's and Gemma 2's tokens are those of the CPU."""
+    """Distances of the losses; of GRPO the reward; whether Llama's and Gemma 2's tokens are those of the CPU.
+
+    Of the demo its loss over the first five steps and over the last.
+    """
     runs: dict[str, Any] = result["runs"]
     losses = ("sft-float32", "sft_gemma2-float32", "dpo-float32", "sft-bfloat16", "sft-nf4-bfloat16")
     sft, gemma, dpo, half, four = (_exact(runs.get(name, {}), "loss") for name in losses)
@@ -34,7 +50,8 @@ def row(result: dict[str, Any]) -> str:
         *(result["pins"].get(library, "") for library in LIBRARIES),
         *(sft, _exact(runs.get("sft-float32", {}), "gradient"), gemma, dpo),
         "" if reward is None else f"{reward:.2f}",
-        *(half, four, _tokens(runs), "; ".join([*(result["problems"] or ["trains"]), *result.get("upstream", ())])),
+        *(half, four, _tokens(runs), _demo(result.get("demo", {}))),
+        "; ".join([*(result["problems"] or ["trains"]), *result.get("upstream", ())]),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -46,3 +63,8 @@ def _exact(run: dict[str, Any], what: str) -> str:
 def _tokens(runs: dict[str, Any]) -> str:
     said = [runs[name]["tokens"] for name in ("sft-float32", "sft_gemma2-float32") if "tokens" in runs.get(name, {})]
     return ", ".join("equal" if equal else "other" for equal in said)
+
+
+def _demo(shown: dict[str, Any]) -> str:
+    losses = shown.get("losses", [])
+    return f"{sum(losses[:5]) / 5:.2f} to {sum(losses[-5:]) / 5:.2f}" if losses else ""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.process import ROOT
 from tests.versions import environment, locks
-from tests.versions.trial import problems, tried
+from tests.versions.trial import problems, problems_of_demo, tried
 
 FOLDER = ROOT / "build" / "versions"
 
@@ -40,6 +40,17 @@ def test_what_is_wrong_is_named() -> None:
     assert said(device="cpu") == [f"{name}: on cpu"]
     assert problems({name: good}, {}) == [f"{name}: trained by UnslothSFTTrainer"]
     assert said(failed="Traceback\n  File\nValueError: no\n") == [f"{name}: ValueError: no"]
+
+
+def test_what_is_wrong_with_the_demo_is_named() -> None:
+    """Losses that are not the model's at the beginning, that do not fall, that are not there; a traceback."""
+    good = {"losses": [4.4, 3.9, 4.0, 4.0, 4.0, 3.5, 3.5, 3.5, 3.5, 3.5], "expected": [[4.41, 3.88], [4.0, 3.5]]}
+    assert problems_of_demo({}) == problems_of_demo(good) == []
+    assert problems_of_demo({**good, "expected": [[4.0, 3.9], [4.4, 3.5]]}) == ["demo: loss off by 1e-01"]
+    assert problems_of_demo({**good, "losses": [4.4, 3.9] * 5}) == ["demo: loss 4.20 to 4.10"]
+    assert problems_of_demo({**good, "losses": [4.4, 3.9]}) == ["demo: 2 steps"]
+    assert problems_of_demo({**good, "expected": [[float("nan")] * 2]}) == ["demo: loss off by nan"]
+    assert problems_of_demo({"failed": "Traceback\n  File\nValueError: no\n"}) == ["demo: ValueError: no"]
 
 
 @pytest.mark.parametrize(

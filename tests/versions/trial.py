@@ -7,14 +7,16 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.process import ROOT, run_python
-from tests.versions import environment
+from tests.versions import demo, environment
 from tests.versions.locks import LOCKS, pins
-from tests.versions.plan import ADVANTAGE, FAULTS, GRADIENT, LOG_PROB, LOSS, MERGED, REWARD, RUNS
+from tests.versions.plan import ADVANTAGE, BEGINS, FAULTS, GRADIENT, LEARNS, LOG_PROB, LOSS, MERGED, REWARD, RUNS, exact
 
 WRITERS = ("transformers", "tokenizers", "bitsandbytes")
 Runs = tuple[tuple[str, str], ...]
@@ -26,14 +28,33 @@ def tried(name: str, folder: Path, runs: Runs = RUNS) -> dict[str, Any]:
     began = time.monotonic()
     found: dict[str, Any] = {"name": name, "date": str(date.today()), "pins": wanted, "runs": {}, "report": {}}
     try:
-        path = os.pathsep.join([*environment.path(wanted, folder / "packages"), str(ROOT)])
+        path = _path(wanted, folder)
+        models = _made(wanted, folder / "models", partial(_write_models, path=path))
         with tempfile.TemporaryDirectory() as scratch:
-            found |= _exercised(wanted, _models(wanted, folder / "models", path), Path(scratch), path, runs)
+            found |= _exercised(wanted, models, Path(scratch), path, runs)
         found = judged(found)
     except (AssertionError, subprocess.SubprocessError) as error:
         found["said"] = _said(error)
         found["problems"] = [_last_line(found["said"])]
     return {**found, "seconds": round(time.monotonic() - began)}
+
+
+def with_demo(found: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The result of a release, with what its demo did; only Unsloth has one."""
+    wanted, began = found["pins"], time.monotonic()
+    try:
+        path = _path(wanted, folder)
+        models = _made(wanted, folder / "demos", partial(demo.prepared, path=path))
+        with tempfile.TemporaryDirectory() as scratch:
+            shown = demo.shown(models, Path(scratch), path)
+    except (AssertionError, subprocess.SubprocessError) as error:
+        shown = {"failed": _said(error)}
+    return judged({**found, "demo": shown, "seconds": found["seconds"] + round(time.monotonic() - began)})
+
+
+def _path(wanted: dict[str, str], folder: Path) -> str:
+    """PYTHONPATH with the libraries of these pins."""
+    return os.pathsep.join([*environment.path(wanted, folder / "packages"), str(ROOT)])
 
 
 def judged(found: dict[str, Any]) -> dict[str, Any]:
@@ -42,32 +63,48 @@ def judged(found: dict[str, Any]) -> dict[str, Any]:
     if not runs:
         return found
     upstream = [fault.what for kind, fault in FAULTS.items() if _shows(kind, runs, wanted)]
-    return {**found, "problems": problems(runs, wanted), "upstream": upstream}
+    wrong = [*problems(runs, wanted), *problems_of_demo(found.get("demo", {}))]
+    return {**found, "problems": wrong, "upstream": upstream}
 
 
-def _models(wanted: dict[str, str], folder: Path, path: str) -> Path:
-    """The models that are trained, written by these libraries: once for each set of those that write."""
+def _made(wanted: dict[str, str], folder: Path, write: Callable[[Path], None]) -> Path:
+    """What these libraries write, made once for each set of those that write."""
     target = folder / "-".join(f"{name}-{wanted[name]}" for name in WRITERS)
     if not target.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-            run_python("-m", "tests.versions.reference", "--models", f"{scratch}/done", timeout=1200, PYTHONPATH=path)
+            write(Path(scratch, "done"))
             os.replace(f"{scratch}/done", target)
     return target
 
 
+def _write_models(folder: Path, path: str) -> None:
+    """The models that are trained."""
+    run_python("-m", "tests.versions.reference", "--models", folder, timeout=1200, PYTHONPATH=path)
+
+
 def _exercised(wanted: dict[str, str], models: Path, folder: Path, path: str, runs: Runs) -> dict[str, Any]:
-    out, spec = folder / "out", folder / "spec.json"
-    out.mkdir()
     stack = "unsloth" if "unsloth" in wanted else "trl"
-    content = {"stack": stack, "folder": str(models), "out": str(out), "runs": runs, "checkpointing": "unsloth"}
-    spec.write_text(json.dumps(content))
+    spec = {"stack": stack, "folder": str(models), "out": str(folder / "out"), "runs": runs, "checkpointing": "unsloth"}
     # What torch.compile makes of the generated trainers is the business of other tests.
     switches = {"PYTHONPATH": path, "UNSLOTH_COMPILE_LOCATION": str(folder / "compiled"), "TORCHDYNAMO_DISABLE": "1"}
-    run_python("-m", "tests.versions.exercise", spec, timeout=1200, **switches)
-    run_python("-m", "tests.versions.reference", spec, timeout=1200, **switches)
-    files = {name: json.loads((out / f"{name}.json").read_text()) for name in ("compared", "report")}
+    _run("tests.versions.exercise", spec, **switches)
+    if stack == "trl":
+        spec["alone"] = str(folder / "alone")
+        exactly = sorted({(kind, exact(precision)) for kind, precision in runs if kind != "grpo_even"})
+        _run("tests.e2e.trainers", {**spec, "stack": "cpu", "out": spec["alone"], "runs": exactly}, **switches)
+    _run("tests.versions.reference", spec, **switches)
+    files = {name: json.loads((folder / "out" / f"{name}.json").read_text()) for name in ("compared", "report")}
     return {"runs": files["compared"], "report": files["report"]}
+
+
+def _run(module: str, spec: dict[str, Any], **switches: str) -> None:
+    """A module that takes a spec as a file; what it writes goes into its own folder."""
+    out = Path(spec["out"])
+    out.mkdir(exist_ok=True)
+    file = out.parent / f"{out.name}.json"
+    file.write_text(json.dumps(spec))
+    run_python("-m", module, file, timeout=1200, **switches)
 
 
 def problems(runs: dict[str, Any], wanted: dict[str, str]) -> list[str]:
@@ -75,6 +112,23 @@ def problems(runs: dict[str, Any], wanted: dict[str, str]) -> list[str]:
     unsloth = "unsloth" in wanted
     looked_at = {name: run for name, run in runs.items() if not _is_known(name, wanted)}
     return [f"{name}: {text}" for name, run in looked_at.items() for text in _problems_of(name, run, unsloth=unsloth)]
+
+
+def problems_of_demo(shown: dict[str, Any]) -> list[str]:
+    """What is wrong with the demo: a loss that is not the model's at the beginning, or that does not fall."""
+    if "failed" in shown:
+        return [f"demo: {_last_line(shown['failed'])}"]
+    if not shown:
+        return []
+    losses, found = shown["losses"], []
+    if len(losses) != demo.STEPS:
+        return [f"demo: {len(losses)} steps"]
+    off = min(max(abs(a / b - 1) for a, b in zip(losses, first, strict=False)) for first in shown["expected"])
+    if not off <= BEGINS:
+        found.append(f"demo: loss off by {off:.0e}")
+    if not sum(losses[-5:]) <= LEARNS * sum(losses[:5]):
+        found.append(f"demo: loss {sum(losses[:5]) / 5:.2f} to {sum(losses[-5:]) / 5:.2f}")
+    return found
 
 
 def _is_known(name: str, wanted: dict[str, str]) -> bool:
