@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear, scaled_dot_product_attention
 
 from patcher import patch_for_mac
 from patcher.simulator import start
@@ -23,7 +23,8 @@ MAC = "M1 8GB"
 def calls() -> dict[str, Callable[[], object]]:
     """The guarded operators on the smallest operands."""
     square, batch, row = (torch.ones(*shape, device="mps") for shape in ((4, 4), (2, 4, 4), (4,)))
-    host = torch.ones(4, 4)
+    host, ids = torch.ones(4, 4), torch.zeros(4, dtype=torch.int64)
+    on_mps, heads = ids.to("mps"), square.view(1, 1, 4, 4)
     return {
         "mm": lambda: torch.mm(square, square),
         "bmm": lambda: torch.bmm(batch, batch),
@@ -31,7 +32,14 @@ def calls() -> dict[str, Callable[[], object]]:
         "linear, 2-D": lambda: linear(square, square, row),
         "linear, 3-D": lambda: linear(batch, square, row),
         "linear's backward": lambda: torch.ops.aten.linear_backward(square, square, square, [True, True, True]),
+        "embedding": lambda: embedding(on_mps, square),
+        "cross entropy": lambda: torch.ops.aten.nll_loss_forward(square, on_mps, None, 1, -100),
+        "cat": lambda: torch.cat([square, square]),
+        "sort": lambda: torch.sort(square),
+        "attention": lambda: scaled_dot_product_attention(heads, heads, heads),
+        "exponential_": lambda: square.exponential_(),
         "Tensor.to": lambda: host.to("mps"),
+        "Tensor.to of ids": lambda: ids.to("mps"),
         "copy_": lambda: square.copy_(row),
     }
 

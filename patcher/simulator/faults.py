@@ -351,6 +351,16 @@ _LIST = (
         reason="IndexError for indices that came from the CPU; so does index_fill_",
         probe="writes beyond a tensor",
     ),
+    Fault(
+        name="gapped-copy",
+        wrong="copy_ from mps into a view of the CPU with the same gaps (every second element, a part of each row) "
+        "copies the memory in between",
+        affects="torch 2.13, perhaps 2.14",
+        upstream="pytorch#189961",
+        guard="torch:Tensor.copy_",
+        reason="the source is made contiguous",
+        probe="copy into a view",
+    ),
 )
 
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _LIST}

@@ -57,6 +57,16 @@ def writes_beyond(here: Situation) -> str:
     return "an error"
 
 
+def copied_view(here: Situation) -> str:
+    """``copy_`` into a view of the CPU with gaps, from one of mps with the same gaps (pytorch#189961)."""
+    memory, source = torch.zeros(20), torch.arange(20.0, device="mps")
+    memory[::2].copy_(source[::2])
+    expected = torch.arange(20.0) * torch.tensor([1.0, 0.0]).repeat(10)
+    if not torch.equal(memory, expected):
+        raise Failed(f"{int((memory != expected).sum())} of 20 elements are others, in the view or between them")
+    return "every second element"
+
+
 def _raises(call: Callable[[], Tensor]) -> bool:
     """Whether the call, or the GPU when it comes to it, says that an index is wrong."""
     try:
@@ -145,6 +155,7 @@ CHECKS = (
     _check("random numbers without zeros", random_zeros, f"{_PATCH}, or update torch to 2.14"),
     _check("ids beyond the vocabulary", ids_beyond, f"{_PATCH}; it looks at ids that come from the CPU"),
     _check("writes beyond a tensor", writes_beyond, f"{_PATCH}; it looks at indices that come from the CPU"),
+    _check("copy into a view", copied_view, f"{_PATCH}, or copy from .contiguous()"),
     _check("layer_norm of rows that vary little", small_variance, "update torch to 2.14"),
     _check("indexing by masks", masks, "use torch.where, or run again: another attempt may succeed"),
     _check("gradient of a sum", gradient_of_sum, _PATCH),

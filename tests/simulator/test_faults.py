@@ -227,6 +227,15 @@ def written(write: Callable[[Tensor], Tensor], place: int) -> bool:
     return memory[place].item() == 7 and memory.sum().item() == 7
 
 
+def gapped(source: Tensor, view: Callable[[Tensor], Tensor]) -> bool:
+    """Other elements than those of the view are written, or these get other values."""
+    memory = torch.zeros(source.shape)
+    right = memory.clone()
+    view(memory).copy_(view(source))
+    view(right).copy_(view(source).cpu())
+    return not torch.equal(memory, right)
+
+
 def at(*places: int) -> Tensor:
     return torch.tensor(places, device="mps")
 
@@ -283,6 +292,10 @@ SHOWN: dict[str, list[Callable[[], object]]] = {
     "sort-many-columns": [partial(unsorted, 0)],
     "embedding-bag-edge": [partial(bag, 4)],
     "batch-norm-strided": [partial(video, True)],
+    "gapped-copy": [
+        lambda: gapped(made(20), lambda x: x[::2]),
+        lambda: gapped(made(4, 6), lambda x: x[:, 1:4]),
+    ],
     "index-write-beyond": [
         partial(written, lambda part: part.index_copy_(0, at(40), made(1) * 0 + 7), 48),
         partial(written, lambda part: part.index_copy_(0, at(-1), made(1) * 0 + 7), 7),
@@ -311,6 +324,10 @@ SPARED: dict[str, list[Callable[[], object]]] = {
     "layer-norm-small-variance": [partial(small_variance, 0.0, 2e-3), partial(small_variance, 1.0, 0.5)],
     "product-stride-zero": [partial(product, torch.mm, terms=64)],
     "unique-large-integers": [partial(inverse, 2**24 - 5)],
+    "gapped-copy": [
+        lambda: gapped(made(20), lambda x: x[4:9]),
+        lambda: not torch.equal(torch.zeros(6, 4).t().copy_(made(4, 6)), made(4, 6).cpu()),
+    ],
     "sort-many-columns": [partial(unsorted, 1)],
     "embedding-bag-edge": [partial(bag, 5)],
     "batch-norm-strided": [partial(video, False)],

@@ -52,9 +52,10 @@ CHANGES = (
         target="torch:Tensor.copy_",
         replacement="patcher.replacements.torch.cuda_device:copy_",
         needed_for=_COPIES,
-        why="a non_blocking copy from the CPU to mps reads its source when it may have been freed or changed",
-        upstream=native("aten/src/ATen/native/mps/operations/Copy.mm", "mps_copy_", issues(139550, 189690)),
-        until="pytorch issues 139550 and 189690 are closed",
+        why="a non_blocking copy from the CPU to mps reads its source when it may have been freed or changed, and one "
+        "into a view of the CPU from a view with the same gaps copies what lies between",
+        upstream=native("aten/src/ATen/native/mps/operations/Copy.mm", "mps_copy_", issues(139550, 189690, 189961)),
+        until="pytorch issues 139550 and 189690 are closed, and the oldest torch that is supported has 189961 mended",
     ),
     _patch(
         target="torch.amp.autocast_mode:autocast.__init__",

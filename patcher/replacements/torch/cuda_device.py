@@ -99,11 +99,18 @@ def to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
 
 
 def copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """As torch; returns when the copy has been made."""
+    """As torch; returns when the copy has been made, which between views with the same gaps is one of the elements."""
+    if not self.is_contiguous() and self.device.type == "cpu" and not has_torch_function((self, *args[:1])):
+        args = tuple(_without_gaps(each) for each in args)
     changes = (len(args) > 1 and args[1] is True) or (kwargs and _asks_not_to_wait(kwargs))
     if changes and not has_torch_function((self, *args[:1], kwargs.get("other"))):
         args, kwargs = _blocking(args), _blocking_keywords(kwargs)
     return _TENSOR_COPY(self, *args, **kwargs)
+
+
+def _without_gaps(source: Any) -> Any:
+    """A tensor on mps in one piece: torch copies the memory of views with equal strides (pytorch issue 189961)."""
+    return source.contiguous() if isinstance(source, torch.Tensor) and source.device.type == "mps" else source
 
 
 def cuda(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:

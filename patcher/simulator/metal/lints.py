@@ -27,6 +27,8 @@ UNSUPPORTED = {
     "thread_local": "Metal has no thread_local storage",
 }
 SPACES = ("device", "constant", "threadgroup", "thread")
+QUALIFIERS = ("const", "volatile", "static", "unsigned", "signed", *SPACES)
+PLAIN_TYPE = re.compile(r"(bool|u?char|u?short|u?int|u?long|half|bfloat|float|size_t|u?int(8|16|32|64)_t)[234]?")
 NOT_FUNCTIONS = ("if", "for", "while", "switch", "else", "do", "catch", "return")
 
 
@@ -50,7 +52,7 @@ class _Function:
 def find(tokens: Tokens) -> list[Finding]:
     """Every finding, in the order of the source."""
     functions = _functions(tokens)
-    found = [*_unsupported(tokens), *_recursion(tokens, functions)]
+    found = [*_unsupported(tokens), *_without_address_space(tokens), *_recursion(tokens, functions)]
     for function in functions:
         found += _mixed_address_spaces(tokens, function)
     return [Finding(tokens.line(at), message) for at, message in sorted(found)]
@@ -62,6 +64,21 @@ def _unsupported(tokens: Tokens) -> list[tuple[int, str]]:
         message = UNSUPPORTED.get(tokens[at])
         if message is not None and not (tokens[at] == "delete" and tokens[at - 1] == "="):
             found.append((at, message))
+    return found
+
+
+def _without_address_space(tokens: Tokens) -> list[tuple[int, str]]:
+    """Pointers to numbers that are declared without saying into which memory."""
+    found = []
+    for at in range(len(tokens)):
+        declares = tokens[at + 1].isidentifier() and tokens[at + 2] in ("=", ";", ",", ")", "[")
+        if tokens[at] != "*" or not declares or not PLAIN_TYPE.fullmatch(tokens[at - 1]):
+            continue
+        begin = at - 1
+        while tokens[begin - 1] in QUALIFIERS:
+            begin -= 1
+        if tokens[begin - 1] in ("(", ",", ";", "{", "}") and _space(tokens.between(begin, at)) is None:
+            found.append((at, f"pointer type must have explicit address space qualifier: '{tokens[at + 1]}'"))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Preprocessed Metal source to C++: threadgroup variables, attributes, function constants, and calls of the kernels."""
+"""Preprocessed Metal source to C++: literals, threadgroup variables, attributes, constants, and calls of kernels."""
 
 from __future__ import annotations
 
@@ -103,6 +103,7 @@ def translate(preprocessed: str, constants: Mapping[int, int | float | bool]) ->
     if findings:
         raise ShaderError("\n".join(f"{SOURCE_NAME}:{finding.line}: error: {finding.message}" for finding in findings))
     found = _kernels(tokens)
+    _make_literals_float(tokens)
     _set_function_constants(tokens, constants)
     _drop_address_space_overloads(tokens)
     tokens = Tokens(str(tokens))
@@ -147,6 +148,8 @@ def _kernel(tokens: Tokens, at: int, found: _Found) -> int:
         end = tokens.find(";", closing)
         _instantiate(tokens, found, head, function, begin, end)
         return end
+    if tokens[closing + 1] == ";":
+        return closing  # its definition comes later
     attributes = head + tokens.between(at, following)
     name = _host_name(attributes) or function
     parameters = _parameters(tokens.between(opening + 1, closing), tokens.line(at))
@@ -240,6 +243,18 @@ def _launchers(kernels: list[Kernel]) -> str:
             "}",
         ]
     return "\n".join(lines) + "\n"
+
+
+# ---- literals -----------------------------------------------------------------------------------------------------
+
+_FRACTION = re.compile(r"(\d+\.\d*|\.\d+)([eE][+-]?\d+)?|\d+[eE][+-]?\d+")
+
+
+def _make_literals_float(tokens: Tokens) -> None:
+    """``1.5`` is a float: there is no double that it could be."""
+    for at in range(len(tokens)):
+        if _FRACTION.fullmatch(tokens[at]):
+            tokens.replace(at, at + 1, tokens[at] + "f")
 
 
 # ---- declarations -------------------------------------------------------------------------------------------------

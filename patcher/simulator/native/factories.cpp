@@ -168,7 +168,7 @@ Tensor& copy_(Tensor& self, const Tensor& source, bool non_blocking) {
     return self.zero_();
   }
   rules::check_copy(self, source);
-  if (non_blocking && faults_active() && postpone_copy(self, source)) {
+  if (faults_active() && ((non_blocking && postpone_copy(self, source)) || copy_through_gaps(self, source))) {
     return self;
   }
   Aliases aliases;

@@ -50,6 +50,7 @@ constexpr std::array<const char*, kFaults> kNames = {
     "embedding-bag-edge",
     "batch-norm-strided",
     "index-write-beyond",
+    "gapped-copy",
 };
 std::array<std::atomic<int64_t>, kFaults> sizes{};
 
@@ -471,6 +472,16 @@ Spoil faults_before(const std::string& op, c10::Stack* stack, size_t count) {
     }
   }
   return {};
+}
+
+bool copy_through_gaps(const Tensor& destination, const Tensor& source) {
+  if (!has_fault(Fault::kGappedCopy) || !destination.is_cpu() || !is_mps(source) ||
+      destination.scalar_type() != source.scalar_type() || destination.sizes() != source.sizes() ||
+      destination.strides() != source.strides() || destination.is_non_overlapping_and_dense()) {
+    return false;
+  }
+  std::memcpy(destination.mutable_data_ptr(), cpu_alias(source).const_data_ptr(), destination.nbytes());
+  return true;
 }
 
 bool postpone_copy(const Tensor& destination, const Tensor& source) {

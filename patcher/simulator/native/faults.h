@@ -43,6 +43,7 @@ enum class Fault : uint32_t {
   kEmbeddingBagEdge,
   kBatchNormStrided,
   kIndexWriteBeyond,
+  kGappedCopy,
   kCount
 };
 
@@ -73,6 +74,9 @@ at::Tensor argument(const c10::Stack* stack, size_t count, size_t position);
 at::Tensor& result(c10::Stack* stack, size_t returns = 1, size_t position = 0);
 // What lies in memory where nothing of ours is: large enough to be seen, and finite, as most of it is on a Mac.
 constexpr double kGarbage = 1024;
+
+// A copy to the host that takes two views with the same gaps for memory without gaps; false where it is made rightly.
+bool copy_through_gaps(const at::Tensor& destination, const at::Tensor& source);
 
 // Non-blocking copies to the device that have not happened yet.
 extern std::atomic<bool> copies_pending;

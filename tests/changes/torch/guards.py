@@ -131,6 +131,15 @@ def copied(copy: Callable[[Tensor], Tensor]) -> bool:
     return on_mps.tolist() == [1.0] * 4
 
 
+def copied_through_gaps(copy: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    """Every second element, and nothing in between."""
+    memory, numbers = torch.zeros(4, 6), made(4, 6)
+    copy(memory[:, ::2], numbers.to("mps")[:, ::2])
+    expected = torch.zeros(4, 6)
+    expected[:, ::2] = numbers[:, ::2]
+    return torch.equal(memory, expected)
+
+
 def batch_to_mps(source: Tensor) -> Tensor:
     module = torch.nn.Module()
     module.register_buffer("batch", source)
@@ -342,6 +351,10 @@ GUARDS: dict[tuple[str, str], Cases] = {
     (LATE, "torch:Tensor.copy_"): [
         partial(copied, lambda source: torch.empty(4, device="mps").copy_(source, non_blocking=True)),
         partial(copied, lambda source: torch.empty(4, device="mps").copy_(source, True)),
+    ],
+    ("gapped-copy", "torch:Tensor.copy_"): [
+        partial(copied_through_gaps, lambda view, source: view.copy_(source)),
+        partial(copied_through_gaps, lambda view, source: view.copy_(source, non_blocking=True)),
     ],
     (LATE, "torch:Tensor.cuda"): [partial(copied, lambda source: source.cuda(non_blocking=True))],
     ("checkpoint-rng", "torch.mps:_initialized"): [partial(checkpointed, True), partial(checkpointed, False)],

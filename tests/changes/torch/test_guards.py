@@ -49,6 +49,7 @@ SHOWN = (
     ("late-copy", "torch:Tensor.to"),
     ("late-copy", "torch:Tensor.copy_"),
     ("late-copy", "torch:Tensor.cuda"),
+    ("gapped-copy", "torch:Tensor.copy_"),
     ("checkpoint-rng", "torch.mps:_initialized"),
     ("checkpoint-rng", "torch.mps:device"),
     ("cuda-autocast", "torch.amp.autocast_mode:autocast.__init__"),

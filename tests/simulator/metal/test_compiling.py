@@ -87,6 +87,40 @@ def test_the_key_holds_what_translates() -> None:
     assert {path.name for path in folder.glob("*.py")} == others | set(toolchain.TRANSLATORS)
 
 
+def test_literals_are_float() -> None:
+    """``x * 0.1`` is a product of floats, and ``exp`` of one is not ambiguous: Metal has no double."""
+    source = """
+        #include <metal_stdlib>
+        template <typename T> kernel void scale(device T* o, device T* e, constant T* x,
+                                                uint i [[thread_position_in_grid]]) {
+            o[i] = x[i] * 0.1;
+            e[i] = metal::exp(x[i] * 1.5e-1 + .5);
+        }
+        template [[host_name("scale")]] kernel void scale<float>(device float*, device float*, constant float*, uint);
+    """
+    x = torch.arange(1.0, 100.0)
+    product, exponential = torch.empty(99, device="mps"), torch.empty(99, device="mps")
+    compile_shader(source).scale(product, exponential, x.to("mps"))
+    assert torch.equal(product.cpu(), x * torch.tensor(0.1))
+    assert not torch.equal(product.cpu(), (x.double() * 0.1).float())
+    assert torch.allclose(exponential.cpu().double(), (x.double() * 0.15 + 0.5).exp(), rtol=4e-6)  # 15 * 2^-23, twice
+
+
+def test_a_kernel_may_be_declared_before_it_is_defined() -> None:
+    """As torch's own <c10/metal/indexing.h> does, whose parameters have no attributes where it is declared."""
+    source = """
+        #include <c10/metal/indexing.h>
+        template <typename T> kernel void copy(device T* o, constant T* x, uint i);
+        template <typename T> kernel void copy(device T* o, constant T* x, uint i [[thread_position_in_grid]]) {
+            o[i] = x[i];
+        }
+        template [[host_name("copy")]] kernel void copy<float>(device float*, constant float*, uint);
+    """
+    out = torch.zeros(3, device="mps")
+    torch.mps.compile_shader(source).copy(out, torch.arange(3.0, device="mps"))
+    assert out.tolist() == [0, 1, 2]
+
+
 def test_a_failed_compilation_leaves_nothing(own_cache: Path) -> None:
     """An error is not remembered, and no half-made entry is left."""
     with pytest.raises(SyntaxError):

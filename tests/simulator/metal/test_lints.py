@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from patcher.simulator.metal import compile_shader
 
@@ -10,6 +11,19 @@ from patcher.simulator.metal import compile_shader
 def _kernel(body: str, before: str = "") -> str:
     parameters = "device float* o, constant float* c, uint i [[thread_position_in_grid]]"
     return f"{before}\nkernel void f({parameters}) {{\n{body}\n}}"
+
+
+def test_atomic_numbers_of_64_bits_have_limits_only() -> None:
+    """A minimum and a maximum, which give nothing back."""
+    parameters = "device atomic_ulong* o, constant ulong* x, uint i [[thread_position_in_grid]]"
+    source = f"#include <metal_stdlib>\nusing namespace metal;\nkernel void f({parameters}) {{ BODY }}"
+    lib = compile_shader(source.replace("BODY", "atomic_max_explicit(o, x[i], memory_order_relaxed);"))
+    largest = torch.zeros(1, dtype=torch.int64, device="mps")
+    lib.f(largest, torch.tensor([3, 2**40, 5], device="mps"), threads=3)
+    assert largest.item() == 2**40
+    for call in ("atomic_fetch_add_explicit", "atomic_fetch_max_explicit"):
+        with pytest.raises(SyntaxError, match=f"no matching function for call to '{call}'"):
+            compile_shader(source.replace("BODY", f"{call}(o, x[i], memory_order_relaxed);"))
 
 
 @pytest.mark.parametrize(
@@ -28,8 +42,11 @@ def _kernel(body: str, before: str = "") -> str:
         ),
         (_kernel("constant float* p = o; o[i] = p[0];"), 3, "a pointer into 'constant' memory with one into 'device'"),
         (_kernel("float* p = o + i; p[0] = 1;"), 3, "a pointer into 'thread' memory with one into 'device'"),
+        (_kernel("float v = c[i]; float* p = &v; o[i] = *p;"), 3, "explicit address space qualifier: 'p'"),
+        (_kernel("float v = c[i]; o[i] = g(&v);", "float g(const float* p) { return *p; }"), 1, "qualifier: 'p'"),
         (_kernel("const device float* p = c; o[i] = p[0];"), 3, "into 'device' memory with one into 'constant'"),
-        ("kernel void f(float* o) { o[0] = 1; }", 1, "parameter 'float*o' has no address space"),
+        ("kernel void f(float* o) { o[0] = 1; }", 1, "explicit address space qualifier: 'o'"),
+        ("kernel void f(float& o) { o = 1; }", 1, "parameter 'float&o' has no address space"),
     ],
 )
 def test_refused(source: str, line: int, message: str) -> None:

@@ -39,8 +39,12 @@ METAL_INLINE bool atomic_compare_exchange_weak_explicit(volatile atomic<T>* obje
   return __atomic_compare_exchange(cpu_plain(object), expected, &desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
+// Metal Shading Language Specification, 6.15.4: of 64 bits there are a minimum and a maximum, which give nothing back.
+template <class T>
+concept cpu_fetched = sizeof(T) == 4 || sizeof(T) == 1;
+
 #define METAL_FETCH(name, expression)                                                                      \
-  template <class T>                                                                                       \
+  template <cpu_fetched T>                                                                                 \
   METAL_INLINE T atomic_fetch_##name##_explicit(volatile atomic<T>* object, cpu_given<T> b, memory_order order) { \
     T a = atomic_load_explicit(object, order);                                                             \
     while (!atomic_compare_exchange_weak_explicit(object, &a, T(expression), order, order)) {              \
@@ -50,5 +54,14 @@ METAL_INLINE bool atomic_compare_exchange_weak_explicit(volatile atomic<T>* obje
 METAL_FETCH(add, a + b) METAL_FETCH(sub, a - b) METAL_FETCH(and, a& b) METAL_FETCH(or, a | b) METAL_FETCH(xor, a ^ b)
 METAL_FETCH(min, metal::min(a, b)) METAL_FETCH(max, metal::max(a, b))
 #undef METAL_FETCH
+
+#define METAL_LIMIT(name, better)                                                                          \
+  METAL_INLINE void atomic_##name##_explicit(volatile atomic_ulong* object, ulong b, memory_order order) { \
+    ulong a = *cpu_plain(object);                                                                          \
+    while (better && !__atomic_compare_exchange(cpu_plain(object), &a, &b, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) { \
+    }                                                                                                      \
+  }
+METAL_LIMIT(min, b < a) METAL_LIMIT(max, b > a)
+#undef METAL_LIMIT
 
 }  // namespace metal
