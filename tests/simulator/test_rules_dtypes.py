@@ -81,30 +81,6 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "index_reduce for MPS does not support torch.cfloat dtype",
         lambda: ones(3, dtype=C64).index_reduce(0, ones(1, dtype=I64), ones(1, dtype=C64), "mean"),
     ),
-    "complex qr": (
-        "qr-dtype",
-        RuntimeError,
-        "linalg_qr: MPS currently supports float32 only",
-        lambda: torch.linalg.qr(identity(C64)),
-    ),
-    "complex mish": (
-        "mish-complex",
-        RuntimeError,
-        "Mish for complex is not supported for MPS",
-        lambda: F.mish(ones(2, dtype=C64)),
-    ),
-    "complex batch_norm": (
-        "batch-norm-complex",
-        RuntimeError,
-        "Batch norm for complex is not supported for MPS",
-        lambda: F.batch_norm(ones(2, 3, dtype=C64), None, None, training=True),
-    ),
-    "batch_norm of integers": (
-        "batch-norm-integers",
-        RuntimeError,
-        "Long batch norm is not supported with MPS",
-        lambda: F.batch_norm(ones(2, 3, dtype=I64), None, None, training=True),
-    ),
     "complex lu": (
         "lu-complex",
         RuntimeError,
@@ -178,6 +154,30 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
 
 BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], object]]]] = {
     "2.13": {
+        "complex qr": (
+            "qr-dtype",
+            RuntimeError,
+            "linalg_qr: MPS currently supports float32 only",
+            lambda: torch.linalg.qr(identity(C64)),
+        ),
+        "complex mish": (
+            "mish-complex",
+            RuntimeError,
+            "Mish for complex is not supported for MPS",
+            lambda: F.mish(ones(2, dtype=C64)),
+        ),
+        "complex batch_norm": (
+            "batch-norm-complex",
+            RuntimeError,
+            "Batch norm for complex is not supported for MPS",
+            lambda: F.batch_norm(ones(2, 3, dtype=C64), None, None, training=True),
+        ),
+        "batch_norm of integers": (
+            "batch-norm-integers",
+            RuntimeError,
+            "Long batch norm is not supported with MPS",
+            lambda: F.batch_norm(ones(2, 3, dtype=I64), None, None, training=True),
+        ),
         "complex solve": (
             "solve-complex",
             RuntimeError,
@@ -210,8 +210,8 @@ BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], ob
             r"linalg.lu_solve\(\): MPS only supports float32.",
             lambda: torch.linalg.lu_solve(identity(C64), torch.tensor([1, 2], device="mps").int(), identity(C64)),
         ),
-        "complex QR": (
-            "qr-complex",
+        "complex qr": (
+            "qr-dtype",
             RuntimeError,
             "geqrf: MPS currently supports float32 only",
             lambda: torch.linalg.qr(identity(C64)),
