@@ -7,7 +7,7 @@
 # make same-torch  PyTorch's operators, modules and optimizers, with the patches and without: every case
 # make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
 # make versions  trains with releases of Unsloth, each with the libraries of its day, and without Unsloth: what has no
-#                result yet, a minute each; VERSIONS="2026.9.14 trl-newest" only these, AGAIN=1 also what failed
+#                result yet, two minutes each; VERSIONS="2026.9.14 trl-newest" only these, AGAIN=1 also what failed
 # make unreplaced  tests of trainers and families without any replacement of a kernel: those of Unsloth and TRL run as
 #                  they ship; with the number of launches of each, and where they ran
 # make shaders  every case of the kernel language as a Metal shader, with both schedules, and races and bounds checked
