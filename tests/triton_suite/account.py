@@ -6,8 +6,8 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,16 @@ else:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One test: ``file::name[parameters]``, "passed", "failed" or "skipped", and what it said."""
+    """One test: ``file::name[parameters]``, "passed", "failed" or "skipped", and what it said.
+
+    Attributes:
+        launches: how many of its launches ran as shaders, under "", and with torch operators, by the reason.
+    """
 
     test: str
     outcome: str
     why: str
+    launches: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
@@ -67,7 +72,7 @@ def read(files: Iterable[Path]) -> list[Outcome]:
         told = json.loads(line)
         test = told["test"].rpartition("/")[2] if "::" not in told["test"] else told["test"]
         test = re.sub(r"^[^:\[]*/", "", test)
-        found[test] = Outcome(test, told["outcome"], told["why"])
+        found[test] = Outcome(test, told["outcome"], told["why"], told.get("launches", {}))
     return list(found.values())
 
 
@@ -90,7 +95,8 @@ class Account:
         return [one for one in self.outcomes if one.outcome == "failed" and self.explained[one.test] is None]
 
     def __str__(self) -> str:
-        return "\n".join([*self._table(), "", *self._by_reason(), "", *self._skipped(), "", *self._unknown()])
+        parts = (self._table(), self._by_reason(), self._skipped(), self._launches(), self._unknown())
+        return "\n".join(line for part in parts for line in [*part, ""])
 
     def _table(self) -> Iterable[str]:
         counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -113,6 +119,15 @@ class Account:
     def _skipped(self) -> Iterable[str]:
         counts = Counter(one.why.removeprefix("Skipped: ") for one in self.outcomes if one.outcome == "skipped")
         return [f"{count:6} skipped: {why}" for why, count in counts.most_common()]
+
+    def _launches(self) -> Iterable[str]:
+        """Where kernels ran, and of how many tests that launch one some launch was a shader."""
+        every: Counter[str] = sum((Counter(one.launches) for one in self.outcomes), Counter())
+        launching = [one for one in self.outcomes if one.launches]
+        shaders = sum("" in one.launches for one in launching)
+        yield f"launches: {every.total()}, {every.pop('', 0)} as shaders; tests: {len(launching)}, {shaders} with one"
+        for why, count in every.most_common():
+            yield f"{count:6} with torch operators: {why[:120]}"
 
     def _unknown(self) -> Iterable[str]:
         for one in self.unknown:

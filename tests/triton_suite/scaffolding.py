@@ -8,10 +8,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import itertools
 import re
 import sys
 import tempfile
 import textwrap
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -24,6 +26,15 @@ COMPARES_IR = "reads what Triton compiles; the kernel was read, and run where it
 WIDTHS = {"i1": "int1", "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64"}
 UNSIGNED = {"u1": "int1", "u8": "uint8", "u16": "uint16", "u32": "uint32", "u64": "uint64"}
 FLOATS = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
+OF_TORCH = {
+    "float8_e4m3fn": "fp8e4nv",
+    "float8_e5m2": "fp8e5",
+    "float8_e4m3fnuz": "fp8e4b8",
+    "float8_e5m2fnuz": "fp8e5b16",
+    "bool": "i1",
+    "int1": "i1",
+}
+"""Other names of types to the short ones."""
 NARROW = {f"fp8{name}": f"float8{name}" for name in ("e4nv", "e5", "e4b8", "e4b15", "e5b16")}
 SHORT = {**WIDTHS, **UNSIGNED, **FLOATS, **NARROW}
 """Triton's short names of types, as signatures have them, to those of the language."""
@@ -43,8 +54,11 @@ def supply() -> None:
     import triton.language as tl
     import triton.runtime
 
+    from patcher.tiles.launch import Kernel
     from patcher.tiles.program import Program
+    from tests.triton_suite import on_cpu
 
+    Kernel.launch = on_cpu.plainly(Kernel.launch)  # type: ignore[method-assign]
     triton.runtime.driver = _module("triton.runtime.driver", active=_Driver())
     triton.knobs = _module("triton.knobs", base_knobs=_Knobs, propagate_env=True, **_knobs())
     _module("triton._compile_warmup_state", is_compile_warmup=lambda: False)
@@ -63,13 +77,11 @@ def supply() -> None:
     jit = sys.modules["triton.runtime.jit"]
     jit.JITFunction.src = property(_source)
     jit.JITFunction._unsafe_update_src = _replace
-    jit.type_canonicalisation_dict = {long: short for short, long in SHORT.items()} | {"bool": "i1", "int1": "i1"}
+    jit.type_canonicalisation_dict = {long: short for short, long in SHORT.items()} | OF_TORCH
     tl.str_to_ty = lambda name, _: _type(name)
     triton.TritonError = triton.CompilationError
+    triton.CompilationError.error_message = property(str)
     triton.compile = _compile
-    triton.must_use_result = _must_use_result
-    triton.aggregate = lambda cls: cls
-    tl.core.builtin = lambda function: function
     triton.compiler.ASTSource = _Source
 
 
@@ -79,16 +91,30 @@ def _source(kernel: Any) -> str:
     return text[re.search(r"^def\s", text, re.MULTILINE).start() :]  # type: ignore[union-attr]
 
 
+_TEXTS = tempfile.TemporaryDirectory(prefix="triton-suite-")
+_replaced = itertools.count()
+
+
 def _replace(kernel: Any, text: str) -> None:
-    """Gives a kernel another text, in a file of its own."""
-    file = Path(tempfile.mkdtemp(prefix="triton-suite-")) / f"{kernel.__name__}.py"
+    """Gives a kernel another text, in a file that goes when the process ends."""
+    file = Path(_TEXTS.name, f"{kernel.__name__}_{next(_replaced)}.py")
     file.write_text(text)
     spec = importlib.util.spec_from_file_location(kernel.__name__, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    module.__dict__.update({**kernel.fn.__globals__, **module.__dict__})
+    around = dict(_around(kernel.fn))
+    module.__dict__.update({**kernel.fn.__globals__, **around, **module.__dict__})
     spec.loader.exec_module(module)
     kernel.fn = getattr(module, kernel.__name__)
+
+
+def _around(function: Any) -> Iterator[tuple[str, Any]]:
+    """The names of enclosing functions that one uses, and their values; those that have one by now."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:
+            continue
 
 
 class _Driver:
@@ -164,11 +190,6 @@ def _run_parser(kernel: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] 
 def _run_filecheck_test(kernel: Any) -> NoReturn:
     _run_parser(kernel)
     pytest.skip(COMPARES_IR)
-
-
-def _must_use_result(kernel: Any, words: Any = True) -> Any:
-    """A decorator, or with words for the error a function that gives one."""
-    return kernel if callable(kernel) else lambda kernel: kernel
 
 
 def _filecheck_test(kernel: Any) -> Any:

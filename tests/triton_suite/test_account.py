@@ -36,6 +36,18 @@ def test_reasons_are_told_and_taken_in_order() -> None:
     assert not late.holds(Outcome("test_a.py::test_c", "failed", "still running"))
 
 
+def test_launches_are_counted_by_where_they_ran() -> None:
+    """A test counts once, whichever of its launches was a shader."""
+    outcomes = [
+        Outcome("test_a.py::test_b", "passed", "", {"": 3, "fp64 is no type of Metal's": 2}),
+        Outcome("test_a.py::test_c", "passed", "", {"fp64 is no type of Metal's": 1}),
+        Outcome("test_a.py::test_d", "passed", ""),
+    ]
+    told = str(Account(outcomes)).splitlines()
+    assert "launches: 6, 3 as shaders; tests: 2, 1 with one" in told
+    assert "     3 with torch operators: fp64 is no type of Metal's" in told
+
+
 def test_outcomes_are_read_by_file(tmp_path: Path) -> None:
     """The last one of a test counts: a teardown may fail after the call has passed."""
     lines = [
