@@ -100,9 +100,19 @@ def _torch_version() -> str | None:
 
 
 def _macos() -> tuple[int, int] | None:
+    """Major and minor number. A Python built for an older macOS is told 16 for 26, and so on: then Darwin's tells."""
     release = platform.mac_ver()[0]
     if not release:
         return None
+    major, minor = _numbers(release)
+    if 16 <= major < 26:
+        darwin, minor = _numbers(platform.release())
+        major = darwin + 1
+    return major, minor
+
+
+def _numbers(release: str) -> tuple[int, int]:
+    """The first two numbers of ``"26.1.2"``."""
     major, _, rest = release.partition(".")
     return int(major), int(rest.partition(".")[0] or 0)
 

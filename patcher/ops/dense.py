@@ -6,5 +6,11 @@ from torch import Tensor
 
 
 def dense(operand: Tensor) -> Tensor:
-    """The operand, copied out where a dimension has stride 0, as the gradient of a sum has."""
-    return operand.contiguous() if 0 in operand.stride() else operand
+    """The operand, (..., m, k), copied out where its rows or columns are one, as in the gradient of a sum.
+
+    A matrix that is one for the whole batch stays what it is.
+    """
+    repeats = 0 in operand.stride()[-2:] and any(
+        step == 0 and size > 1 for step, size in zip(operand.stride()[-2:], operand.shape[-2:], strict=True)
+    )
+    return operand.contiguous() if repeats else operand

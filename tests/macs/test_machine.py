@@ -31,6 +31,25 @@ def test_detection_reads_the_machine_and_the_simulated_one(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
+    ("told", "darwin", "macos"),
+    [
+        ("15.5", "24.5.0", (15, 5)),
+        ("16.0", "25.1.0", (26, 1)),
+        ("16.0", "26.0.0", (27, 0)),
+        ("26.4.1", "25.4.0", (26, 4)),
+        ("27.0", "26.0.0", (27, 0)),
+    ],
+)
+def test_a_python_that_is_told_16_is_on_what_its_kernel_says(
+    monkeypatch: pytest.MonkeyPatch, told: str, darwin: str, macos: tuple[int, int]
+) -> None:
+    """One that was built for an older macOS (cpython#135675)."""
+    monkeypatch.setattr(machine.platform, "mac_ver", lambda: (told, ("", "", ""), ""))
+    monkeypatch.setattr(machine.platform, "release", lambda: darwin)
+    assert machine.detect().macos == macos
+
+
+@pytest.mark.parametrize(
     ("chip", "generation"),
     [("Apple M1", 1), ("Apple M2 Ultra", 2), ("Apple M10 Max", 10), ("Apple A18 Pro", None), ("Intel Core i7", None)],
 )

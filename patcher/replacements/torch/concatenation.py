@@ -15,7 +15,7 @@ MOST_ELEMENTS = 2**31
 
 def cat(keys: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """``tensors`` one behind the other along ``dim``."""
-    if not _is_large(tensors):
+    if not _is_large(tensors, dim):
         joined: Tensor = original("aten::cat on MPS").call_boxed(keys, tensors, dim)
         return joined
     dim = dim % tensors[0].dim()
@@ -26,19 +26,30 @@ def cat(keys: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def cat_out(keys: Any, tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor) -> Tensor:
     """`cat` into ``out``."""
-    if _is_large(tensors) and out.dtype is tensors[0].dtype:
+    if _is_large(tensors, dim) and out.dtype is tensors[0].dtype:
         whole = cat(keys, tensors, dim)
         return out.resize_(whole.shape).copy_(whole)
     original("aten::cat.out on MPS").call_boxed(keys, tensors, dim, out=out)
     return out
 
 
-def _is_large(tensors: Sequence[Tensor]) -> bool:
-    """Whether the result is too large, and the parts are of one kind; others torch converts or refuses."""
+def _is_large(tensors: Sequence[Tensor], dim: int) -> bool:
+    """Whether the result is too large, and the parts fit; others torch converts or refuses."""
     if sum(part.numel() for part in tensors) <= MOST_ELEMENTS:
         return False
     first = tensors[0]
-    return all(part.dim() == first.dim() and part.dtype is first.dtype for part in tensors)
+    if not -first.dim() <= dim < first.dim():
+        return False
+    return all(_kind(part, dim) == _kind(first, dim) for part in tensors)
+
+
+def _kind(part: Tensor, dim: int) -> tuple[Any, ...]:
+    """What the parts have in common: all but their extent along ``dim``."""
+    return (
+        part.dtype,
+        part.device,
+        [size for place, size in enumerate(part.shape) if place not in (dim, dim + part.dim())],
+    )
 
 
 def _copied(tensors: Sequence[Tensor], dim: int, out: Tensor) -> Tensor:

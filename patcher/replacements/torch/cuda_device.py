@@ -93,24 +93,31 @@ def to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
         moved = _TENSOR_TO(self, *args, **kwargs)
     except TypeError as refusal:
         return float64.moved(self, args, kwargs, refusal)
-    if moved.dtype is torch.int64:
+    if type(moved) is torch.Tensor and moved.dtype is torch.int64:
         indexing.remember(self, moved)
     return moved
 
 
 def copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
     """As torch; returns when the copy has been made, which between views with the same gaps is one of the elements."""
-    if not self.is_contiguous() and self.device.type == "cpu" and not has_torch_function((self, *args[:1])):
-        args = tuple(_without_gaps(each) for each in args)
+    source = args[0] if args else kwargs.get("other")
+    if source is not None and _copies_gaps(self, source) and not has_torch_function((self, source)):
+        whole = source.contiguous()
+        args, kwargs = ((whole, *args[1:]), kwargs) if args else (args, {**kwargs, "other": whole})
     changes = (len(args) > 1 and args[1] is True) or (kwargs and _asks_not_to_wait(kwargs))
     if changes and not has_torch_function((self, *args[:1], kwargs.get("other"))):
         args, kwargs = _blocking(args), _blocking_keywords(kwargs)
     return _TENSOR_COPY(self, *args, **kwargs)
 
 
-def _without_gaps(source: Any) -> Any:
-    """A tensor on mps in one piece: torch copies the memory of views with equal strides (pytorch issue 189961)."""
-    return source.contiguous() if isinstance(source, torch.Tensor) and source.device.type == "mps" else source
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def _copies_gaps(self: torch.Tensor, source: torch.Tensor) -> bool:
+    """Whether torch copies the memory of a view on mps and not its elements (pytorch issue 189961)."""
+    if type(self) not in _PLAIN or type(source) not in _PLAIN or not source.is_mps or self.device.type != "cpu":
+        return False
+    return self.layout is torch.strided and not self.is_contiguous()
 
 
 def cuda(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:

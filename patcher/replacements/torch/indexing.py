@@ -8,7 +8,7 @@ of what the GPU has computed. Only where something lies beyond the table does `c
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,14 +28,11 @@ _RESIZE = "model.resize_token_embeddings(len(tokenizer)), or the tokenizer that 
 _CLASSES = "num_labels of the model as large as the labels of the data set, or resize_token_embeddings(len(tokenizer))"
 _INDEX = "indices within the tensor"
 
-MOST_KNOWN = 2**22
+MOST_KNOWN = 2**20
 """More indices than this are not looked at: it would take the CPU longer than a millisecond."""
 
 MOST_COPIES = 64
 """How many copies are remembered; the oldest is forgotten first."""
-
-IGNORED = -100
-"""The label that torch's losses ignore by default."""
 
 Bag = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -46,13 +43,25 @@ class Known:
 
     Attributes:
         storage: keeps the storage's address from being used again.
-        lowest: the smallest number, `IGNORED` not counted.
+        lowest: the smallest number.
         highest: the largest.
+        above: the smallest that is not ``lowest``, where there is one.
+        below: the largest that is not ``highest``, where there is one.
+        right: views of the storage that have been looked at since, and hold nothing wrong, with what was asked.
     """
 
     storage: StorageWeakRef
     lowest: int
     highest: int
+    above: int
+    below: int
+    right: set[Any] = field(default_factory=set)
+
+    def fits(self, lowest: int, size: int, ignored: int | None) -> bool:
+        """Whether all numbers lie in ``lowest`` to ``size - 1``, or are ``ignored``."""
+        low = self.above if self.lowest == ignored else self.lowest
+        high = self.below if self.highest == ignored else self.highest
+        return (lowest <= low and high < size) or self.lowest == self.highest == ignored
 
 
 class _Copies(OrderedDict[int, Known]):
@@ -61,21 +70,31 @@ class _Copies(OrderedDict[int, Known]):
 
 def remember(source: Any, copied: Any) -> None:
     """Looks at integers that have just been copied from the CPU to mps; does nothing for other tensors."""
-    if torch.compiler.is_compiling() or copied is source:
-        return
-    if type(source) is not Tensor or type(copied) is not Tensor or source.dtype is not torch.int64:
+    if copied is source or not (_has_numbers(source) and _has_numbers(copied)) or _is_watched():
         return
     if source.device.type != "cpu" or copied.device.type != "mps" or not 0 < source.numel() <= MOST_KNOWN:
         return
-    lowest, highest = (int(bound) for bound in source.aminmax())
-    if lowest == IGNORED:
-        lowest = int(source.masked_fill(source == IGNORED, 0).min())
+    lowest, highest = source.aminmax()
+    above = source.masked_fill(source == lowest, highest).amin()
+    below = source.masked_fill(source == highest, lowest).amax()
     storage = copied.untyped_storage()
     known = LEDGER.memory(_Copies)
     reference: Any = StorageWeakRef
-    known[storage._cdata] = Known(reference(storage), lowest, highest)
+    known[storage._cdata] = Known(reference(storage), int(lowest), int(highest), int(above), int(below))
     if len(known) > MOST_COPIES:
         known.popitem(last=False)
+
+
+def _has_numbers(tensor: Any) -> bool:
+    """Whether it is a plain int64 tensor with memory of its own: no subclass, not sparse, not one of torch.func's."""
+    if type(tensor) is not Tensor or tensor.dtype is not torch.int64 or tensor.layout is not torch.strided:
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _is_watched() -> bool:
+    """Whether operators are recorded, to which those of `remember` do not belong."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def check(index: Tensor, size: int, what: str, cure: str, *, lowest: int = 0, ignored: int | None = None) -> None:
@@ -89,19 +108,22 @@ def check(index: Tensor, size: int, what: str, cure: str, *, lowest: int = 0, ig
         lowest: the smallest number that is right.
         ignored: a number that is right besides.
     """
-    address = index.untyped_storage()._cdata
-    known = LEDGER.memory(_Copies).get(address)
-    if known is None or (lowest <= known.lowest and known.highest < size):
+    known = LEDGER.memory(_Copies).get(index.untyped_storage()._cdata)
+    if known is None or known.fits(lowest, size, ignored):
         return
-    wrong = [number for number in index.flatten().tolist() if not lowest <= number < size and number != ignored]
-    if not wrong:
-        LEDGER.memory(_Copies).pop(address)  # a part without it, or changed since
+    asked = (index.storage_offset(), index.shape, index.stride(), lowest, size, ignored)
+    if asked in known.right:
+        return
+    there = index.cpu().flatten()
+    wrong = there[((there < lowest) | (there >= size)) & (there != (lowest if ignored is None else ignored))]
+    if not wrong.numel():
+        known.right.add(asked)  # a part without it, or changed since
         return
     raise IndexBeyondTable(
         compose(
             f"{what} lies beyond what it is looked up in: mps would go on with zeros or with other tensors' memory",
             expected=f"{lowest} to {size - 1}",
-            found=f"{wrong[0]}" + (f", and {len(wrong) - 1} more of {index.numel()}" if len(wrong) > 1 else ""),
+            found=f"{int(wrong[0])}" + (f", and {len(wrong) - 1} more of {there.numel()}" if len(wrong) > 1 else ""),
             left="nothing was looked up or written",
             run=cure,
         )

@@ -97,9 +97,9 @@ Spoil wrap_output(int64_t limit) {
   };
 }
 
-// Whether an operand repeats a row or a column, as the gradient of a sum does.
+// Whether an operand repeats a row or a column, as the gradient of a sum does; a repeated matrix is another matter.
 bool repeats(const Tensor& operand) {
-  for (int64_t dim = 0; dim < operand.dim(); ++dim) {
+  for (int64_t dim = std::max<int64_t>(operand.dim() - 2, 0); dim < operand.dim(); ++dim) {
     if (operand.stride(dim) == 0 && operand.size(dim) > 1) {
       return has_fault(Fault::kProductStrideZero) && floating(operand);
     }
