@@ -107,7 +107,7 @@ def _first_launch(
         return "its shader has not proved right yet"
     known = admission.recall(program, launcher)
     if known.wrong:
-        return _refused(program, launcher, known.wrong)
+        return _refused(program, launcher, known.wrong, " (found before; PATCHER_TRITON_CACHE=0 compares it again)")
     launcher.extend(known.grid)
     if launcher.admits(grid):
         launcher.launch(grid, arguments)
@@ -121,11 +121,11 @@ def _first_launch(
     return ""
 
 
-def _refused(program: Program, launcher: on_metal.Launcher, wrong: str) -> str:
-    """Nothing runs with this shader any more; gives the reason that the account has."""
+def _refused(program: Program, launcher: on_metal.Launcher, wrong: str, hint: str = "") -> str:
+    """Nothing runs with this shader any more; gives the reason that the account has. The warning has a hint besides."""
     wrong = f"as a shader it gave other numbers than with torch: {wrong}"
     on_metal.refuse(launcher, wrong)
-    LOG.log(_level(program), "the Triton kernel %s runs with torch operators: %s", program.name, wrong)
+    LOG.log(_level(program), "the Triton kernel %s runs with torch operators: %s%s", program.name, wrong, hint)
     return wrong
 
 

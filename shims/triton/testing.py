@@ -46,7 +46,13 @@ def do_bench(
     _check(quantiles, return_mode)
     cache = driver.active.get_empty_cache_for_benchmark()
     fn()
-    estimate = statistics.mean(_times(fn, _FIRST_RUNS, (), cache))
+
+    def first() -> None:
+        for _ in range(_FIRST_RUNS):
+            driver.active.clear_cache(cache)
+            fn()
+
+    estimate = _times(first, 1, (), None)[0] / _FIRST_RUNS
     _times(fn, _runs(warmup, estimate), (), None)
     return _summary(_times(fn, _runs(rep, estimate), list(grad_to_none or ()), cache), quantiles, return_mode)
 
@@ -133,7 +139,7 @@ def _quantile(times: list[float], quantile: float) -> float:
 
 
 def assert_close(x: Any, y: Any, atol: Any = None, rtol: Any = None, err_msg: str = "") -> None:
-    """Raises AssertionError unless ``|x - y| <= atol + rtol * |y|`` everywhere; NaN equals NaN.
+    """Raises AssertionError unless ``|x - y| <= atol + rtol * |y|`` everywhere; among several numbers NaN equals NaN.
 
     Args:
         x: tensors, arrays, lists or numbers, as ``y``.
@@ -148,13 +154,12 @@ def assert_close(x: Any, y: Any, atol: Any = None, rtol: Any = None, err_msg: st
     found, expected = (value if torch.is_tensor(value) else torch.as_tensor(value) for value in (x, y))
     limits = [limit(found.dtype) if callable(limit) else limit for limit in (atol, rtol)]
     arrays = [value.detach().cpu() for value in (found, expected)]
-    arrays = [value.float() if value.dtype is torch.bfloat16 else value for value in arrays]
-    np.testing.assert_allclose(
-        *(value.numpy() for value in arrays),
-        atol=1e-2 if limits[0] is None else limits[0],
-        rtol=0 if limits[1] is None else limits[1],
-        err_msg=err_msg,
-    )
+    left, right = ((value.float() if value.dtype is torch.bfloat16 else value).numpy() for value in arrays)
+    allowed = {"atol": 1e-2 if limits[0] is None else limits[0], "rtol": 0.0 if limits[1] is None else limits[1]}
+    if left.size > 1 or right.size > 1:
+        np.testing.assert_allclose(left, right, **allowed, err_msg=err_msg)
+    elif not np.allclose(left, right, **allowed):
+        raise AssertionError(f"{err_msg} {left} is not close to {right} ({allowed})")
 
 
 @dataclass

@@ -254,6 +254,7 @@ def test_whole_numbers_are_off_where_rounding_decides_and_nowhere_else() -> None
         assert verdict(quantized, args, {"N": 1024}, change, 64)[0]
 
 
+@pytest.mark.usefixtures("much_room")
 def test_a_launch_has_its_effect_once() -> None:
     """In place, through two views of one storage; and the user's random numbers go on as they were."""
     whole = numbers(200)
@@ -261,11 +262,42 @@ def test_a_launch_has_its_effect_once() -> None:
     wrong, copy = verdict(doubled, (whole[20:148], 100), {"N": 64}, at(0, lambda x: x * (1 + 2.0**-22), 0))
     assert not wrong
     assert torch.equal(whole, before)
-    copy.put_back()
-    expected = before.clone()
-    expected[20:120] *= 2
-    torch.testing.assert_close(whole, expected)
+    expected = before[20:148].clone()
+    expected[:100] *= 2
+    torch.testing.assert_close(copy.arguments[0], expected)
     assert torch.equal(torch.random.get_rng_state(), state)
+    assert not launched(doubled, (whole[20:148], 100), nothing)
+    before[20:120] *= 2
+    assert torch.equal(whole, before)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.usefixtures("much_room")
+def test_what_others_write_beside_it_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread, or the next tensor in one storage, during the comparison."""
+    whole, compared = numbers(300), comparison.compared
+    expected = whole.clone()
+
+    def meanwhile(*args: Any) -> Any:
+        found = compared(*args)
+        whole[128:] += 1
+        return found
+
+    monkeypatch.setattr(comparison, "compared", meanwhile)
+    assert not launched(doubled, (whole[:128], 128), nothing)
+    expected[:128] *= 2
+    expected[128:] += 1
+    assert torch.equal(whole, expected)
+
+
+@pytest.mark.usefixtures("much_room")
+def test_a_storage_may_end_within_an_element_of_another_tensor() -> None:
+    """As with bytes behind whole numbers: all of it is copied, and can be written."""
+    whole = torch.zeros(515, dtype=torch.uint8)
+    x, tail = whole[:512].view(torch.int32), whole[512:]
+    x += torch.arange(128, dtype=torch.int32)
+    assert not launched(scaled, (x, tail, 3), nothing, 1)
+    assert tail.tolist() == [0, 3, 6]
 
 
 @pytest.fixture
@@ -282,10 +314,9 @@ def test_of_a_large_storage_is_copied_what_tensors_span(dtype: torch.dtype) -> N
     assert not wrong
     (kept,) = copy.copies.values()
     assert 328 * dtype.itemsize <= kept.nbytes - 2 * MARGIN <= 328 * dtype.itemsize + ALIGNMENT
-    copy.put_back()
-    expected = before.clone()
-    expected[300_200:300_300] = before[300_000:300_100] * 3
-    assert torch.equal(whole, expected)
+    expected = before[300_200:300_328].clone()
+    expected[:100] = before[300_000:300_100] * 3
+    assert torch.equal(copy.arguments[1], expected) and torch.equal(whole, before)
 
     def beside(x: torch.Tensor, out: torch.Tensor, n: int) -> None:
         out.as_strided((1,), (1,), out.storage_offset() + 128 + MARGIN // dtype.itemsize - 1).add_(1000)
@@ -302,9 +333,9 @@ def test_of_a_large_storage_all_is_copied_where_a_kernel_goes_beyond_its_tensors
     assert not wrong
     (kept,) = copy.copies.values()
     assert kept.nbytes == whole.nbytes
-    copy.put_back()
-    before[:800_001:400_000] *= 2
-    assert torch.equal(whole, before)
+    expected = before.clone()
+    expected[:800_001:400_000] *= 2
+    assert torch.equal(copy.arguments[0].as_strided((1 << 20,), (1,), 0), expected) and torch.equal(whole, before)
 
 
 def launched(kernel: Jit, args: tuple[Any, ...], change: Callable[..., None], grid: int = 2) -> str:

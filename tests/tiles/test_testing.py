@@ -72,7 +72,7 @@ answers = [
     close(x, x + 9e-3), close(x, x + 2e-2, err_msg="said"), close(x.bfloat16(), x.bfloat16()),
     close(x, 1.05 * x, rtol=0.06), close(x.half(), x, atol=lambda dtype: 1.0 if dtype is torch.float16 else 0.0),
     close([1, 2], [1, 2]), close(1.0, 1.005), close(1.0, 2.0, err_msg="said"), close(x.numpy(), x.requires_grad_()),
-    close(numpy.ones((2, 1)), 1.0),
+    close(numpy.ones((2, 1)), 1.0), close(float("nan"), float("nan"), err_msg="said"), close([1.0], [[1.0]]),
 ]
 called = [[name, [str(list(a)) if hasattr(a, "__len__") else str(a) for a in args], sorted(options)]
           for name, args, options in axes.method_calls]

@@ -55,10 +55,8 @@ def first_launch(program: Program, launcher: Launcher, grid: tuple[int, int, int
         return wrong
     if not told:
         raise Undecided("what it has written so far is one number again and again, which proves nothing")
-    if fresh:
-        launcher.launch(grid, arguments)
-    else:
-        found.put_back()
+    del found
+    launcher.launch(grid, arguments)
     return ""
 
 
@@ -74,7 +72,7 @@ def unread(program: Program, arguments: Arguments, written: Items[Tensor]) -> li
 
 def depends_on_more(program: Program, arguments: Arguments) -> bool:
     """Whether what a program writes depends on what it reads, or on a number that is 0, as which a fault may pass."""
-    return bool(aliases_of(program).read) or any(type(each) is float and each == 0 for each in arguments)
+    return bool(aliases_of(program).read) or any(not isinstance(each, Tensor) and each == 0 for each in arguments)
 
 
 def compared(

@@ -73,12 +73,6 @@ class Copy:
         offset = tensor.storage_offset() - self.spans[place].begin // tensor.element_size()
         return _numbers(self.copies[place], tensor.dtype).as_strided(tensor.shape, tensor.stride(), offset)
 
-    def put_back(self) -> None:
-        """What is in the copies goes into the launch's own tensors."""
-        with torch.inference_mode():  # where tensors made in that mode can be written too
-            for place, span in self.spans.items():
-                span.bytes.copy_(self.copies[place])
-
     def tells(self, reads: bool = True) -> bool:
         """Whether what was written can be right or wrong: it is not one number again and again, as from zeros or NaN.
 
@@ -101,7 +95,7 @@ def spans(arguments: Arguments, written: Items[Tensor], whole: bool) -> dict[int
         place, size = storage.data_ptr(), storage.nbytes()
         if place in found:
             continue
-        everything = tensor.data.as_strided((size // tensor.element_size(),), (1,), 0).view(torch.uint8)
+        everything = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage, 0, (size,), (1,))
         begin, end = (0, size) if whole else _extent(arguments, place)
         begin, end = max(0, begin - MARGIN) // ALIGNMENT * ALIGNMENT, min(size, end + MARGIN)
         found[place] = Span(begin, everything[begin:end])

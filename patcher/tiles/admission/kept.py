@@ -19,7 +19,7 @@ def read(place: Path) -> Any:
     try:
         found = json.loads(place.read_text())
         return found["content"] if found["digest"] == _digest(place, found["content"]) else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -47,7 +47,8 @@ def recall(program: Program, launcher: Launcher) -> Verdict:
     """What was kept of a shader; nothing where ``PATCHER_TRITON_CACHE`` is off."""
     if not environment.triton_cache():
         return Verdict()
-    wrong, grid = (kept.read(place) for place in _places(program, launcher))
+    told, right = _places(program, launcher)
+    wrong, grid = kept.read(told), kept.read(right)
     if isinstance(wrong, str) and wrong:
         return Verdict(wrong=wrong)
     if isinstance(grid, list) and len(grid) == 3 and all(type(extent) is int and extent > 0 for extent in grid):
@@ -97,6 +98,6 @@ def _package() -> bytes:
     """A digest of every file of this package."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*")):
-        if path.is_file() and path.suffix != ".pyc":
+        if path.is_file() and "__pycache__" not in path.parts:
             digest.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
     return digest.digest()

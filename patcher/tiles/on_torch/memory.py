@@ -203,7 +203,10 @@ class Memory:
 
 def _elements(tensor: Tensor, scalar: Scalar) -> Tensor:
     """A tensor's whole storage as elements of ``scalar``."""
-    flat = tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.element_size(),), (1,), 0)
+    storage = tensor.untyped_storage()
+    if storage.nbytes() % tensor.element_size():  # which the elements of another tensor may take to its last byte
+        tensor = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage, 0, (storage.nbytes(),), (1,))
+    flat = tensor.as_strided((storage.nbytes() // tensor.element_size(),), (1,), 0)
     if flat.dtype == stored(scalar):
         return flat
     whole = flat.numel() * flat.element_size() // itemsize(scalar) * itemsize(scalar)

@@ -16,6 +16,12 @@ if typing.TYPE_CHECKING:
     from triton.runtime.jit import JITFunction
 
 
+_LARGEST_GROUP = 1024
+"""Threads of a threadgroup."""
+_MOST_REGISTERS = 255
+"""Registers that CUDA gives a thread at the most, which scripts expect."""
+
+
 class CompiledKernel:
     """What a launch and ``kernel.warmup(...)`` give.
 
@@ -45,29 +51,33 @@ class CompiledKernel:
 
     @property
     def metadata(self) -> SimpleNamespace:
-        """``shared``, the bytes of threadgroup memory; name, target, and the options, which Metal makes no use of."""
+        """``shared``, the bytes of threadgroup memory; name, target, and the options, which Metal makes no use of.
+
+        Metal allots threadgroup memory by 16 bytes. At least as much is told, as scripts divide by it.
+        """
         from triton.runtime.driver import driver
 
         usual = {"num_warps": 4, "num_stages": 3, "num_ctas": 1}
-        shared = self._shader.shader.memory if self._shader else 0
+        shared = 16 * max(1, -(-self._shader.shader.memory // 16) if self._shader else 1)
         target = driver.active.get_current_target()
         return SimpleNamespace(**{**usual, **self.options, "name": self.name, "shared": shared, "target": target})
 
     @property
     def n_max_threads(self) -> int:
-        """The most threads of a threadgroup that have registers enough. Raises AttributeError where no shader runs."""
-        if not self._shader:
-            raise AttributeError(f"the kernel {self.name} runs on torch operators: it has no threads and registers")
-        return self._shader.most
+        """The most threads of a threadgroup that have registers enough, where a shader runs; else the most of any."""
+        threads = 32 * int(self.options.get("num_warps", 4))
+        return max(self._shader.most, threads) if self._shader else _LARGEST_GROUP
 
     @property
     def n_regs(self) -> int:
-        """Its thread's share of the registers that ``get_device_properties`` tells. Raises as `n_max_threads`."""
+        """Its thread's share of the registers that ``get_device_properties`` tells, at most what a thread may have.
+
+        So ``max_num_regs // (n_regs * warpSize * num_warps)``, by which scripts choose a grid, is at least 1.
+        """
         from triton.runtime.driver import driver
 
-        threads = self.n_max_threads
         registers: int = driver.active.utils.get_device_properties()["max_num_regs"]
-        return registers // threads
+        return min(_MOST_REGISTERS, registers // self.n_max_threads)
 
     @property
     def asm(self) -> dict[str, str]:

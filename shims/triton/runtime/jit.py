@@ -119,8 +119,8 @@ class JITFunction(KernelInterface[T], Jitted):
         return self._made(self.kernel.launch(grid, args, kwargs), kwargs)
 
     def _made(self, program: Any, kwargs: dict[str, Any]) -> CompiledKernel:
-        """The program with what a launch says of its compilation; one for each program and number of warps."""
-        key = (program, kwargs.get("num_warps"))
+        """The program with what a launch says of its compilation; one for each of the options that tell something."""
+        key = (program, kwargs.get("num_warps"), kwargs.get("num_stages"), kwargs.get("num_ctas"))
         if key not in self._compiled:
             options = {name: value for name, value in kwargs.items() if name not in self.arg_names}
             self._compiled[key] = CompiledKernel(self, program, options)
