@@ -44,32 +44,32 @@ class Recorder:
         named = {name: value for name, value in kwargs.items() if name not in ("grid", "warmup")}
         before = arguments.Packed(args, named)
         self.run(kernel, args, {**named, "grid": (1,), "warmup": True})
-        program = self.plain(kernel, *args, **kwargs)
+        compiled = self.plain(kernel, *args, **kwargs)
         bound = kernel._kernel.bind(args, named)
         extents = kernel._kernel.extents(grid, {**named, **bound})
         launch = Launch(upstream.name_of(kernel), extents, before, arguments.tensors((args, named)))
         if self.metal:
             self._as_shader(kernel, launch)
         else:
-            launch.why = self._why_no_shader(program, named.get("num_warps", 4))
+            launch.why = self._why_no_shader(compiled.program, named.get("num_warps", 4))
         self.record.launches.append(launch)
-        return program
+        return compiled
 
     def _compiled(self, kernel: Any, args: Any, kwargs: Any) -> Any:
         from patcher.errors import KernelNotSupported
 
         self.read.clear()
         try:
-            program = self.plain(kernel, *args, **kwargs)
-            if not self.read and program not in self.walked:  # an autotuner has made it
+            compiled = self.plain(kernel, *args, **kwargs)
+            if not self.read and compiled.program not in self.walked:  # an autotuner has made it
                 kernel.kernel.programs.clear()
-                program = self.plain(kernel, *args, **kwargs)
+                compiled = self.plain(kernel, *args, **kwargs)
         except KernelNotSupported:
             self.record.refused |= self.read
             raise
-        self.walked.setdefault(program, frozenset(self.read))
-        self.record.compiled |= self.walked[program]
-        return program
+        self.walked.setdefault(compiled.program, frozenset(self.read))
+        self.record.compiled |= self.walked[compiled.program]
+        return compiled
 
     def _why_no_shader(self, program: Any, num_warps: int) -> str:
         from patcher.tiles.on_metal.emitter import shader_of

@@ -63,6 +63,7 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
         ),
         "cross_entropy": lambda: o.cross_entropy(logits, index),
         "cross_entropy_backward": lambda: o.cross_entropy_backward(one, logits.clone(), index, one, one),
+        "dense": lambda: o.dense(w.expand(6, 16)),
         "gated": lambda: o.gated(x, y, o.silu),
         "gated_backward": lambda: o.gated_backward(x, y, x, o.silu_and_slope),
         "gated_backward_": lambda: o.gated_backward_(x.clone(), y.clone(), x.clone(), o.gelu_and_slope),

@@ -53,9 +53,9 @@ def supply() -> None:
     import triton
     import triton.language as tl
     import triton.runtime
+    from triton.compiler.compiler import CompiledKernel
 
     from patcher.tiles.launch import Kernel
-    from patcher.tiles.program import Program
     from tests.triton_suite import on_cpu
 
     Kernel.launch = on_cpu.plainly(Kernel.launch)  # type: ignore[method-assign]
@@ -73,7 +73,7 @@ def supply() -> None:
     sys.modules["triton.runtime.errors"].InterpreterError = type("InterpreterError", (Exception,), {})
     sys.modules["triton.backends.compiler"].GPUTarget = SimpleNamespace
     sys.modules["triton.compiler.errors"].CompileTimeAssertionFailure = triton.CompilationError
-    Program.asm = property(lambda _: pytest.skip(COMPARES_IR))  # type: ignore[attr-defined]
+    CompiledKernel.asm = property(lambda _: pytest.skip(COMPARES_IR))  # type: ignore[assignment]
     jit = sys.modules["triton.runtime.jit"]
     jit.JITFunction.src = property(_source)
     jit.JITFunction._unsafe_update_src = _replace

@@ -101,7 +101,7 @@ def to(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
 def copy_(self: torch.Tensor, /, *args: Any, **kwargs: Any) -> torch.Tensor:
     """As torch; returns when the copy has been made, which between views with the same gaps is one of the elements."""
     source = args[0] if args else kwargs.get("other")
-    if source is not None and _copies_gaps(self, source) and not has_torch_function((self, source)):
+    if source is not None and not has_torch_function((self, source)) and _copies_gaps(self, source):
         whole = source.contiguous()
         args, kwargs = ((whole, *args[1:]), kwargs) if args else (args, {**kwargs, "other": whole})
     changes = (len(args) > 1 and args[1] is True) or (kwargs and _asks_not_to_wait(kwargs))
