@@ -25,7 +25,7 @@ from patcher.simulator.faults import FAULTS, inject
 from patcher.verify import device, hazards, training
 from patcher.verify.check import Check, Situation
 
-MAC = "M1 8GB"
+MAC = "M1 8GB, torch 2.13"
 ALSO = [("matmul-long-sum", "dW over 32767 tokens")]
 """Probes of a fault besides the one that its description names."""
 
