@@ -44,7 +44,7 @@ def aggregate(cls: type) -> type[Aggregate]:
 
     Its annotations are its fields, after those of the aggregates that it inherits from; one of ``tl.constexpr`` is
     known at compile time. Without an ``__init__`` of its own the constructor takes the fields in order or by name.
-    Outside of a kernel fields are constants alone. A field is assigned once.
+    Outside of a kernel fields are constants alone. The constructor assigns all of them, and nothing else any.
 
     Raises:
         TypeError: it inherits from a class that is no aggregate.
@@ -63,17 +63,33 @@ def aggregate(cls: type) -> type[Aggregate]:
     return type(cls.__name__, (cls,) if bases else (cls, _Fields), names)
 
 
-class _Fields(Aggregate):
-    """How instances are made."""
+class _Constructed(type):
+    """Opens an instance's fields for its constructor, and for no longer."""
 
-    def __new__(cls, *_: Any, **__: Any) -> _Fields:
-        return object.__new__(cls)
+    def __call__(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
+        instance: Any = object.__new__(cls)
+        fields = vars(instance)
+        fields[OPEN] = True
+        instance.__init__(*args, **kwargs)
+        del fields[OPEN]
+        missing = [name for name in cls.__aggregate_fields__ if name not in fields]
+        if missing:
+            raise AttributeError(f"the constructor of {cls.__name__} leaves out {', '.join(missing)}")
+        return instance
+
+
+OPEN = "__open__"
+"""Stands among the fields while the constructor runs."""
+
+
+class _Fields(Aggregate, metaclass=_Constructed):
+    """What instances hold."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         owner = type(self)
         if name not in owner.__aggregate_fields__:
             raise AttributeError(f"{owner.__name__} has no attribute {name!r}")
-        if name in vars(self):
+        if OPEN not in vars(self):
             raise AttributeError(
                 f"cannot assign to field {name!r} on immutable aggregate {owner.__name__}; tl.aggregate_replace makes "
                 "a copy with another value"

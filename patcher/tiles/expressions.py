@@ -54,6 +54,7 @@ ARITHMETIC = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "truediv
 ARITHMETIC |= {ast.Mod: "mod"}
 BITS = {ast.LShift: "shl", ast.RShift: "shr", ast.BitAnd: "and", ast.BitOr: "or", ast.BitXor: "xor"}
 COMPARISONS = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge"}
+REFLECTED = {"eq": "eq", "ne": "ne", "lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 
 UNFIT = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, NameError, AssertionError, RuntimeError)
 """What rules of types, shapes and names raise, and Python's own functions; it becomes an error with a place."""
@@ -74,12 +75,13 @@ class Expressions:
         builder: where operations go.
         names: the local names.
         kernel: the name of the kernel that everything is read for.
-        constants: local names that are declared as ``tl.constexpr`` before they are assigned.
+        constants: local names that are declared as ``tl.constexpr`` and not yet assigned: what they are assigned next
+            stays a constant.
     """
 
     def __init__(self, source: Source, builder: Builder, names: Names, kernel: str) -> None:
         self.source, self.builder, self.names, self.kernel = source, builder, names, kernel
-        self.constants: set[str] = set()
+        self.constants: frozenset[str] = frozenset()
 
     def unsupported(self, node: ast.AST, why: str) -> KernelNotSupported:
         """The error for a construct that the language does not have, or that has no meaning here."""
@@ -154,6 +156,8 @@ class Expressions:
         if isinstance(target, ast.Name):
             kept = not as_tensor or target.id in self.constants
             self.names[target.id] = value if kept else self.materialised(value)
+            if as_tensor:
+                self.constants -= {target.id}
         elif isinstance(target, (ast.Tuple, ast.List)):
             parts = list(value)
             if len(parts) != len(target.elts):
@@ -190,11 +194,9 @@ class Expressions:
         return self.binary(type(node.op), self.visit(node.left), self.visit(node.right))
 
     def binary(self, op: type, left: Any, right: Any) -> Any:
-        """``left op right``; of an aggregate, what its own method makes of it."""
-        for owner, other, reflected in ((left, right, ""), (right, left, "r")):
-            name = f"__{reflected}{PYTHON[op].__name__.rstrip('_')}__"
-            if isinstance(owner, Aggregate) and hasattr(owner, name):
-                return self.call(member(owner, name), [other], {})
+        """``left op right``."""
+        if isinstance(left, Aggregate) or isinstance(right, Aggregate):
+            return self.overloaded(op, left, right)
         if not isinstance(left, Value) and not isinstance(right, Value):
             return PYTHON[op](left, right)
         if op in ARITHMETIC:
@@ -203,8 +205,38 @@ class Expressions:
             return self.builder.bits(BITS[op], left, right)
         raise TypeError(f"tensors have no operator {op.__name__}")
 
+    def overloaded(self, op: type, left: Any, right: Any) -> Any:
+        """``left op right`` of aggregates: what the left one's method makes of it, else the right one's reflected one.
+
+        As in Python the right one comes first where its class is derived from the left one's.
+
+        Raises:
+            TypeError: neither has a method for it.
+        """
+        name = PYTHON[op].__name__.rstrip("_")
+        ways = [(left, name, right), (right, REFLECTED.get(name, f"r{name}"), left)]
+        if type(left) is not type(right) and isinstance(right, type(left)):
+            ways.reverse()
+        for owner, method, other in ways:
+            result = self.method_of(owner, method, other)
+            if result is not NotImplemented:
+                return result
+        raise TypeError(f"{say(left)} and {say(right)} have no operator {op.__name__}")
+
+    def method_of(self, owner: Any, name: str, *others: Any) -> Any:
+        """``owner.__name__(*others)``; NotImplemented if ``owner`` is no aggregate whose class has the method."""
+        name = f"__{name}__"
+        if not isinstance(owner, Aggregate) or getattr(type(owner), name, None) is getattr(object, name, None):
+            return NotImplemented
+        return self.call(member(owner, name), list(others), {})
+
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
         operand = self.visit(node.operand)
+        if isinstance(operand, Aggregate):
+            result = self.method_of(operand, PYTHON[type(node.op)].__name__.rstrip("_"))
+            if result is NotImplemented:
+                raise TypeError(f"{say(operand)} has no operator {type(node.op).__name__}")
+            return result
         if not isinstance(operand, Value):
             return PYTHON[type(node.op)](operand)
         if isinstance(node.op, ast.UAdd):
@@ -219,12 +251,15 @@ class Expressions:
             right = self.visit(other)
             results.append(self.compare(type(op), left, right))
             left = right
-        return self.logical("and", results)
+        return self.logical("and", results) if len(results) > 1 else results[0]
 
     def compare(self, op: type, left: Any, right: Any) -> Any:
         """``left op right``; of a tensor and None, ``is`` has an answer at compile time."""
-        dynamic = isinstance(left, Value) or isinstance(right, Value)
-        if not dynamic or op in (ast.Is, ast.IsNot):
+        if op in (ast.Is, ast.IsNot):
+            return PYTHON[op](left, right)
+        if isinstance(left, Aggregate) or isinstance(right, Aggregate):
+            return self.overloaded(op, left, right)
+        if not isinstance(left, Value) and not isinstance(right, Value):
             return PYTHON[op](left, right)
         if op not in COMPARISONS:
             raise TypeError(f"tensors have no operator {op.__name__}")
@@ -254,11 +289,12 @@ class Expressions:
         test = self.visit(node.test)
         if not isinstance(test, Value):
             return self.visit(node.body if test else node.orelse)
-        branches, found = (Sequence(), Sequence()), []
+        branches, found, declared = (Sequence(), Sequence()), [], self.constants
         for branch, expression in zip(branches, (node.body, node.orelse), strict=True):
             with self.builder.inside(branch):
                 found.append(self.materialised(self.visit(expression)))
                 branch.results = tuple(flatten(found[-1]))
+        self.constants = declared
         if kind(found[0]) != kind(found[1]):
             raise TypeError(f"the expression is {say(found[0])} or {say(found[1])}, and must have one type")
         types = tuple(value.type for value in flatten(found[0]))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, TypeVar
@@ -105,9 +105,6 @@ class constexpr:  # noqa: N801
     def __repr__(self) -> str:
         return f"constexpr[{self.value}]"
 
-    def __eq__(self, other: object) -> bool:
-        return bool(self.value == plain(other))
-
     def __hash__(self) -> int:
         return hash(self.value)
 
@@ -115,7 +112,27 @@ class constexpr:  # noqa: N801
         return bool(self.value)
 
     def __index__(self) -> int:
-        return int(self.value)
+        return operator.index(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.value)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.value[plain(index)]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.value(*args, **kwargs)
+
+    def logical_and(self, other: Any) -> constexpr:
+        """What ``self and other`` is, a constant."""
+        return constexpr(self.value and plain(other))
+
+    def logical_or(self, other: Any) -> constexpr:
+        """What ``self or other`` is, a constant."""
+        return constexpr(self.value or plain(other))
 
     @property
     def type(self) -> constexpr_type:
@@ -123,16 +140,22 @@ class constexpr:  # noqa: N801
         return constexpr_type(self.value)
 
 
-def _operator(name: str) -> None:
-    """Lets constants be computed with outside of kernels; the result is one."""
+def _operator(name: str, mark: str, reflected: bool = False) -> None:
+    """Lets constants be computed with outside of kernels by the method ``mark``; the result is one."""
     compute = getattr(operator, name)
-    mark = name.rstrip("_")
-    setattr(constexpr, f"__{mark}__", lambda self, other: constexpr(compute(self.value, plain(other))))
-    setattr(constexpr, f"__r{mark}__", lambda self, other: constexpr(compute(plain(other), self.value)))
+
+    def method(self: constexpr, *others: Any) -> constexpr:
+        values = (self.value, *map(plain, others))
+        return constexpr(compute(*(reversed(values) if reflected else values)))
+
+    setattr(constexpr, f"__{mark}__", method)
 
 
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and_", "or_", "xor"):
-    _operator(_name)
+    _operator(_name, _name.rstrip("_"))
+    _operator(_name, f"r{_name.rstrip('_')}", reflected=True)
+for _name in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "invert"):
+    _operator(_name, _name)
 
 
 @dataclass(frozen=True)

@@ -54,21 +54,21 @@ class Statements(Calls):
             self.assign(target, value, as_tensor=True)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        constant = "constexpr" in ast.unparse(node.annotation)
         if node.value is None:
-            self.constants |= {ast.unparse(node.target)} if "constexpr" in ast.unparse(node.annotation) else set()
+            name = {ast.unparse(node.target)}
+            self.constants = self.constants | name if constant else self.constants - name
             return
         value = self.visit(node.value)
-        if "constexpr" not in ast.unparse(node.annotation):
-            value = self.materialised(value)
-        elif isinstance(value, Value):
+        if constant and isinstance(value, Value):
             raise TypeError("a tl.constexpr is known at compile time, and this is not")
-        self.assign(node.target, value)
+        self.assign(node.target, value, as_tensor=not constant)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if not isinstance(node.target, ast.Name):
             raise self.unsupported(node, "only names can be assigned in a kernel")
         current = self.visit_Name(ast.copy_location(ast.Name(node.target.id, ast.Load()), node))
-        self.assign(node.target, self.materialised(self.binary(type(node.op), current, self.visit(node.value))))
+        self.assign(node.target, self.binary(type(node.op), current, self.visit(node.value)), as_tensor=True)
 
     def visit_Assert(self, node: ast.Assert) -> None:
         test = self.visit(node.test)
@@ -134,10 +134,10 @@ class Statements(Calls):
 
     def branch(self, statements: list[ast.stmt], before: Names) -> tuple[Sequence, Names, bool]:
         """Operations of one branch, the names at its end, and whether it ended with a return."""
-        self.names, self.inside = dict(before), self.inside + 1
+        self.names, self.inside, declared = dict(before), self.inside + 1, self.constants
         with self.builder.inside(Sequence()) as sequence:
             ended = self.body(statements)
-        self.inside -= 1
+        self.inside, self.constants = self.inside - 1, declared
         if ended:
             sequence.results = None
         return sequence, self.names, ended
@@ -246,7 +246,7 @@ class Statements(Calls):
     def carried(self, statements: list[ast.stmt], own: set[str]) -> tuple[list[str], list[Value]]:
         """Names that exist before a loop and are assigned in it, and their values there."""
         assigned = _assigned(statements) - own - _targets(statements)
-        for name in assigned & set(self.names):
+        for name in (assigned - _constants(statements)) & set(self.names):
             self.names[name] = self.materialised(self.names[name])
         names = [name for name in self.names if name in assigned and flatten(self.names[name])]
         return names, [value for name in names for value in flatten(self.names[name])]
@@ -269,15 +269,25 @@ class Statements(Calls):
         before: Names,
         own: frozenset[str] = frozenset(),
     ) -> None:
-        """Reads a loop's body and ends ``sequence`` with the carried names' new values; ``own`` is its index."""
-        self.names, self.inside, self.loops = names, self.inside + 1, self.loops + 1
-        with self.builder.inside(sequence):
-            self.body(statements)
-        self.inside, self.loops = self.inside - 1, self.loops - 1
-        for name in set(before) - _targets(statements) - own:
-            if kind(self.names.get(name)) != kind(before[name]):
-                found, first = say(self.names.get(name)), say(before[name])
-                raise TypeError(f"{name} is {first} before this loop and {found} at the end of its body")
+        """Reads a loop's body and ends ``sequence`` with the carried names' new values; ``own`` is its index.
+
+        As in Triton, which reads a body once to learn what it carries and then again, a name that was declared as a
+        constant before the loop is none in it: the first reading uses the declaration up. After the loop it stands.
+        """
+        outside = self.constants
+        self.inside, self.loops = self.inside + 1, self.loops + 1
+        for _ in range(2):
+            declared, self.names = self.constants, dict(names)
+            sequence.operations.clear()
+            with self.builder.inside(sequence):
+                self.body(statements)
+            for name in set(before) - _targets(statements) - own:
+                if kind(self.names.get(name)) != kind(before[name]):
+                    found, first = say(self.names.get(name)), say(before[name])
+                    raise TypeError(f"{name} is {first} before this loop and {found} at the end of its body")
+            if self.constants == declared:
+                break
+        self.inside, self.loops, self.constants = self.inside - 1, self.loops - 1, outside
         sequence.results = tuple(value for name in carried for value in flatten(self.names[name]))
 
     def after(self, before: Names, carried: list[str], results: tuple[Value, ...]) -> None:
@@ -303,12 +313,12 @@ def _targets(statements: list[ast.stmt]) -> set[str]:
 
 
 def _assigned(statements: list[ast.stmt]) -> set[str]:
-    """Names that statements assign, those that they make constants aside."""
-    names, constant = set(), set()
-    for statement in statements:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.AnnAssign) and "constexpr" in ast.unparse(node.annotation):
-                constant.add(ast.unparse(node.target))
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                names.add(node.id)
-    return names - constant
+    """Names that statements assign."""
+    nodes = (node for statement in statements for node in ast.walk(statement) if isinstance(node, ast.Name))
+    return {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+
+
+def _constants(statements: list[ast.stmt]) -> set[str]:
+    """Names that statements declare as ``tl.constexpr``."""
+    nodes = (node for statement in statements for node in ast.walk(statement) if isinstance(node, ast.AnnAssign))
+    return {ast.unparse(node.target) for node in nodes if "constexpr" in ast.unparse(node.annotation)}

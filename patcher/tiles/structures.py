@@ -41,6 +41,9 @@ class Aggregate:
 
     __aggregate_fields__: ClassVar[dict[str, Any]] = {}
 
+    def __bool__(self) -> bool:
+        raise TypeError(f"{type(self).__name__} is an aggregate, which is neither true nor false")
+
     def parts(self) -> tuple[Any, ...]:
         """What the fields hold, in order."""
         return tuple(vars(self)[name] for name in self.__aggregate_fields__)

@@ -13,6 +13,7 @@ from __future__ import annotations
 __version__ = "3.4.0+patcher"
 
 from patcher.tiles.classes import aggregate, must_use_result
+from patcher.tiles.language import plain
 from triton import backends as backends
 from triton import compiler as compiler
 from triton import language as language
@@ -29,12 +30,12 @@ def set_allocator(allocator: object) -> None:
 
 def cdiv(x: int, y: int) -> int:
     """``x / y`` rounded up, for a positive ``y``."""
-    return -(-x // y)
+    return -(-plain(x) // plain(y))  # type: ignore[no-any-return]
 
 
 def next_power_of_2(n: int) -> int:
     """The smallest power of two that is at least ``n``; 0 for ``n <= 0``, as Triton's own."""
-    power = 1
+    n, power = plain(n), 1
     while power < n:  # so that torch.compile takes all numbers with this answer for one case
         power *= 2
     return power if n > 0 else 0

@@ -214,17 +214,24 @@ answer(target=list(driver.get_current_target()), device=driver.get_current_devic
 """
 
 
+CONSTANTS = """[
+    triton.cdiv(C(10), C(3)), triton.next_power_of_2(C(5)), max(C(4), 2), min(3, C(4)), C(4) < 8, 8 > C(4), C(4) >= 5,
+    C(4) <= C(4), C(4) > 4, C(4) == 4, C(4) != 4, -C(4), +C(-4), ~C(4), C(4).logical_and(0), C(0).logical_or(C(4)),
+    C(6) & 3, C(6) | C(1), C(6) ^ 2, C(2.5) * 2, 7 - C(2.5), [*C((1, 2))], C((1, 2))[C(1)], C(min)(3, 2), range(C(3)),
+]"""
+
+
 def test_arithmetic_is_that_of_real_triton(triton_shim: None) -> None:
-    """cdiv and next_power_of_2 answer what Triton 3.9 answers on the same arguments."""
+    """cdiv, next_power_of_2 and constants answer what Triton 3.9 answers on the same arguments."""
     import triton
 
     oracle = Path(sys.prefix) / "oracle"
     assert oracle.is_dir(), f"real Triton is expected in {oracle}: run make venv"
     sizes = [*range(-2, 70), 2**31 - 1, 2**31, 2**31 + 1]
-    code = f"import triton; print([(triton.next_power_of_2(n), triton.cdiv(n, 8), triton.cdiv(n, 3)) for n in {sizes}])"
-    run = run_python("-c", code, PYTHONPATH=str(oracle))
-    ours = [(triton.next_power_of_2(n), triton.cdiv(n, 8), triton.cdiv(n, 3)) for n in sizes]
-    assert str(ours) == run.stdout.strip()
+    code = f"[(triton.next_power_of_2(n), triton.cdiv(n, 8), triton.cdiv(n, 3)) for n in {sizes}], {CONSTANTS}"
+    run = run_python("-c", f"import triton; C = triton.language.constexpr; print({code})", PYTHONPATH=str(oracle))
+    ours = eval(code, {"triton": triton, "C": triton.language.constexpr})
+    assert " ".join(map(str, ours)) == run.stdout.strip()
 
 
 def test_module_metadata_and_change_agree(triton_shim: None) -> None:

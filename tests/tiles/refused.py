@@ -423,6 +423,97 @@ def field_of_another_class() -> None:
 
 
 @triton.jit
+def equal_cells_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    cell = Cell(tl.load(x_ptr + at))
+    equal = cell == Cell(tl.load(x_ptr + at))  # <-
+    tl.store(out_ptr + at, equal)
+
+
+@refused(equal_cells_kernel, "Cell(fp32[16]) and Cell(fp32[16]) have no operator Eq")
+def comparison_without_a_method() -> None:
+    """Of two aggregates; it was one of Python's objects."""
+    equal_cells_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def found_cell_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    cell = Cell(tl.load(x_ptr + at))
+    found = cell in (1, cell)  # <-
+    tl.store(out_ptr + at, found)
+
+
+@refused(found_cell_kernel, "have no operator In")
+def aggregate_in_a_tuple() -> None:
+    """No class has a method for it."""
+    found_cell_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def negative_cell_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    cell = -Cell(tl.load(x_ptr + at))  # <-
+    tl.store(out_ptr + at, cell.value)
+
+
+@refused(negative_cell_kernel, "Cell(fp32[16]) has no operator USub")
+def sign_without_a_method() -> None:
+    """Of an aggregate."""
+    negative_cell_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def no_cell_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    empty = not Cell(tl.load(x_ptr + at))  # <-
+    tl.store(out_ptr + at, empty)
+
+
+@refused(no_cell_kernel, "Cell(fp32[16]) has no operator Not")
+def negation_without_a_method() -> None:
+    """Python calls every object true."""
+    no_cell_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
+def true_cell_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    cell = Cell(tl.load(x_ptr + at))
+    if cell:  # <-
+        tl.store(out_ptr + at, cell.value)
+
+
+@refused(true_cell_kernel, "Cell is an aggregate, which is neither true nor false")
+def condition_of_an_aggregate() -> None:
+    """Python calls every object true."""
+    true_cell_kernel[(1,)](X, out(), 16)
+
+
+@triton.aggregate
+class Halved:
+    first: tl.tensor
+    second: tl.tensor
+
+    @triton.constexpr_function
+    def __init__(self, first):
+        self.first = first
+
+
+@triton.jit
+def halved_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    halved = Halved(tl.load(x_ptr + at))  # <-
+    tl.store(out_ptr + at, halved.first)
+
+
+@refused(halved_kernel, "the constructor of Halved leaves out second")
+def field_that_is_left_out() -> None:
+    """Its constructor assigns one of two."""
+    halved_kernel[(1,)](X, out(), 16)
+
+
+@triton.jit
 def scales_kernel(x_ptr, out_ptr):
     a = tl.full((32, 64), 0, tl.uint8)
     scale = tl.full((32, 4), 0, tl.uint8)

@@ -167,3 +167,99 @@ def carried_through_branches_and_loops(make: Make, turns: int) -> torch.Tensor:
     out = make.out(2, 16)
     carried_kernel[(1,)](make.floats(16), out, turns, 16)
     return out
+
+
+@triton.aggregate
+class Signed:
+    value: tl.tensor
+
+    @triton.jit
+    def __neg__(self):
+        return Signed(-self.value)
+
+    @triton.jit
+    def __pos__(self):
+        return Signed(tl.abs(self.value))
+
+    @triton.jit
+    def __invert__(self):
+        return self.value + 1
+
+    @triton.jit
+    def __not__(self):
+        return self.value == 0
+
+    @triton.jit
+    def __eq__(self, other):
+        return Signed(self.value - other.value)
+
+    @triton.jit
+    def __gt__(self, number):
+        return self.value > number
+
+
+@triton.aggregate
+class Doubled(Signed):
+    factor: tl.constexpr = 2
+
+    @triton.jit
+    def __eq__(self, other):
+        return Signed((self.value + other.value) * self.factor)
+
+
+@triton.jit
+def operators_kernel(x_ptr, y_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    x, y = Signed(tl.load(x_ptr + at)), Doubled(tl.load(y_ptr + at))
+    tl.store(out_ptr + at, (-x).value)
+    tl.store(out_ptr + N + at, (+x).value)
+    tl.store(out_ptr + 2 * N + at, ~x)
+    tl.store(out_ptr + 3 * N + at, not x)
+    tl.store(out_ptr + 4 * N + at, (x == Signed(y.value)).value)
+    tl.store(out_ptr + 5 * N + at, (x == y).value)
+    tl.store(out_ptr + 6 * N + at, 0.5 < x)
+    tl.store(out_ptr + 7 * N + at, y > x.value)
+
+
+@case(instead=NO_METHODS)
+def signs_and_comparisons(make: Make) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of one operand, of two, reflected; what a method gives is the result, an aggregate too; a derived class first."""
+    (x, y), out = make.floats(2, 16), make.out(8, 16)
+    x[0] = 0
+    operators_kernel[(1,)](x, y, out, 16)
+    return out, torch.stack((-x, x.abs(), x + 1, x == 0, x - y, (y + x) * 2, x > 0.5, y > x))
+
+
+@triton.aggregate
+class Counted:
+    values: tl.tensor
+    count: tl.constexpr
+
+    @triton.constexpr_function
+    def __init__(self, values, count):
+        self.values = values
+        self.count = tl.constexpr(0)
+        if count > 2:
+            self.count = tl.constexpr(count)
+
+    @triton.constexpr_function
+    def half(self):
+        return self.count // 2 if max(self.count, 2) > 2 else -self.count + 1
+
+
+@triton.jit
+def constructor_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)
+    x = tl.load(x_ptr + at)
+    tl.store(out_ptr + at, Counted(x, 2).count + x)
+    tl.store(out_ptr + N + at, Counted(x, 6).count + x)
+    tl.store(out_ptr + 2 * N + at, Counted(x, 2).half() * x)
+    tl.store(out_ptr + 3 * N + at, Counted(x, 6).half() * x)
+
+
+@case(instead=NO_METHODS)
+def constructor_that_assigns_again(make: Make) -> tuple[torch.Tensor, torch.Tensor]:
+    """A field gets another value before the constructor ends; Python computes with a constant that is a field."""
+    x, out = make.floats(16), make.out(4, 16)
+    constructor_kernel[(1,)](x, out, 16)
+    return out, torch.stack((x, x + 6, x, x * 3))
