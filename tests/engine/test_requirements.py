@@ -25,6 +25,17 @@ def test_what_cannot_be_read_is_left_out(library: Library) -> None:
     assert unmet("maker", ("lib",)) == ("lib<2 (2.0 is installed)",)
 
 
+def test_the_faults_are_those_of_the_releases_that_showed_them() -> None:
+    """And of no other: in docs/versions.md each has its release, and the next ones go."""
+    from patcher.engine.requirements import DECODING, GEMMA_2
+
+    assert GEMMA_2.is_in({"unsloth": "2026.4.8", "transformers": "5.5.0"})
+    assert not GEMMA_2.is_in({"unsloth": "2026.9.12", "transformers": "5.5.0"})
+    assert DECODING.is_in({"unsloth": "2026.3.18", "transformers": "5.3.0"})
+    for release, transformers in (("2026.3.18", "4.57.6"), ("2026.4.8", "5.5.0")):
+        assert not DECODING.is_in({"unsloth": release, "transformers": transformers})
+
+
 def test_a_fault_needs_all_its_libraries() -> None:
     """Each in a version that has it; one that is not installed has none."""
     fault = Fault({"maker": "<2", "lib": ">=5.4"}, "it goes wrong")
