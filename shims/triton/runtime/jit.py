@@ -112,19 +112,15 @@ class JITFunction(KernelInterface[T], Jitted):
         """
         from patcher.tiles import traced  # with torch, which kernels can be defined without
 
-        if warmup:
-            return self._made(self.kernel.compile(args, kwargs), kwargs)
-        if traced.wanted():
+        if traced.wanted() and not warmup:
             return traced.launch(self, grid, args, kwargs)
-        return self._made(self.kernel.launch(grid, args, kwargs), kwargs)
-
-    def _made(self, program: Any, kwargs: dict[str, Any]) -> CompiledKernel:
-        """The program with what a launch says of its compilation; one for each of the options that tell something."""
+        program = self.kernel.compile(args, kwargs) if warmup else self.kernel.launch(grid, args, kwargs)
         key = (program, kwargs.get("num_warps"), kwargs.get("num_stages"), kwargs.get("num_ctas"))
-        if key not in self._compiled:
+        compiled = self._compiled.get(key)
+        if compiled is None:
             options = {name: value for name, value in kwargs.items() if name not in self.arg_names}
-            self._compiled[key] = CompiledKernel(self, program, options)
-        return self._compiled[key]
+            compiled = self._compiled[key] = CompiledKernel(self, program, options)
+        return compiled
 
     def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Fit:
         """Whether and where it runs with such arguments. Nothing runs."""
