@@ -115,7 +115,8 @@ def check(index: Tensor, size: int, what: str, cure: str, *, lowest: int = 0, ig
     if asked in known.right:
         return
     there = index.cpu().flatten()
-    wrong = there[((there < lowest) | (there >= size)) & (there != (lowest if ignored is None else ignored))]
+    wrong = there[(there < lowest) | (there >= size)]
+    wrong = wrong if ignored is None else wrong[wrong != ignored]
     if not wrong.numel():
         known.right.add(asked)  # a part without it, or changed since
         return

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import torch
 
-from patcher.tiles.on_torch.carriers import SIGNED
+from patcher.tiles.on_torch.carriers import SIGNED, storage_bytes
 
 Tensor: TypeAlias = torch.Tensor
 Arguments: TypeAlias = "Items[Tensor | int | float]"
@@ -95,7 +95,7 @@ def spans(arguments: Arguments, written: Items[Tensor], whole: bool) -> dict[int
         place, size = storage.data_ptr(), storage.nbytes()
         if place in found:
             continue
-        everything = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage, 0, (size,), (1,))
+        everything = storage_bytes(tensor)
         begin, end = (0, size) if whole else _extent(arguments, place)
         begin, end = max(0, begin - MARGIN) // ALIGNMENT * ALIGNMENT, min(size, end + MARGIN)
         found[place] = Span(begin, everything[begin:end])

@@ -77,6 +77,12 @@ def stored(scalar: Scalar) -> torch.dtype:
     return NATIVE.get(scalar.name) or SIGNED[scalar.primitive_bitwidth]
 
 
+def storage_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """All bytes of the storage that a tensor lies in, uint8, the same memory."""
+    storage = tensor.untyped_storage()
+    return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage, 0, (storage.nbytes(),), (1,))
+
+
 def itemsize(scalar: Scalar) -> int:
     """Bytes of an element in memory."""
     return scalar.itemsize if isinstance(scalar, DType) else 8

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import torch
 
-from patcher.tiles.on_torch.carriers import from_memory, itemsize, stored, to_memory
+from patcher.tiles.on_torch.carriers import from_memory, itemsize, storage_bytes, stored, to_memory
 from patcher.tiles.on_torch.foreign import tensors_at
 from patcher.tiles.program import Operation
 from patcher.tiles.types import Scalar
@@ -205,7 +205,7 @@ def _elements(tensor: Tensor, scalar: Scalar) -> Tensor:
     """A tensor's whole storage as elements of ``scalar``."""
     storage = tensor.untyped_storage()
     if storage.nbytes() % tensor.element_size():  # which the elements of another tensor may take to its last byte
-        tensor = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage, 0, (storage.nbytes(),), (1,))
+        tensor = storage_bytes(tensor)
     flat = tensor.as_strided((storage.nbytes() // tensor.element_size(),), (1,), 0)
     if flat.dtype == stored(scalar):
         return flat

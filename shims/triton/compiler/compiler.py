@@ -16,8 +16,6 @@ if typing.TYPE_CHECKING:
     from triton.runtime.jit import JITFunction
 
 
-_LARGEST_GROUP = 1024
-"""Threads of a threadgroup."""
 _MOST_REGISTERS = 255
 """Registers that CUDA gives a thread at the most, which scripts expect."""
 
@@ -65,8 +63,10 @@ class CompiledKernel:
     @property
     def n_max_threads(self) -> int:
         """The most threads of a threadgroup that have registers enough, where a shader runs; else the most of any."""
-        threads = 32 * int(self.options.get("num_warps", 4))
-        return max(self._shader.most, threads) if self._shader else _LARGEST_GROUP
+        from patcher.tiles.launch import num_warps
+        from patcher.tiles.on_metal.emitter import LARGEST_GROUP, SMALLEST_GROUP
+
+        return max(self._shader.most, SMALLEST_GROUP * num_warps(self.options)) if self._shader else LARGEST_GROUP
 
     @property
     def n_regs(self) -> int:
@@ -88,8 +88,9 @@ class CompiledKernel:
     def _shader(self) -> Launcher | None:
         """The shader for tensors on mps that do not lie in one another."""
         from patcher.tiles.backends import shader_of
+        from patcher.tiles.launch import num_warps
 
-        return shader_of(self.program, self.options.get("num_warps", 4))
+        return shader_of(self.program, num_warps(self.options))
 
 
 def triton_key() -> str:
