@@ -93,6 +93,11 @@ def torch_before(machine: Machine, *version: int) -> bool:
     return tuple(int(number) for number in numbers if number.isdigit()) < version
 
 
+def torch_may_be_before(machine: Machine, *version: int) -> bool:
+    """Whether the machine's torch is older than ``version``, or unknown."""
+    return machine.torch is None or torch_before(machine, *version)
+
+
 def _fused_with_scaler(values: Values, machine: Machine) -> bool:
     return name_of(values.get("optim")) == FUSED and bool(values.get("fp16")) and torch_before(machine, 2, 13)
 

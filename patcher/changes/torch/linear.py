@@ -8,7 +8,7 @@ from patcher.changes.torch import DISTRIBUTION, REVIEWED, issues, native
 from patcher.changes.torch.matmul import repeats_wrongly
 from patcher.engine.model import Kernel
 from patcher.macs.machine import Machine
-from patcher.training.rules import torch_before
+from patcher.training.rules import torch_may_be_before
 
 _kernel = partial(
     Kernel,
@@ -21,13 +21,13 @@ _kernel = partial(
 
 
 def _forward_is_right(machine: Machine) -> str | None:
-    if _old_chip(machine) or _old_torch(machine) or machine.macos is None or machine.macos >= (27, 0):
+    if _old_chip(machine) or torch_may_be_before(machine, 2, 14) or machine.macos is None or machine.macos >= (27, 0):
         return None
     return "torch 2.14 flattens its input itself, and this chip adds long sums up rightly"
 
 
 def _backward_is_right(machine: Machine) -> str | None:
-    if not _old_torch(machine):
+    if not torch_may_be_before(machine, 2, 14):
         return "torch 2.14 computes it by mm, which has a guard"
     if _old_chip(machine) or repeats_wrongly(machine):
         return None
@@ -37,11 +37,6 @@ def _backward_is_right(machine: Machine) -> str | None:
 def _old_chip(machine: Machine) -> bool:
     """M1, M2, or one that is not known."""
     return machine.generation is None or machine.generation < 3
-
-
-def _old_torch(machine: Machine) -> bool:
-    """Before 2.14, or not known."""
-    return machine.torch is None or torch_before(machine, 2, 14)
 
 
 CHANGES = (

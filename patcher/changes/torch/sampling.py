@@ -5,13 +5,11 @@ from __future__ import annotations
 from patcher.changes.torch import DISTRIBUTION, REVIEWED, issues, native
 from patcher.engine.model import Kernel
 from patcher.macs.machine import Machine
-from patcher.training.rules import torch_before
+from patcher.training.rules import torch_may_be_before
 
 
 def _never_zero(machine: Machine) -> str | None:
-    if machine.torch is None or torch_before(machine, 2, 14):
-        return None
-    return "exponential_ of torch 2.14 is never 0"
+    return None if torch_may_be_before(machine, 2, 14) else "exponential_ of torch 2.14 is never 0"
 
 
 CHANGES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from collections.abc import Sequence as Items
 from functools import partial
 from typing import TypeAlias
@@ -44,9 +44,10 @@ def first_launch(program: Program, launcher: Launcher, grid: tuple[int, int, int
     try:
         written = launcher.written(arguments)
         check_room(arguments, written, whole=False)
-        fresh = unread(program, arguments, written)
+        read = aliases_of(program).read
+        fresh = unread(program, arguments, written, read)
         wrong, found = compared(program, grid, arguments, written, partial(launcher.launch, grid), fresh)
-        told = bool(wrong) or found.tells(reads=depends_on_more(program, arguments))
+        told = bool(wrong) or found.tells(reads=bool(read) or 0 in _numbers(arguments))
     except Undecided:
         raise
     except Exception as error:  # whatever it is, torch operators alone may not meet it
@@ -60,19 +61,23 @@ def first_launch(program: Program, launcher: Launcher, grid: tuple[int, int, int
     return ""
 
 
-def unread(program: Program, arguments: Arguments, written: Items[Tensor]) -> list[Tensor]:
-    """Those of ``written`` of which nothing is read before or after: what is in them does not matter."""
-    read = {
+def unread(program: Program, arguments: Arguments, written: Items[Tensor], read: Collection[str]) -> list[Tensor]:
+    """Those of ``written`` of which nothing is read before or after: what is in them does not matter.
+
+    Args:
+        read: names of the arguments that are read.
+    """
+    places = {
         argument.untyped_storage().data_ptr()
         for (name, _), argument in zip(program.arguments, arguments, strict=True)
-        if isinstance(argument, Tensor) and name in aliases_of(program).read
+        if isinstance(argument, Tensor) and name in read
     }
-    return [each for each in written if each.untyped_storage().data_ptr() not in read]
+    return [each for each in written if each.untyped_storage().data_ptr() not in places]
 
 
-def depends_on_more(program: Program, arguments: Arguments) -> bool:
-    """Whether what a program writes depends on what it reads, or on a number that is 0, as which a fault may pass."""
-    return bool(aliases_of(program).read) or any(not isinstance(each, Tensor) and each == 0 for each in arguments)
+def _numbers(arguments: Arguments) -> list[int | float]:
+    """Those that are numbers. Where one is 0 and makes what is written, a fault may pass as it."""
+    return [each for each in arguments if not isinstance(each, Tensor)]
 
 
 def compared(
