@@ -14,8 +14,8 @@
 # make triton-tests  Triton's own language tests, of a checkout: TRITON_REPO=path/to/triton; half an hour
 # make census  every Triton kernel of Unsloth, unsloth_zoo and TRL, in fp32, fp16 and bf16, also as shaders, against Triton
 # make clients  tests of Liger-Kernel and flash-linear-attention, from clones of them: LIGER=path FLA=path; an hour
-# make wheel RELEASE=2.15.0  what torch for macOS has that the release before has not; records it for the simulated Mac
-# make wheels  whether what is recorded of torch for macOS is what its wheels hold: downloads them, 250 MB
+# make wheel RELEASE=2.16.0  what torch for macOS has that the release before has not; records it for the simulated Mac
+# make wheels  whether what is recorded of torch for macOS is what its wheels hold: downloads them, 380 MB
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv

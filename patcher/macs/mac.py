@@ -166,7 +166,7 @@ def _split_torch(text: str) -> tuple[str, str | None]:
         raise InvalidSwitch(
             compose(
                 "a simulated Mac cannot have this torch",
-                expected=f"torch {' or '.join(TORCH)}",
+                expected=f"torch {', '.join(TORCH)}",
                 found=repr(text),
                 run=f"use for instance '{DEFAULT}, torch {next(reversed(TORCH))}'",
             )

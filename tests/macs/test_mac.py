@@ -37,6 +37,7 @@ def test_text_names_a_mac(text: str, name: str, cores: int, gigabytes: int) -> N
         ("M1 8GB", "2.14.1", "M1 8GB"),
         ("M1 8GB, torch 2.14", "2.14.1", "M1 8GB"),
         ("M1 8GB, torch 2.13", "2.13.0", "M1 8GB, torch 2.13"),
+        ("M1 8GB, torch 2.15.0", "2.15.0", "M1 8GB, torch 2.15"),
         ("m3 max torch==2.13.0, 64gb", "2.13.0", "M3 Max 64GB, torch 2.13"),
         ("1, torch 2.13", "2.13.0", "M3 Max 36GB, torch 2.13"),
         ("torch 2.13", "2.13.0", "M3 Max 36GB, torch 2.13"),
@@ -53,7 +54,7 @@ def test_a_mac_has_a_torch(text: str, torch: str, name: str) -> None:
 @pytest.mark.parametrize("text", ["M1 8GB, torch 2.12", "M1, torch 2.14.0", "torch", "M1 torch nightly", "torch 3"])
 def test_a_torch_that_is_not_known_is_refused(text: str) -> None:
     """With those that are."""
-    with pytest.raises(InvalidSwitch, match=r"(?s)cannot have this torch.*expected: +torch 2.13 or 2.14\n"):
+    with pytest.raises(InvalidSwitch, match=r"(?s)cannot have this torch.*expected: +torch 2.13, 2.14, 2.15\n"):
         parse(text)
 
 

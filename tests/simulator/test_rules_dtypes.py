@@ -81,12 +81,6 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "index_reduce for MPS does not support torch.cfloat dtype",
         lambda: ones(3, dtype=C64).index_reduce(0, ones(1, dtype=I64), ones(1, dtype=C64), "mean"),
     ),
-    "complex lu": (
-        "lu-complex",
-        RuntimeError,
-        r"linalg.lu_factor\(\): MPS doesn't support complex types.",
-        lambda: torch.linalg.lu_factor(identity(C64)),
-    ),
     "lu without pivots": (
         "lu-without-pivots",
         RuntimeError,
@@ -98,13 +92,6 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         RuntimeError,
         "linalg_inv: not supported for complex types yet!",
         lambda: torch.linalg.inv(identity(C64)),
-    ),
-    "complex variance": ("complex", RuntimeError, "not supported for ComplexFloat", lambda: ones(3, dtype=C64).var()),
-    "complex alpha": (
-        "complex-factor",
-        RuntimeError,
-        "cannot be converted to type double without overflow",
-        lambda: torch.addmm(identity(C64), identity(C64), identity(C64), alpha=1j),
     ),
     "arithmetic in float8": (
         "float8",
@@ -143,6 +130,23 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "scaled_dot_product_attention for MPS does not support dtype Int",
         lambda: F.scaled_dot_product_attention(*[ones(1, 1, 2, 2, dtype=torch.int32)] * 3),
     ),
+}
+
+
+BEFORE_2_15: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
+    "complex lu": (
+        "lu-complex",
+        RuntimeError,
+        r"linalg.lu_factor\(\): MPS doesn't support complex types.",
+        lambda: torch.linalg.lu_factor(identity(C64)),
+    ),
+    "complex variance": ("complex", RuntimeError, "not supported for ComplexFloat", lambda: ones(3, dtype=C64).var()),
+    "complex alpha": (
+        "complex-factor",
+        RuntimeError,
+        "cannot be converted to type double without overflow",
+        lambda: torch.addmm(identity(C64), identity(C64), identity(C64), alpha=1j),
+    ),
     "softmax of more elements than an int": (
         "elements-of-softmax",
         RuntimeError,
@@ -150,7 +154,7 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         lambda: torch.zeros((), dtype=torch.float16, device="mps").expand(1 << 16, 1 << 15).softmax(-1),
     ),
 }
-
+"""What 2.13 and 2.14 refuse, and 2.15 does not."""
 
 BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], object]]]] = {
     "2.13": {
@@ -217,10 +221,49 @@ BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], ob
             lambda: torch.linalg.qr(identity(C64)),
         ),
     },
+    "2.15": {
+        "complex qr": (
+            "qr-dtype",
+            RuntimeError,
+            "geqrf: MPS currently supports float32 only",
+            lambda: torch.linalg.qr(identity(C64)),
+        ),
+        "complex factor": (
+            "complex-factor",
+            RuntimeError,
+            "cannot be converted to type double without overflow",
+            lambda: torch.addr(identity(C64), identity(C64)[0], identity(C64)[0], alpha=1j),
+        ),
+        "complex renorm": ("complex", RuntimeError, "renorm is not supported", lambda: identity(C64).renorm(2, 0, 1.0)),
+        "pooling of more elements than an int": (
+            "pooling-64-bit",
+            RuntimeError,
+            "MPS pooling does not support tensors that require 64-bit indexing",
+            lambda: F.avg_pool2d(torch.zeros((), device="mps").expand(1, 1 << 16, 1 << 15), 2),
+        ),
+        "complex log_softmax": (
+            "log-softmax-complex",
+            NotImplementedError,
+            "log_softmax not implemented on MPS for ComplexFloat",
+            lambda: F.log_softmax(identity(C64), 0),
+        ),
+        "complex inverse from a Cholesky factor": (
+            "cholesky-inverse-complex",
+            RuntimeError,
+            "cholesky_inverse: MPS only supports float type!",
+            lambda: torch.cholesky_inverse(identity(C64)),
+        ),
+        "logspace of integers": (
+            "logspace-integers",
+            RuntimeError,
+            "logspace is not implemented for integral dtypes on MPS",
+            lambda: torch.logspace(0, 1, 3, dtype=torch.int32, device="mps"),
+        ),
+    },
 }
-"""What one release refuses and the other does not, or in other words."""
+"""What one release refuses and another does not, or in other words."""
 
-REFUSED |= BY_RELEASE[TORCH]
+REFUSED |= BY_RELEASE[TORCH] | ({} if TORCH == "2.15" else BEFORE_2_15)
 
 
 @pytest.fixture
