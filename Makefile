@@ -10,6 +10,7 @@
 #                result yet, two minutes each; VERSIONS="2026.9.14 trl-newest" only these, AGAIN=1 also what failed
 # make unreplaced  tests of trainers and families without any replacement of a kernel: those of Unsloth and TRL run as
 #                  they ship; with the number of launches of each, and where they ran
+# make torches  the demo, parity and the trainers on Macs with the torches that macos.txt does not install
 # make shaders  every case of the kernel language as a Metal shader, with both schedules, and races and bounds checked
 # make triton-tests  Triton's own language tests, of a checkout: TRITON_REPO=path/to/triton; half an hour
 # make census  every Triton kernel of Unsloth, unsloth_zoo and TRL, in fp32, fp16 and bf16, also as shaders, against Triton
@@ -30,7 +31,7 @@ endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
 .PHONY: venv demo test check fidelity same-torch lint bench shaders census clients kills switch-off unreplaced versions
-.PHONY: triton-tests wheel wheels
+.PHONY: triton-tests wheel wheels torches
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -98,11 +99,17 @@ switch-off: venv
 	mkdir -p build/switch-off
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.e2e.switched_off build/switch-off build/switch-off/found.json
 
-UNREPLACED = parity trainers 4bit families vision sound generation generated distillation sentences features
+# Tests of training, each whole in processes of its own.
+TRAINING = parity trainers 4bit families vision sound generation generated distillation sentences features
 unreplaced: $(VENV)/oracle $(VENV)/torchvision
 	rm -rf build/unreplaced
-	PATCHER_UNREPLACED=build/unreplaced $(PYTEST) $(UNREPLACED:%=tests/e2e/test_%.py)
+	PATCHER_UNREPLACED=build/unreplaced $(PYTEST) $(TRAINING:%=tests/e2e/test_%.py)
 	$(BIN)/python -m tests.unreplaced build/unreplaced
+
+torches: $(VENV)/oracle $(VENV)/torchvision
+	for release in $${TORCHES:-2.13 2.15}; do \
+		PATCHER_SIMULATE_TORCH=$$release $(PYTEST) $(TRAINING:%=tests/e2e/test_%.py) tests/e2e/test_demo.py || exit 1; \
+	done
 
 versions: $(VENV)/torchvision
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.versions build/versions $(if $(AGAIN),--again) $(VERSIONS)
