@@ -173,8 +173,9 @@ void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
 void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchKey key) {
   Operator& description = lookup(op);
   description.count.fetch_add(1, std::memory_order_relaxed);
+  bool on_host = description.rules != nullptr && (description.rules->missing || description.rules->on_cpu);
   if (description.rules != nullptr && key == c10::DispatchKey::CPU) {
-    rules::check(*description.rules, op, *stack);
+    on_host = rules::check(*description.rules, op, *stack);
   }
   if (!description.has_cpu_kernel) {
     rules::throw_missing(op);
@@ -182,7 +183,7 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
 
   std::optional<meter::Kernel> metered;
   if (meter::on()) {
-    metered.emplace(op, *stack, description.rules != nullptr && (description.rules->missing || description.rules->on_cpu));
+    metered.emplace(op, *stack, on_host);
   }
   Aliases aliases;
   SparseAliases sparse(aliases);
