@@ -105,6 +105,18 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         lambda: torch.linalg.inv(identity(C64)),
     ),
     "complex variance": ("complex", RuntimeError, "not supported for ComplexFloat", lambda: ones(3, dtype=C64).var()),
+    "normal numbers as integers": (
+        "normal-dtype",
+        TypeError,
+        "normal_kernel_mps not implemented for 'Long'",
+        lambda: torch.randn(3, dtype=I64, device="mps"),
+    ),
+    "normal numbers around integers": (
+        "normal-dtype",
+        TypeError,
+        "normal_kernel_mps not implemented for 'Int'",
+        lambda: torch.normal(ones(3, dtype=torch.int32), 1.0),
+    ),
     "complex alpha": (
         "complex-factor",
         RuntimeError,

@@ -190,6 +190,7 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
   Arguments arguments(op, description, sparse);
   const size_t count = op.schema().arguments().size();
   const size_t first = stack->size() - count;
+  const c10::IValue generator = description.generator == kNone ? c10::IValue() : (*stack)[first + description.generator];
   for (size_t i = 0; i < count; ++i) {
     arguments.move((*stack)[first + i], i);
   }
@@ -202,6 +203,9 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
     } else {
       op.redispatchBoxed(c10::DispatchKeySet(key), stack);
     }
+  }
+  if (description.generator != kNone && (*stack)[first].isTensor()) {
+    count_draws(description.name, generator.toOptional<at::Generator>(), (*stack)[first].toTensor());
   }
   if (spoil) {
     spoil(stack);
