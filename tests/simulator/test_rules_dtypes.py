@@ -26,6 +26,11 @@ def identity(dtype: torch.dtype) -> Tensor:
     return torch.eye(2, dtype=dtype, device="mps")
 
 
+def large(dtype: torch.dtype) -> Tensor:
+    """2^31 elements that take no memory."""
+    return torch.zeros((), dtype=dtype, device="mps").expand(1 << 16, 1 << 15)
+
+
 REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
     "conv1d of integers": (
         "convolution-dtype",
@@ -93,6 +98,18 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "linalg_inv: not supported for complex types yet!",
         lambda: torch.linalg.inv(identity(C64)),
     ),
+    "normal numbers as integers": (
+        "normal-dtype",
+        TypeError,
+        "normal_kernel_mps not implemented for 'Long'",
+        lambda: torch.randn(3, dtype=I64, device="mps"),
+    ),
+    "normal numbers around integers": (
+        "normal-dtype",
+        TypeError,
+        "normal_kernel_mps not implemented for 'Int'",
+        lambda: torch.normal(ones(3, dtype=torch.int32), 1.0),
+    ),
     "arithmetic in float8": (
         "float8",
         TypeError,
@@ -124,6 +141,18 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "but got 17.",
         lambda: ones(*(1,) * 16).unsqueeze(0).exp(),
     ),
+    "an LSTM with projections": (
+        "lstm-projections",
+        RuntimeError,
+        "LSTM with projections is not currently supported with MPS.",
+        lambda: torch.nn.LSTM(4, 6, proj_size=3, device="mps")(ones(5, 2, 4)),
+    ),
+    "negative beta in the gradient of smooth_l1_loss": (
+        "smooth-l1-backward-beta",
+        RuntimeError,
+        "smooth_l1_loss_backward does not support negative values for beta.",
+        lambda: torch.ops.aten.smooth_l1_loss_backward(ones(3), ones(3), ones(3), 1, -1.0),
+    ),
     "attention of integers": (
         "attention",
         NotImplementedError,
@@ -151,10 +180,26 @@ BEFORE_2_15: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] =
         "elements-of-softmax",
         RuntimeError,
         "MPSGraph does not support tensor dims larger than INT_MAX",
-        lambda: torch.zeros((), dtype=torch.float16, device="mps").expand(1 << 16, 1 << 15).softmax(-1),
+        lambda: large(torch.float16).softmax(-1),
     ),
 }
 """What 2.13 and 2.14 refuse, and 2.15 does not."""
+
+SINCE_2_14: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
+    "complex qr": (
+        "qr-dtype",
+        RuntimeError,
+        "geqrf: MPS currently supports float32 only",
+        lambda: torch.linalg.qr(identity(C64)),
+    ),
+    "singular values in half precision": (
+        "svd-dtype",
+        RuntimeError,
+        "linalg.svd: the MPS backend supports only float32 and complex64. Got Half. Move the tensor to CPU for",
+        lambda: torch.linalg.svdvals(identity(torch.float16)),
+    ),
+}
+"""What 2.14 and 2.15 refuse, in these words."""
 
 BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], object]]]] = {
     "2.13": {
@@ -194,6 +239,24 @@ BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], ob
             "aten::linalg_cholesky_ex is not supported for ComplexFloat",
             lambda: torch.linalg.cholesky(identity(C64)),
         ),
+        "nonzero of more elements than an int": (
+            "elements-of-nonzero",
+            RuntimeError,
+            "nonzero is not supported for tensors with more than INT_MAX elements",
+            lambda: large(torch.bool).nonzero(),
+        ),
+        "a mask of more elements than an int": (
+            "elements-of-mask",
+            RuntimeError,
+            "nonzero is not supported for tensors with more than INT_MAX elements",
+            lambda: large(torch.float32)[large(torch.bool)],
+        ),
+        "masked_select from more elements than an int": (
+            "elements-of-mask",
+            RuntimeError,
+            "nonzero is not supported for tensors with more than INT_MAX elements",
+            lambda: large(torch.float32).masked_select(large(torch.bool)),
+        ),
         "layer_norm of half with float32 weights": (
             "layer-norm-mixed",
             RuntimeError,
@@ -214,20 +277,8 @@ BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], ob
             r"linalg.lu_solve\(\): MPS only supports float32.",
             lambda: torch.linalg.lu_solve(identity(C64), torch.tensor([1, 2], device="mps").int(), identity(C64)),
         ),
-        "complex qr": (
-            "qr-dtype",
-            RuntimeError,
-            "geqrf: MPS currently supports float32 only",
-            lambda: torch.linalg.qr(identity(C64)),
-        ),
     },
     "2.15": {
-        "complex qr": (
-            "qr-dtype",
-            RuntimeError,
-            "geqrf: MPS currently supports float32 only",
-            lambda: torch.linalg.qr(identity(C64)),
-        ),
         "complex factor": (
             "complex-factor",
             RuntimeError,
@@ -263,7 +314,47 @@ BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], ob
 }
 """What one release refuses and another does not, or in other words."""
 
-REFUSED |= BY_RELEASE[TORCH] | ({} if TORCH == "2.15" else BEFORE_2_15)
+REFUSED |= BY_RELEASE[TORCH] | ({} if TORCH == "2.15" else BEFORE_2_15) | ({} if TORCH == "2.13" else SINCE_2_14)
+
+Notice = tuple[str, str, str, Callable[[], object], Callable[[], object]]
+SAID: dict[str, Notice] = {
+    "average pooling of integers with a divisor": (
+        "average-pooling-divisor",
+        "aten::avg_pool2d",
+        "MPS: passing divisor to Average Pooling op with int64 input is not supported on MPS backend. Falling back on",
+        lambda: F.avg_pool2d(ones(1, 1, 4, 4, dtype=I64), 2, divisor_override=3),
+        lambda: F.avg_pool2d(ones(1, 1, 4, 4, dtype=I64), 2),
+    ),
+}
+"""What runs on the CPU and says so: rule, operator, the warning's beginning, a call that does and one that does not."""
+
+SAID |= {
+    "2.13": {
+        "qr of a large matrix": (
+            "qr-large",
+            "aten::linalg_qr",
+            "linalg_qr: MPS implementation is currently limited to min(m,n) <= 512, falling back to CPU.",
+            lambda: torch.linalg.qr(ones(513, 513)),
+            lambda: torch.linalg.qr(ones(600, 512)),
+        ),
+    },
+    "2.14": {
+        "singular values of a large matrix": (
+            "svd-large",
+            "aten::_linalg_svd",
+            "linalg.svd: matrix too large to stage in MPS threadgroup memory (33024 > 32768 bytes)",
+            lambda: torch.linalg.svd(ones(129, 64)),
+            lambda: torch.linalg.svd(ones(128, 64)),
+        ),
+        "eigenvalues of a large matrix": (
+            "eigh-large",
+            "aten::_linalg_eigh",
+            "linalg.eigh: matrix too large to stage in MPS threadgroup memory (33800 > 32768 bytes)",
+            lambda: torch.linalg.eigvalsh(ones(65, 65)),
+            lambda: torch.linalg.eigvalsh(ones(64, 64)),
+        ),
+    },
+}["2.13" if TORCH == "2.13" else "2.14"]
 
 
 @pytest.fixture
@@ -282,12 +373,31 @@ def test_it_is_refused_and_counted_under_the_rules_name(counted: Device, case: s
     assert counted.rules.refused == {name: 1}
 
 
+@pytest.mark.parametrize("case", SAID)
+def test_what_runs_on_the_cpu_is_said_and_counted(counted: Device, recwarn: pytest.WarningsRecorder, case: str) -> None:
+    """In torch's words; once, unless every warning is asked for."""
+    _, op, text, call, other = SAID[case]
+    always = torch.is_warn_always_enabled()
+    try:
+        torch.set_warn_always(True)
+        call()
+    finally:
+        torch.set_warn_always(always)
+    assert [str(warning.message) for warning in recwarn if str(warning.message).startswith(text)]
+    recwarn.clear()
+    call()
+    assert counted.rules.fell_back == {op: 2} and not recwarn.list
+    other()
+    assert counted.rules.fell_back == {op: 2} and counted.rules.refused == {}
+
+
 ON_AN_OLDER_MACOS = {"convolution-channels"}
 
 
 def test_every_rule_of_the_data_file_has_a_call_that_it_refuses() -> None:
     """And every one names its source."""
-    assert {rule.name for rule in TABLE.refusals} <= {case[0] for case in REFUSED.values()} | ON_AN_OLDER_MACOS
+    shown = {case[0] for case in (*REFUSED.values(), *SAID.values())}
+    assert {rule.name for rule in TABLE.refusals} <= shown | ON_AN_OLDER_MACOS
     assert all(rule.source for rule in TABLE.refusals)
 
 

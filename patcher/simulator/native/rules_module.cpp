@@ -29,6 +29,9 @@ Rule rule_of(const py::dict& fields) {
   rule.dim_over = fields["dim_over"].cast<int64_t>();
   rule.size_over = fields["size_over"].cast<int64_t>();
   rule.numel_over = fields["numel_over"].cast<int64_t>();
+  rule.sides_over = fields["sides_over"].cast<int64_t>();
+  rule.matrix_bytes_over = fields["matrix_bytes_over"].cast<int64_t>();
+  rule.unequal_dim = fields["unequal_dim"].cast<int64_t>();
   rule.divisible = fields["divisible"].cast<std::string>();
   rule.mixed = fields["mixed"].cast<bool>();
   rule.except = fields["except_"].cast<std::vector<std::string>>();

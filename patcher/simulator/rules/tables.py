@@ -30,7 +30,8 @@ CLASSES = {
 }
 """Words that a data file may use for several dtypes."""
 
-ERRORS = ("RuntimeError", "TypeError", "NotImplementedError", "SyntaxError")
+NOTICE = "UserWarning"
+ERRORS = ("RuntimeError", "TypeError", "NotImplementedError", "SyntaxError", NOTICE)
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,21 @@ class Refusal:
         name: of the rule; counted under it in `Rules.refused`.
         operators: with namespace and overload: ``aten::add.out``; ``*`` stands for every one.
         message: what is raised; ``{op}``, ``{argument}``, ``{dtype}``, ``{dtypes}``, ``{size}``, ``{numel}``,
-            ``{dim}`` are filled in.
+            ``{dim}``, ``{bytes}`` and ``{twice_bytes}`` of a matrix are filled in.
         source: where it is known from.
-        error: the exception's class.
+        error: the exception's class. `NOTICE`: nothing is refused; the operator runs on the CPU, and that is said once.
         except_: operators that a rule of every operator is not for.
         arguments: names of the arguments that are looked at; none means every tensor.
         dtypes: refused; none means any.
         dim_over, size_over, numel_over: refused are more dimensions, a longer dimension, more elements than this;
             -1 does not look.
+        sides_over, matrix_bytes_over: matrices are refused of which both sides are longer, or which have more bytes.
+        unequal_dim: tensors are refused whose sizes in this dimension differ.
         divisible: name of a list of sizes, which the last sizes of the tensor must all divide, or be divided by.
         mixed: refused are floating point tensors of more than one dtype.
         before_macos: it holds on an older macOS only (``major * 100 + minor``); 0: on all.
-        when, equals: it holds where another argument has this value, as text; ``complex`` is any that is not real.
+        when, equals: it holds where another argument has this value, as text; ``complex`` is any that is not real,
+            ``negative`` and ``nonzero`` any such number.
     """
 
     name: str
@@ -66,6 +70,9 @@ class Refusal:
     dim_over: int = -1
     size_over: int = -1
     numel_over: int = -1
+    sides_over: int = -1
+    matrix_bytes_over: int = -1
+    unequal_dim: int = -1
     divisible: str = ""
     mixed: bool = False
     before_macos: int = 0
