@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import queue
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ import torch
 
 from patcher.simulator import build
 from patcher.simulator.rules.tables import FALLBACK
-from tests.fidelity.database import Case
+from tests.fidelity.cases import Case
 from tests.fidelity.measure import CRASHED
 
 SECONDS = 300
@@ -26,11 +30,21 @@ SECONDS = 300
 
 @dataclass(frozen=True)
 class Result:
-    """A case with what torch expects and what was seen."""
+    """A case with what torch expects and what was seen.
 
-    op: str
+    Attributes:
+        corpus, name, dtype, test: the case.
+        release: of the simulated Mac's torch: ``"2.13"``.
+        expected, source: see `tests.fidelity.expectations.Expectation`.
+        observed, samples, error: see `tests.fidelity.measure.Observation`.
+        seconds: that it took.
+    """
+
+    corpus: str
+    name: str
     dtype: str
-    direction: str
+    test: str
+    release: str
     expected: str
     source: str
     observed: str
@@ -40,7 +54,7 @@ class Result:
 
     @property
     def case(self) -> Case:
-        return Case(self.op, self.dtype, self.direction)
+        return Case(self.corpus, self.name, self.dtype, self.test)
 
 
 class _Gone(Exception):
@@ -51,10 +65,18 @@ class Runner:
     """Runs cases, one after the other, in a worker process that is replaced when it crashes or hangs.
 
     Attributes:
-        cases: every case of the installed torch.
+        corpus: its name.
+        release: of the simulated Mac's torch.
+        cases: every case of the corpus.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, corpus: str, release: str) -> None:
+        """
+        Args:
+            corpus: its name.
+            release: of the simulated Mac's torch.
+        """
+        self.corpus, self.release = corpus, release
         build.library(torch)  # which may take minutes, the first time
         self._start()
         try:
@@ -76,21 +98,22 @@ class Runner:
             limit: the most sample inputs of a case; None for all.
         """
         for case in cases:
-            began, expected = time.monotonic(), {"expected": "", "source": ""}
+            began, expected = time.monotonic(), {"verdict": "", "source": ""}
             try:
                 self._ask(case, limit)
                 expected = self._answer()
                 seen = self._answer()
             except (_Gone, BrokenPipeError) as gone:
                 self._stop()
+                if not expected["verdict"]:
+                    raise RuntimeError(f"{case}: no expectation of it: {gone}; the worker alone tells why") from gone
                 self._start()
                 self._answer()
                 seen = {"outcome": CRASHED, "samples": 0, "error": str(gone)}
             yield Result(
-                op=case.op,
-                dtype=case.dtype,
-                direction=case.direction,
-                expected=expected["expected"],
+                **dataclasses.asdict(case),
+                release=self.release,
+                expected=expected["verdict"],
                 source=expected["source"],
                 observed=seen["outcome"],
                 samples=seen["samples"],
@@ -101,7 +124,7 @@ class Runner:
     def _start(self) -> None:
         self._answers, theirs = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fidelity.worker", str(theirs)],
+            [sys.executable, "-m", "tests.fidelity.worker", self.corpus, self.release, str(theirs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -122,7 +145,7 @@ class Runner:
 
     def _ask(self, case: Case, limit: int | None) -> None:
         assert self._process.stdin is not None
-        request = {"case": [case.op, case.dtype, case.direction], "limit": limit}
+        request = {"case": dataclasses.astuple(case), "limit": limit}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
 
@@ -139,3 +162,52 @@ class Runner:
         line, self._buffer = self._buffer.split(b"\n", 1)
         found: dict[str, Any] = json.loads(line)
         return found
+
+
+def side_by_side(first: Runner, cases: Iterable[Case], processes: int, limit: int | None = None) -> Iterator[Result]:
+    """Runs cases in several workers; results come as they are there.
+
+    Args:
+        first: one of the workers.
+        processes: how many there are; each takes the next case when it has done one.
+        limit: see `Runner.run`.
+    """
+    waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
+    for case in cases:
+        waiting.put(case)
+
+    def work(runner: Runner | None) -> None:
+        try:
+            with ExitStack() as own:
+                used = runner or own.enter_context(Runner(first.corpus, first.release))
+                for result in used.run(_taken(waiting), limit):
+                    done.put(result)
+            done.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised where the results are read
+            done.put(error)
+
+    workers = [first, *[None] * (min(processes, waiting.qsize()) - 1)]
+    for worker in workers:
+        threading.Thread(target=work, args=(worker,), daemon=True).start()
+    left = len(workers)
+    try:
+        while left:
+            found = done.get()
+            if isinstance(found, BaseException):
+                raise found
+            if found is None:
+                left -= 1
+            else:
+                yield found
+    finally:
+        list(_taken(waiting))
+
+
+def _taken(waiting: queue.SimpleQueue[Case]) -> Iterator[Case]:
+    """The cases that are left when each is asked for."""
+    while True:
+        try:
+            yield waiting.get_nowait()
+        except queue.Empty:
+            return

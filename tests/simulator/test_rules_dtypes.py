@@ -44,6 +44,12 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "ConvTranspose 3D with BF16 or FP16 types is not supported on MPS",
         lambda: F.conv_transpose3d(ones(1, 1, 2, 2, 2).half(), ones(1, 1, 1, 1, 1).half()),
     ),
+    "masked_scatter with a mask of numbers": (
+        "masked-scatter-mask",
+        RuntimeError,
+        "masked_scatter: expected BoolTensor or ByteTensor for mask",
+        lambda: ones(3).masked_scatter_(ones(3), ones(3)),
+    ),
     "linear of integers": (
         "linear-input-dtype",
         RuntimeError,
@@ -220,6 +226,18 @@ BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], ob
             RuntimeError,
             "Batch norm for complex is not supported for MPS",
             lambda: F.batch_norm(ones(2, 3, dtype=C64), None, None, training=True),
+        ),
+        "gradient of batch_norm with channels_last": (
+            "batch-norm-channels-last",
+            RuntimeError,
+            "view size is not compatible with input tensor's size and stride",
+            lambda: (
+                F.batch_norm(
+                    ones(2, 3, 2, 2).to(memory_format=torch.channels_last).requires_grad_(), None, None, training=True
+                )
+                .sum()
+                .backward()
+            ),
         ),
         "batch_norm of integers": (
             "batch-norm-integers",

@@ -53,6 +53,7 @@ class Refusal:
         sides_over, matrix_bytes_over: matrices are refused of which both sides are longer, or which have more bytes.
         unequal_dim: tensors are refused whose sizes in this dimension differ.
         divisible: name of a list of sizes, which the last sizes of the tensor must all divide, or be divided by.
+        channels_last: refused are tensors of four dimensions in this memory format.
         mixed: refused are floating point tensors of more than one dtype.
         before_macos: it holds on an older macOS only (``major * 100 + minor``); 0: on all.
         when, equals: it holds where another argument has this value, as text; ``complex`` is any that is not real,
@@ -74,6 +75,7 @@ class Refusal:
     matrix_bytes_over: int = -1
     unequal_dim: int = -1
     divisible: str = ""
+    channels_last: bool = False
     mixed: bool = False
     before_macos: int = 0
     when: str = ""
