@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -25,6 +26,8 @@ def ones(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 def identity(dtype: torch.dtype) -> Tensor:
     return torch.eye(2, dtype=dtype, device="mps")
 
+
+NO_COMPLEX_LU = r"linalg.lu_factor\(\): MPS doesn't support complex types."
 
 REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
     "conv1d of integers": (
@@ -81,17 +84,44 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "index_reduce for MPS does not support torch.cfloat dtype",
         lambda: ones(3, dtype=C64).index_reduce(0, ones(1, dtype=I64), ones(1, dtype=C64), "mean"),
     ),
-    "complex lu": (
-        "lu-complex",
-        RuntimeError,
-        r"linalg.lu_factor\(\): MPS doesn't support complex types.",
-        lambda: torch.linalg.lu_factor(identity(C64)),
-    ),
+    "lu in half precision": ("lu-dtype", RuntimeError, NO_COMPLEX_LU, lambda: torch.linalg.lu(identity(torch.half))),
+    "complex lu": ("lu-dtype", RuntimeError, NO_COMPLEX_LU, lambda: torch.linalg.lu_factor(identity(C64))),
     "lu without pivots": (
         "lu-without-pivots",
         RuntimeError,
         "MPS doesn't allow pivot == False",
         lambda: torch.linalg.lu_factor(identity(torch.float32), pivot=False),
+    ),
+    "factors of lu without pivots": (
+        "lu-without-pivots",
+        RuntimeError,
+        "MPS doesn't allow pivot == False",
+        lambda: torch.linalg.lu(identity(torch.float32), pivot=False)[1],
+    ),
+    "complex determinant": ("determinant-dtype", RuntimeError, NO_COMPLEX_LU, lambda: torch.linalg.det(identity(C64))),
+    "logarithm of a complex determinant": (
+        "logarithm-of-determinant-complex",
+        RuntimeError,
+        NO_COMPLEX_LU,
+        lambda: torch.linalg.slogdet(identity(C64)),
+    ),
+    "triangular system in half precision": (
+        "triangular-dtype",
+        RuntimeError,
+        r"linalg.solve.triangular\(\); Only float is supported!",
+        lambda: torch.linalg.solve_triangular(identity(torch.half), identity(torch.half), upper=True),
+    ),
+    "complex system with a Cholesky factor": (
+        "triangular-dtype",
+        RuntimeError,
+        r"linalg.solve.triangular\(\); Only float is supported!",
+        lambda: torch.cholesky_solve(identity(C64), identity(C64)),
+    ),
+    "complex inverse of a Cholesky factor": (
+        "cholesky-inverse-dtype",
+        RuntimeError,
+        "cholesky_inverse: MPS only supports float type!",
+        lambda: torch.cholesky_inverse(identity(C64)),
     ),
     "complex inverse": (
         "inverse-complex",
@@ -204,8 +234,26 @@ BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], ob
             r"linalg.lu_factor\(\): MPS doesn't support complex types.",
             lambda: torch.linalg.solve(identity(C64), identity(C64)),
         ),
+        "integer geqrf": (
+            "geqrf-integers",
+            RuntimeError,
+            "geqrf: MPS currently supports float32 only",
+            lambda: torch.geqrf(identity(I64)),
+        ),
+        "svd in half precision": (
+            "svd-dtype",
+            RuntimeError,
+            "linalg.svd: the MPS backend supports only float32 and complex64. Got Half. Move the tensor to CPU",
+            lambda: torch.linalg.svdvals(identity(torch.half)),
+        ),
+        "Cholesky in half precision": (
+            "cholesky-dtype",
+            RuntimeError,
+            "linalg.cholesky: MPS supports float32 and complex64, but got BFloat16",
+            lambda: torch.linalg.cholesky(identity(torch.bfloat16)),
+        ),
         "complex solve of a factored matrix": (
-            "lu-solve-complex",
+            "lu-solve-dtype",
             RuntimeError,
             r"linalg.lu_solve\(\): MPS only supports float32.",
             lambda: torch.linalg.lu_solve(identity(C64), torch.tensor([1, 2], device="mps").int(), identity(C64)),
@@ -241,10 +289,55 @@ def test_it_is_refused_and_counted_under_the_rules_name(counted: Device, case: s
 
 ON_AN_OLDER_MACOS = {"convolution-channels"}
 
+ON_THE_CPU: dict[str, dict[str, tuple[str, str, Callable[[int], object], int, str]]] = {
+    "2.13": {
+        "qr": (
+            "qr-size",
+            "aten::linalg_qr",
+            lambda n: torch.linalg.qr(ones(n, n + 1)),
+            512,
+            "currently limited to min(m,n) <= 512, falling back to CPU.",
+        )
+    },
+    "2.14": {
+        "svd": (
+            "svd-size",
+            "aten::_linalg_svd",
+            lambda n: torch.linalg.svd(ones(n, 64)),
+            128,
+            "linalg.svd: matrix too large to stage in MPS threadgroup memory (33024 > 32768 bytes); falling back",
+        ),
+        "eigh": (
+            "eigh-size",
+            "aten::_linalg_eigh",
+            lambda n: torch.linalg.eigh(ones(3, n, n)),
+            64,
+            "linalg.eigh: matrix too large to stage in MPS threadgroup memory (33800 > 32768 bytes); falling back",
+        ),
+    },
+}
+"""Operators that go to the CPU themselves: the rule, what is counted, a call of a size, the largest size that does not
+go there, and the words of the next."""
+
+
+@pytest.mark.parametrize("case", ON_THE_CPU[TORCH])
+def test_large_matrices_go_to_the_cpu_and_it_is_said_once(counted: Device, case: str) -> None:
+    """From the first size on that the Mac's kernel does not take, in its words, and with the result of the CPU."""
+    _, operator, call, largest, words = ON_THE_CPU[TORCH][case]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call(largest)
+        assert not caught and counted.rules.fell_back == {}
+        call(largest + 1)
+        call(largest + 1)
+    assert counted.rules.fell_back == {operator: 2} and counted.rules.refused == {}
+    assert len(caught) == 1 and words in str(caught[0].message)
+
 
 def test_every_rule_of_the_data_file_has_a_call_that_it_refuses() -> None:
     """And every one names its source."""
-    assert {rule.name for rule in TABLE.refusals} <= {case[0] for case in REFUSED.values()} | ON_AN_OLDER_MACOS
+    tried = {case[0] for case in (*REFUSED.values(), *ON_THE_CPU[TORCH].values())}
+    assert {rule.name for rule in TABLE.refusals} <= tried | ON_AN_OLDER_MACOS
     assert all(rule.source for rule in TABLE.refusals)
 
 

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <sstream>
+#include <unordered_set>
 
 namespace simulator::rules {
 namespace {
@@ -45,6 +46,19 @@ void count(Counts& counts, const std::string& name) {
 Counts copy_of(const Counts& counts) {
   const std::lock_guard<std::mutex> lock(state().mutex);
   return counts;
+}
+
+// TORCH_WARN_ONCE in a kernel.
+void say_once(const std::string& rule, const std::string& message) {
+  static auto* said = new std::unordered_set<std::string>;
+  {
+    const std::lock_guard<std::mutex> lock(state().mutex);
+    if (!said->insert(rule).second && !c10::WarningUtils::get_warnAlways()) {
+      return;
+    }
+  }
+  c10::warn(c10::Warning(
+      c10::UserWarning(), {__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, message, /*verbatim=*/false));
 }
 
 // torch's own text and place: MPSFallback.mm, mps_fallback. Only the first operator of a process is ever named.
@@ -127,6 +141,21 @@ bool too_large(const Rule& rule, const at::Tensor& tensor) {
   return true;
 }
 
+int64_t matrix_bytes(const at::Tensor& tensor) {
+  return tensor.dim() < 2 ? 0 : tensor.size(-1) * tensor.size(-2) * static_cast<int64_t>(tensor.element_size());
+}
+
+bool matrix_too_large(const Rule& rule, const at::Tensor& tensor) {
+  if (rule.matrix_over < 0 && rule.matrix_bytes_over < 0) {
+    return true;
+  }
+  if (tensor.numel() == 0 || tensor.dim() < 2) {
+    return false;
+  }
+  return rule.matrix_over >= 0 ? std::min(tensor.size(-1), tensor.size(-2)) > rule.matrix_over
+                               : rule.copies * matrix_bytes(tensor) > rule.matrix_bytes_over;
+}
+
 unsigned macos_number() {
   const auto [major, minor] = macos();
   return major * 100 + minor;
@@ -186,10 +215,9 @@ std::string filled(std::string text, const std::vector<std::pair<std::string, st
   return text;
 }
 
-[[noreturn]] void refuse(
+// Throws, or warns where the operator goes to the CPU.
+void apply(
     const Rule& rule, const c10::OperatorHandle& op, const at::Tensor& tensor, size_t position, uint64_t dtypes) {
-  count(state().refused, rule.name);
-  witness::tell("refused", rule.name);
   std::ostringstream sizes, all;
   sizes << tensor.sizes();
   const char* comma = "";
@@ -207,7 +235,16 @@ std::string filled(std::string text, const std::vector<std::pair<std::string, st
        {"{dtypes}", all.str()},
        {"{size}", sizes.str()},
        {"{numel}", std::to_string(tensor.numel())},
-       {"{dim}", std::to_string(tensor.dim())}});
+       {"{dim}", std::to_string(tensor.dim())},
+       {"{bytes}", std::to_string(rule.copies * matrix_bytes(tensor))}});
+  if (rule.on_cpu) {
+    count(state().fell_back, full_name(op));
+    witness::tell("fell_back", full_name(op));
+    say_once(rule.name, message);
+    return;
+  }
+  count(state().refused, rule.name);
+  witness::tell("refused", rule.name);
   if (rule.error == "TypeError") {
     TORCH_CHECK_TYPE(false, message);
   }
@@ -232,7 +269,7 @@ void check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stac
     if (rule.dtypes != 0 && (rule.dtypes & bit(dtype)) == 0) {
       return;
     }
-    if (!too_large(rule, tensor)) {
+    if (!too_large(rule, tensor) || !matrix_too_large(rule, tensor)) {
       return;
     }
     if (!rule.divisible.empty()) {
@@ -251,7 +288,7 @@ void check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stac
       }
     }
     if (applies(rule, op, stack)) {
-      refuse(rule, op, tensor, position, rule.mixed ? floating : bit(dtype));
+      apply(rule, op, tensor, position, rule.mixed ? floating : bit(dtype));
     }
   });
 }
@@ -318,7 +355,8 @@ std::unique_ptr<const Verdict> verdict(const c10::OperatorHandle& op) {
     }
   }
   for (const Rule& rule : result->rules) {
-    const bool sized = !rule.divisible.empty() || rule.dim_over >= 0 || rule.size_over >= 0 || rule.numel_over >= 0;
+    const bool sized = !rule.divisible.empty() || rule.dim_over >= 0 || rule.size_over >= 0 || rule.numel_over >= 0 ||
+        rule.matrix_over >= 0 || rule.matrix_bytes_over >= 0;
     result->sizes = result->sizes || sized;
     result->mixed = result->mixed || rule.mixed;
     if (!sized && !rule.mixed) {

@@ -21,16 +21,20 @@ namespace simulator::rules {
 
 using Counts = std::map<std::string, uint64_t>;
 
-// A call that a Mac refuses. Every condition that is set must hold, for one tensor on mps among the arguments.
+// A call that a Mac refuses, or computes on the CPU. Every condition that is set must hold, for one tensor on mps among the arguments.
 struct Rule {
   std::string name;
   std::string error;          // Python's name of the exception
-  std::string message;        // {op}, {argument}, {dtype}, {dtypes}, {size}, {numel}, {dim} are filled in
+  std::string message;        // {op}, {argument}, {dtype}, {dtypes}, {size}, {numel}, {dim}, {bytes} are filled in
   std::vector<std::string> arguments;  // names of those that are looked at; none: every tensor
   uint64_t dtypes = 0;        // one bit per ScalarType; 0: any
   int64_t dim_over = -1;      // more dimensions than this
   int64_t size_over = -1;     // a dimension longer than this
   int64_t numel_over = -1;    // more elements than this
+  int64_t matrix_over = -1;   // the last two dimensions both longer than this
+  int64_t matrix_bytes_over = -1;  // `copies` of such a matrix have more bytes than this
+  int64_t copies = 1;
+  bool on_cpu = false;        // the message is a warning, once
   std::string divisible;      // name of a list of sizes: they and the last sizes of the tensor must divide each other
   bool mixed = false;         // floating point tensors of more than one dtype among the looked-at arguments
   std::vector<std::string> except;  // operators that a rule of every operator is not for

@@ -35,7 +35,7 @@ ERRORS = ("RuntimeError", "TypeError", "NotImplementedError", "SyntaxError")
 
 @dataclass(frozen=True)
 class Refusal:
-    """Calls that a Mac refuses.
+    """Calls that a Mac refuses, or computes on the CPU.
 
     Attributes:
         name: of the rule; counted under it in `Rules.refused`.
@@ -51,6 +51,10 @@ class Refusal:
             -1 does not look.
         divisible: name of a list of sizes, which the last sizes of the tensor must all divide, or be divided by.
         mixed: refused are floating point tensors of more than one dtype.
+        matrix_over: refused are matrices, in the last two dimensions, whose shorter side is longer than this; -1 does
+            not look. A tensor without elements is never refused for this or the next.
+        matrix_bytes_over: ... of which ``copies`` have more bytes together than this, ``{bytes}`` in the message.
+        on_cpu: not refused: the operator itself goes to the CPU, and says the message as a UserWarning once.
         before_macos: it holds on an older macOS only (``major * 100 + minor``); 0: on all.
         when, equals: it holds where another argument has this value, as text; ``complex`` is any that is not real.
     """
@@ -68,6 +72,10 @@ class Refusal:
     numel_over: int = -1
     divisible: str = ""
     mixed: bool = False
+    matrix_over: int = -1
+    matrix_bytes_over: int = -1
+    copies: int = 1
+    on_cpu: bool = False
     before_macos: int = 0
     when: str = ""
     equals: str = ""
@@ -86,7 +94,7 @@ class Table:
         present: operators with an mps kernel that torch's list does not name.
         absent: operators that torch's list names although a Mac has no working kernel.
         on_cpu: operators that a Mac always sends to the CPU.
-        refusals: dtypes, sizes and mixtures that are refused.
+        refusals: dtypes, sizes and mixtures that are refused, and sizes that an operator computes on the CPU.
     """
 
     present: tuple[str, ...]
@@ -121,8 +129,11 @@ def _data(release: str) -> dict[str, Any]:
     if "after" not in data:
         return data
     base = _data(data["after"])
-    kept = {name: rule for name, rule in base["refuse"].items() if name not in data["gone"]}
-    return {"operators": {**base["operators"], **data["operators"]}, "refuse": {**kept, **data["refuse"]}}
+    sections = {}
+    for section in ("refuse", "fall_back"):
+        kept = {name: rule for name, rule in base[section].items() if name not in data["gone"]}
+        sections[section] = {**kept, **data.get(section, {})}
+    return {"operators": {**base["operators"], **data["operators"]}, **sections}
 
 
 def gone(operators: set[str], version: str) -> Refusal:
@@ -140,7 +151,10 @@ def table(data: dict[str, Any]) -> Table:
     operators = {key: _operators(names) for key, names in data["operators"].items()}
     return Table(
         **operators,
-        refusals=tuple(_refusal(name, entry) for name, entry in data["refuse"].items()),
+        refusals=(
+            *(_refusal(name, entry) for name, entry in data["refuse"].items()),
+            *(_refusal(name, {**entry, "on_cpu": True}) for name, entry in data["fall_back"].items()),
+        ),
     )
 
 
