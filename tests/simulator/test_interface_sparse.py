@@ -80,8 +80,9 @@ def test_results_are_those_of_the_cpu(function: Callable[[Tensor], Tensor]) -> N
         (lambda x: torch.sparse.mm(x, x.t()), [*HALVES, torch.int64, torch.uint8, torch.bool]),
         (lambda x: torch.sparse.softmax(x, 1), HALVES),
         (lambda x: torch.sparse.log_softmax(x, 0), HALVES),
+        (lambda x: x.coalesce().floor(), [torch.bool]),
     ],
-    ids=["add", "sub", "matmul", "softmax", "log_softmax"],
+    ids=["add", "sub", "matmul", "softmax", "log_softmax", "floor"],
 )
 def test_dtypes_that_only_a_mac_has(function: Callable[[Tensor], Tensor], dtypes: list[torch.dtype]) -> None:
     """Where the CPU has no sparse kernel, results are those in float64, rounded."""

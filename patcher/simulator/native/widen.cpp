@@ -63,6 +63,12 @@ const std::unordered_map<std::string, uint64_t>& sparse_table() {
   static const auto* instance = new std::unordered_map<std::string, uint64_t>{
       {"aten::add", kHalf | kBool},
       {"aten::add_", kHalf | kBool},
+      {"aten::ceil", kBool},
+      {"aten::ceil_", kBool},
+      {"aten::floor", kBool},
+      {"aten::floor_", kBool},
+      {"aten::trunc", kBool},
+      {"aten::trunc_", kBool},
       {"aten::sub", kHalf},
       {"aten::sub_", kHalf},
       {"aten::mm", kHalves | kIntegers | kBool},
