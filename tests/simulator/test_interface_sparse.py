@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from patcher import simulator
 from patcher.simulator import Device
+from patcher.simulator.wheels import records
+from tests.simulator.conftest import TORCH
+
+HALVES = [torch.float16, torch.bfloat16]
 
 
 def matrix(device: str) -> Tensor:
@@ -24,7 +31,7 @@ def in_place(x: Tensor) -> Tensor:
     y = x.coalesce().clone()
     y.sin_()
     y.mul_(2).add_(x)
-    return y
+    return y.coalesce()
 
 
 @pytest.mark.parametrize(
@@ -36,7 +43,7 @@ def in_place(x: Tensor) -> Tensor:
         lambda x: x._values(),
         lambda x: x.to_dense(),
         lambda x: x.to_dense().to_sparse(),
-        lambda x: x + x,
+        lambda x: x.coalesce() + x.coalesce(),
         lambda x: x.to_dense() + x,
         lambda x: x * 3,
         lambda x: x.coalesce().tanh(),
@@ -63,6 +70,115 @@ def test_results_are_those_of_the_cpu(function: Callable[[Tensor], Tensor]) -> N
         assert result._indices().device.type == "mps" and result.sparse_dim() == expected.sparse_dim()
     dense = expected.to_dense() if expected.is_sparse else expected
     assert torch.equal((result.to_dense() if result.is_sparse else result).cpu(), dense)
+
+
+@pytest.mark.parametrize(
+    ("function", "dtypes"),
+    [
+        (lambda x: x + x, [torch.float16, torch.bool]),
+        (lambda x: x - x, [torch.float16]),
+        (lambda x: torch.sparse.mm(x, x.t()), [*HALVES, torch.int64, torch.uint8, torch.bool]),
+        (lambda x: torch.sparse.softmax(x, 1), HALVES),
+        (lambda x: torch.sparse.log_softmax(x, 0), HALVES),
+        (lambda x: x.coalesce().floor(), [torch.bool]),
+    ],
+    ids=["add", "sub", "matmul", "softmax", "log_softmax", "floor"],
+)
+def test_dtypes_that_only_a_mac_has(function: Callable[[Tensor], Tensor], dtypes: list[torch.dtype]) -> None:
+    """Where the CPU has no sparse kernel, results are those in float64, rounded."""
+    for dtype in dtypes:
+        result = function(matrix("mps").to(dtype))
+        assert result.dtype == dtype and result.device.type == "mps"
+        with pytest.raises(NotImplementedError, match="not implemented for"):
+            function(matrix("cpu").to(dtype))
+        assert torch.equal(result.to_dense().cpu(), function(matrix("cpu").double()).to_dense().to(dtype))
+
+
+def test_a_sum_is_coalesced(device: Device) -> None:
+    """So gradients that are added up do not grow: the CPU joins the entries of tensors that are not coalesced."""
+    x = matrix("mps")
+    total = x + x
+    assert total.is_coalesced() and total._nnz() == 3 and torch.equal(total.to_dense(), 2 * x.to_dense())
+    assert (matrix("cpu") + matrix("cpu"))._nnz() > 3
+    x += x
+    assert x.is_coalesced() and torch.equal(x.to_dense(), total.to_dense())
+
+
+REFUSED: dict[str, tuple[str, Callable[[Tensor], object]]] = {
+    "dense factor that would broadcast": (
+        "mul(dense, sparse): sizes must match exactly (no broadcasting): [4] vs [3, 4]",
+        lambda x: x * torch.ones(4, device="mps"),
+    ),
+    "dense factor of integers": (
+        "Failed to create function state object for: dense_sparse_mul_kernel_int",
+        lambda x: torch.ones(3, 4, dtype=torch.int32, device="mps") * x.int(),
+    ),
+    "sparse factors of bool": (
+        "Failed to create function state object for: fused_gather_mul_kernel_bool",
+        lambda x: x.bool() * x.bool(),
+    ),
+    "factors with other sparse dimensions": (
+        "mul(sparse, sparse): must have same sparse_dim, got 2 vs 1",
+        lambda x: x * x.to_dense().to_sparse(1),
+    ),
+    "factors of other sizes": ("mul(sparse, sparse): sparse sizes must match exactly.", lambda x: x * x.t()),
+    "summands of other sizes": (
+        "expected 'self' and 'other' to have same size, but [3, 4] != [4, 3]",
+        lambda x: x + x.t(),
+    ),
+    "product with a vector of other length": (
+        "addmm: dense (mat2) dim0 must be 4, got 3",
+        lambda x: x.mv(torch.ones(3, device="mps")),
+    ),
+    "product in bool": (
+        "Failed to create function state object for: spmm_addmm_coo_bool",
+        lambda x: x.bool() @ torch.ones(4, 2, dtype=torch.bool, device="mps"),
+    ),
+    "sparse product of two dtypes": (
+        "sparse_sparse_matmul_mps: mat1 dtype Float does not match mat2 dtype Half",
+        lambda x: torch.sparse.mm(x, x.t().half()),
+    ),
+    "batched product in half precision": (
+        "bmm of a sparse tensor of Half: on a Mac the kernel reads float32 copies",
+        lambda x: torch.bmm(torch.stack([x.half()]), torch.ones(1, 4, 2, dtype=torch.half, device="mps")),
+    ),
+    "selection out of bounds": (
+        "index_select(): index out of bounds for dimension with size 3",
+        lambda x: x.index_select(0, torch.tensor([3], device="mps")),
+    ),
+    "softmax of integers": (
+        "Failed to create function state object for: softmax_sparse_forward_long",
+        lambda x: torch.sparse.softmax(x.long(), 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_sparse_kernels_refuse(device: Device, case: str) -> None:
+    """In the words of SparseMPSTensorMath.mm, and counted."""
+    words, call = REFUSED[case]
+    device.rules.reset()
+    with pytest.raises(RuntimeError, match=re.escape(words)):
+        call(matrix("mps"))
+    assert device.rules.refused == {"sparse-kernel": 1}
+
+
+@pytest.mark.parametrize("release", records.releases())
+def test_the_words_of_sparse_kernels_are_in_the_wheel(release: str) -> None:
+    """Each literal of native/sparse_checks.cpp that the Mac says, in each release."""
+    sources = Path(simulator.__file__).parent / "native" / "sparse_checks.cpp"
+    literals = re.findall(r'"([a-z_]+(?:\([^"]*\))?: [^"]{12,})"', sources.read_text())
+    said = "\n".join(records.record(release).sections["refusals"])
+    assert len(literals) > 12
+    assert [each for each in literals if each not in said and "Mac" not in each] == []
+
+
+def test_a_norm_of_a_sparse_tensor() -> None:
+    """torch 2.14 has it on a Mac; over all elements it is that of the values."""
+    if records.record(TORCH).with_kernel("SparseMPS") >= {"linalg_vector_norm"}:
+        assert torch.equal(torch.linalg.vector_norm(matrix("mps"), 1).cpu(), torch.tensor(10.0))
+    with pytest.raises(NotImplementedError, match=r"linalg.?vector_norm"):
+        torch.linalg.vector_norm(matrix("mps"), 2, 0)
 
 
 def test_they_move_print_and_are_saved(tmp_path: object) -> None:

@@ -31,6 +31,9 @@ def large(dtype: torch.dtype) -> Tensor:
     return torch.zeros((), dtype=dtype, device="mps").expand(1 << 16, 1 << 15)
 
 
+NO_COMPLEX_LU = r"linalg.lu_factor\(\): MPS doesn't support complex types."
+
+
 REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
     "conv1d of integers": (
         "convolution-dtype",
@@ -97,6 +100,18 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         RuntimeError,
         "MPS doesn't allow pivot == False",
         lambda: torch.linalg.lu_factor(identity(torch.float32), pivot=False),
+    ),
+    "factors of lu without pivots": (
+        "lu-without-pivots",
+        RuntimeError,
+        "MPS doesn't allow pivot == False",
+        lambda: torch.linalg.lu(identity(torch.float32), pivot=False)[1],
+    ),
+    "complex inverse of a Cholesky factor": (
+        "cholesky-inverse-dtype",
+        RuntimeError,
+        "cholesky_inverse: MPS only supports float type!",
+        lambda: torch.cholesky_inverse(identity(C64)),
     ),
     "complex inverse": (
         "inverse-complex",
@@ -169,8 +184,27 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
 
 
 BEFORE_2_15: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
+    "complex determinant": ("determinant-dtype", RuntimeError, NO_COMPLEX_LU, lambda: torch.linalg.det(identity(C64))),
+    "logarithm of a complex determinant": (
+        "logarithm-of-determinant-complex",
+        RuntimeError,
+        NO_COMPLEX_LU,
+        lambda: torch.linalg.slogdet(identity(C64)),
+    ),
+    "triangular system in half precision": (
+        "triangular-dtype",
+        RuntimeError,
+        r"linalg.solve.triangular\(\); Only float is supported!",
+        lambda: torch.linalg.solve_triangular(identity(torch.half), identity(torch.half), upper=True),
+    ),
+    "complex system with a Cholesky factor": (
+        "triangular-dtype",
+        RuntimeError,
+        r"linalg.solve.triangular\(\); Only float is supported!",
+        lambda: torch.cholesky_solve(identity(C64), identity(C64)),
+    ),
     "complex lu": (
-        "lu-complex",
+        "lu-dtype",
         RuntimeError,
         r"linalg.lu_factor\(\): MPS doesn't support complex types.",
         lambda: torch.linalg.lu_factor(identity(C64)),
@@ -192,6 +226,18 @@ BEFORE_2_15: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] =
 """What 2.13 and 2.14 refuse, and 2.15 does not."""
 
 SINCE_2_14: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
+    "integer geqrf": (
+        "geqrf-integers",
+        RuntimeError,
+        "geqrf: MPS currently supports float32 only",
+        lambda: torch.geqrf(identity(I64)),
+    ),
+    "Cholesky in half precision": (
+        "cholesky-dtype",
+        RuntimeError,
+        "linalg.cholesky: MPS supports float32 and complex64, but got BFloat16",
+        lambda: torch.linalg.cholesky(identity(torch.bfloat16)),
+    ),
     "complex qr": (
         "qr-dtype",
         RuntimeError,
@@ -290,13 +336,45 @@ BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], ob
             lambda: torch.linalg.solve(identity(C64), identity(C64)),
         ),
         "complex solve of a factored matrix": (
-            "lu-solve-complex",
+            "lu-solve-dtype",
             RuntimeError,
             r"linalg.lu_solve\(\): MPS only supports float32.",
             lambda: torch.linalg.lu_solve(identity(C64), torch.tensor([1, 2], device="mps").int(), identity(C64)),
         ),
     },
     "2.15": {
+        "lu in half precision": (
+            "lu-dtype",
+            RuntimeError,
+            r"linalg.lu_factor\(\): MPS supports float32 and complex64 inputs, got Half",
+            lambda: torch.linalg.lu(identity(torch.half)),
+        ),
+        "determinant in half precision": (
+            "determinant-dtype",
+            RuntimeError,
+            r"linalg.lu_factor\(\): MPS supports float32 and complex64 inputs, got Half",
+            lambda: torch.ops.aten._linalg_det(identity(torch.half)),
+        ),
+        "solve in half precision": (
+            "solve-complex",
+            RuntimeError,
+            r"linalg.lu_factor\(\): MPS supports float32 and complex64 inputs, got Half",
+            lambda: torch.ops.aten._linalg_solve_ex(identity(torch.half), identity(torch.half)),
+        ),
+        "solve of a factored matrix in half precision": (
+            "lu-solve-dtype",
+            RuntimeError,
+            r"linalg.lu_solve\(\): MPS only supports float32 and complex64, got Half",
+            lambda: torch.linalg.lu_solve(
+                identity(torch.half), torch.tensor([1, 2], device="mps").int(), identity(torch.half)
+            ),
+        ),
+        "triangular system in half precision": (
+            "triangular-dtype",
+            RuntimeError,
+            r"linalg.solve_triangular\(\): MPS only supports float32 and complex64, got Half",
+            lambda: torch.linalg.solve_triangular(identity(torch.half), identity(torch.half), upper=True),
+        ),
         "complex factor": (
             "complex-factor",
             RuntimeError,
@@ -315,12 +393,6 @@ BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], ob
             NotImplementedError,
             "log_softmax not implemented on MPS for ComplexFloat",
             lambda: F.log_softmax(identity(C64), 0),
-        ),
-        "complex inverse from a Cholesky factor": (
-            "cholesky-inverse-complex",
-            RuntimeError,
-            "cholesky_inverse: MPS only supports float type!",
-            lambda: torch.cholesky_inverse(identity(C64)),
         ),
         "logspace of integers": (
             "logspace-integers",

@@ -5,6 +5,7 @@
 #include "rules.h"
 #include "simulator.h"
 #include "sparse.h"
+#include "sparse_checks.h"
 #include "widen.h"
 
 #include <ATen/core/op_registration/adaption.h>
@@ -185,11 +186,16 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
   if (meter::on()) {
     metered.emplace(op, *stack, on_host);
   }
+  const size_t count = op.schema().arguments().size();
+  const size_t first = stack->size() - count;
+  bool coalesces = false;
+  if (key == c10::DispatchKey::SparseCPU) {
+    sparse_checks::check(description.name, *stack, count);
+    coalesces = sparse_checks::coalesces(description.name, *stack, count);
+  }
   Aliases aliases;
   SparseAliases sparse(aliases);
   Arguments arguments(op, description, sparse);
-  const size_t count = op.schema().arguments().size();
-  const size_t first = stack->size() - count;
   const c10::IValue generator = description.generator == kNone ? c10::IValue() : (*stack)[first + description.generator];
   for (size_t i = 0; i < count; ++i) {
     arguments.move((*stack)[first + i], i);
@@ -201,7 +207,10 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
     if (key == c10::DispatchKey::CPU) {
       index_errors::run(description.name, stack, count, [&] { run_cpu_kernel(op, description.widening, stack); });
     } else {
-      op.redispatchBoxed(c10::DispatchKeySet(key), stack);
+      run_sparse_kernel(op, description.widening, stack);
+      if (coalesces) {
+        coalesce_in_place(stack->back().toTensor());
+      }
     }
   }
   if (description.generator != kNone && (*stack)[first].isTensor()) {

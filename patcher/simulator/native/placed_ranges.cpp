@@ -47,11 +47,7 @@ Heap::~Heap() {
 
 }  // namespace placed
 
-using placed::Heap;
-using placed::Pool;
-using placed::Range;
-
-PlacedRanges::PlacedRanges() : pools_{Pool{kAlignment}, Pool{kMaxSmall}, Pool{kAlignment}} {}
+PlacedRanges::PlacedRanges() : pools_{placed::Pool{kAlignment}, placed::Pool{kMaxSmall}, placed::Pool{kAlignment}} {}
 
 // Beyond 1 MiB in steps of a 32nd of the power of two below, at least a page: a tensor that grows finds the range of the
 // last one. Not where that would need a larger kind of heap, or be too long for Metal.
@@ -70,9 +66,9 @@ size_t PlacedRanges::rounded(size_t bytes, bool scalar) const {
 }
 
 Buffer* PlacedRanges::find(size_t size, PoolKind kind) {
-  Pool& pool = pools_[static_cast<size_t>(kind)];
+  placed::Pool& pool = pools_[static_cast<size_t>(kind)];
   const bool pressure = kind == PoolKind::large && near_low_watermark();
-  Range* found = take(pool, size);
+  placed::Range* found = take(pool, size);
   if (found == nullptr) {
     if (pressure && size < pool.free_bytes && driver() >= low_limit_) {
       release(pool, driver() - low_limit_);
@@ -100,7 +96,7 @@ Buffer* PlacedRanges::find(size_t size, PoolKind kind) {
 
 // A cached buffer that is at most a little too long, else the shortest free range that is long enough, else several
 // that lie side by side.
-Range* PlacedRanges::take(Pool& pool, size_t size) {
+placed::Range* PlacedRanges::take(placed::Pool& pool, size_t size) {
   if (over_limit(size)) {
     return nullptr;
   }
@@ -112,28 +108,28 @@ Range* PlacedRanges::take(Pool& pool, size_t size) {
   return range != pool.free.end() ? split(pool, *range, size) : coalesce(pool, size);
 }
 
-Range* PlacedRanges::make(Pool& pool, size_t size, bool pressure) {
+placed::Range* PlacedRanges::make(placed::Pool& pool, size_t size, bool pressure) {
   if (over_limit(size)) {
     return nullptr;
   }
   const size_t total = heap_size(size, pressure);
-  pool.heaps.push_back(std::make_unique<Heap>(&pool, total, ++heaps_made_));
+  pool.heaps.push_back(std::make_unique<placed::Heap>(&pool, total, ++heaps_made_));
   reserved.increase(size_t{total});
   pool.free_bytes += total;
-  Range* whole = pool.heaps.back()->first;
+  placed::Range* whole = pool.heaps.back()->first;
   pool.insert(whole);
   return split(pool, whole, size);
 }
 
 // The beginning of a free range. A rest that is long enough to be of use becomes a range of its own.
-Range* PlacedRanges::split(Pool& pool, Range* range, size_t size) {
-  Heap& heap = *range->heap;
+placed::Range* PlacedRanges::split(placed::Pool& pool, placed::Range* range, size_t size) {
+  placed::Heap& heap = *range->heap;
   pool.erase(range);
   pool.free_bytes -= range->size;
   heap.free_bytes -= range->size;
   const size_t left = range->size - size;
   if (left >= pool.min_split) {
-    auto* rest = new Range(left, range->offset + size, &heap);
+    auto* rest = new placed::Range(left, range->offset + size, &heap);
     rest->next = std::exchange(range->next, rest);
     range->size = size;
     range->id = 0;
@@ -149,15 +145,15 @@ Range* PlacedRanges::split(Pool& pool, Range* range, size_t size) {
 }
 
 // Of free ranges side by side the first, as long as all. Their buffers go.
-Range* PlacedRanges::merge(Pool& pool, Range* first, Range* last) {
+placed::Range* PlacedRanges::merge(placed::Pool& pool, placed::Range* first, placed::Range* last) {
   if (first == last) {
     return first;
   }
   pool.erase(first);
   first->id = 0;
-  Range* const after = last->next;
+  placed::Range* const after = last->next;
   while (first->next != after) {
-    Range* absorbed = first->next;
+    placed::Range* absorbed = first->next;
     pool.erase(absorbed);
     first->size += absorbed->size;
     first->next = absorbed->next;
@@ -167,14 +163,14 @@ Range* PlacedRanges::merge(Pool& pool, Range* first, Range* last) {
   return first;
 }
 
-Range* PlacedRanges::coalesce(Pool& pool, size_t size) {
+placed::Range* PlacedRanges::coalesce(placed::Pool& pool, size_t size) {
   for (const auto& heap : pool.heaps) {
     if (heap->longest_run < size) {
       continue;
     }
     size_t longest = 0, run = 0;
-    Range* begin = nullptr;
-    for (Range* range = heap->first; range != nullptr; range = range->next) {
+    placed::Range* begin = nullptr;
+    for (placed::Range* range = heap->first; range != nullptr; range = range->next) {
       if (range->in_use) {
         run = 0;
         begin = nullptr;
@@ -193,8 +189,8 @@ Range* PlacedRanges::coalesce(Pool& pool, size_t size) {
 }
 
 void PlacedRanges::keep(Buffer* buffer) {
-  auto* range = static_cast<Range*>(buffer);
-  Heap& heap = *range->heap;
+  auto* range = static_cast<placed::Range*>(buffer);
+  placed::Heap& heap = *range->heap;
   range->in_use = false;
   heap.pool->insert(range);
   heap.pool->free_bytes += range->size;
@@ -203,15 +199,15 @@ void PlacedRanges::keep(Buffer* buffer) {
 }
 
 // Heaps that nothing lies in, oldest first, until they are as long together; their bytes.
-size_t PlacedRanges::release(Pool& pool, size_t target) {
+size_t PlacedRanges::release(placed::Pool& pool, size_t target) {
   size_t released = 0;
   for (auto next = pool.heaps.begin(); next != pool.heaps.end() && released < target;) {
-    Heap& heap = **next;
+    placed::Heap& heap = **next;
     if (!heap.unused()) {
       ++next;
       continue;
     }
-    for (Range* range = heap.first; range != nullptr; range = range->next) {
+    for (placed::Range* range = heap.first; range != nullptr; range = range->next) {
       pool.erase(range);
     }
     released += heap.total;

@@ -1,5 +1,6 @@
 #include "sparse.h"
 
+#include <ATen/Functions.h>
 #include <ATen/SparseTensorImpl.h>
 #include <torch/library.h>
 
@@ -23,6 +24,26 @@ at::Tensor make(c10::DispatchKey key, const at::SparseTensorImpl& like, at::Tens
 
 void fallback_to_sparse(const c10::OperatorHandle& op, c10::Stack* stack) {
   run_on_cpu(op, stack, c10::DispatchKey::SparseCPU);
+}
+
+bool has_sparse_kernel(const std::string& name) {
+  const auto op = c10::Dispatcher::singleton().findSchema({"aten::" + name, ""});
+  return op.has_value() && op->hasKernelForDispatchKey(c10::DispatchKey::SparseCPU);
+}
+
+// torch 2.14 has this operator for sparse tensors, and the torch that computes here has not. Zeros add nothing to a norm
+// of all elements whose order is positive: it is that of the values.
+at::Tensor vector_norm(
+    const at::Tensor& self,
+    const at::Scalar& ord,
+    at::OptionalIntArrayRef dim,
+    bool keepdim,
+    std::optional<at::ScalarType> dtype) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !dim.has_value() && !keepdim && ord.toDouble() > 0,
+      "the simulated mps device computes linalg.vector_norm of a sparse tensor over all dimensions and for a positive"
+      " order only");
+  return at::linalg_vector_norm(self.coalesce().values(), ord, std::nullopt, false, dtype);
 }
 
 }  // namespace
@@ -68,11 +89,22 @@ void SparseAliases::write_back() {
   }
 }
 
+void coalesce_in_place(const at::Tensor& tensor) {
+  const at::Tensor merged = tensor.coalesce();
+  auto* impl = sparse_impl(tensor);
+  impl->set_indices_and_values_unsafe(sparse_impl(merged)->indices(), sparse_impl(merged)->values());
+  impl->set_coalesced(true);
+}
+
 void register_sparse(const std::vector<std::string>& names) {
   static auto* library =
       new torch::Library(torch::Library::IMPL, "aten", c10::DispatchKey::SparseMPS, __FILE__, __LINE__);
   for (const auto& name : names) {
-    library->impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<&fallback_to_sparse>());
+    if (name == "linalg_vector_norm" && !has_sparse_kernel(name)) {
+      library->impl(name.c_str(), &vector_norm);
+    } else {
+      library->impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<&fallback_to_sparse>());
+    }
   }
 }
 

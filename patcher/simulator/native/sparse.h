@@ -24,6 +24,8 @@ class SparseAliases {
   std::vector<Pair> pairs_;
 };
 
+// Gives a sparse CPU tensor the indices and values of its coalesced form.
+void coalesce_in_place(const at::Tensor& tensor);
 // As `fallback`, which is this for dense tensors: runs the operator's kernel for `key`, CPU or SparseCPU.
 void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchKey key);
 // Routes these operators (aten, with their overload: "add.Tensor") to the CPU's sparse kernels.

@@ -1,4 +1,4 @@
-// Dtypes in which an operator runs on float32 copies.
+// Dtypes in which an operator runs on wider copies.
 #include "widen.h"
 
 #include "products.h"
@@ -16,8 +16,6 @@
 
 namespace simulator {
 namespace {
-
-constexpr auto kWide = c10::ScalarType::Float;
 
 constexpr uint64_t bit(c10::ScalarType dtype) {
   return uint64_t{1} << static_cast<unsigned>(dtype);
@@ -39,7 +37,7 @@ const std::unordered_map<std::string, uint64_t>& table() {
       }
     };
     add(kHalves,
-        {"_cdist_forward", "_cdist_backward", "avg_pool3d", "avg_pool3d_backward", "special_bessel_j0",
+        {"_cdist_forward", "_cdist_backward", "avg_pool3d", "avg_pool3d_backward", "linalg_householder_product", "special_bessel_j0",
          "special_bessel_j1", "special_bessel_y0", "special_bessel_y1", "special_chebyshev_polynomial_t",
          "special_chebyshev_polynomial_u", "special_chebyshev_polynomial_v", "special_chebyshev_polynomial_w",
          "special_erfcx", "special_hermite_polynomial_h", "special_hermite_polynomial_he",
@@ -60,6 +58,34 @@ const std::unordered_map<std::string, uint64_t>& table() {
   return *instance;
 }
 
+// What SparseMPSTensorMath.mm computes with operators and kernels that take these dtypes, and SparseCPU's kernels refuse.
+const std::unordered_map<std::string, uint64_t>& sparse_table() {
+  static const auto* instance = new std::unordered_map<std::string, uint64_t>{
+      {"aten::add", kHalf | kBool},
+      {"aten::add_", kHalf | kBool},
+      {"aten::ceil", kBool},
+      {"aten::ceil_", kBool},
+      {"aten::floor", kBool},
+      {"aten::floor_", kBool},
+      {"aten::trunc", kBool},
+      {"aten::trunc_", kBool},
+      {"aten::sub", kHalf},
+      {"aten::sub_", kHalf},
+      {"aten::mm", kHalves | kIntegers | kBool},
+      {"aten::_sparse_sparse_matmul", kHalves | kIntegers | kBool},
+      {"aten::_sparse_softmax", kHalves},
+      {"aten::_sparse_log_softmax", kHalves},
+      {"aten::_sparse_softmax_backward_data", kHalves},
+      {"aten::_sparse_log_softmax_backward_data", kHalves},
+  };
+  return *instance;
+}
+
+uint64_t lookup(const std::unordered_map<std::string, uint64_t>& dtypes, const std::string& name) {
+  const auto found = dtypes.find(name);
+  return found == dtypes.end() ? 0 : found->second;
+}
+
 uint64_t dtypes_of(const c10::IValue& value) {
   uint64_t found = 0;
   if (value.isTensor()) {
@@ -73,10 +99,10 @@ uint64_t dtypes_of(const c10::IValue& value) {
   return found;
 }
 
-// Float32 copies of the tensors of one call.
+// Copies of the tensors of one call in a wider dtype.
 class Copies {
  public:
-  explicit Copies(uint64_t lacking) : lacking_(lacking) {}
+  Copies(uint64_t lacking, c10::ScalarType wide) : lacking_(lacking), wide_(wide) {}
 
   c10::IValue widen(const c10::IValue& value, const c10::Argument& argument) {
     if (value.isTensor()) {
@@ -112,10 +138,10 @@ class Copies {
         return pair.given;
       }
     }
-    if (result.scalar_type() == c10::toComplexType(kWide)) {
+    if (result.scalar_type() == c10::toComplexType(wide_)) {
       return result.to(c10::toComplexType(dtype_));
     }
-    return result.scalar_type() == kWide ? result.to(dtype_) : result;
+    return result.scalar_type() == wide_ ? result.to(dtype_) : result;
   }
 
  private:
@@ -136,31 +162,61 @@ class Copies {
       }
     }
     dtype_ = c10::toRealValueType(tensor.scalar_type());
-    const auto wider = tensor.is_complex() ? c10::toComplexType(kWide) : kWide;
+    const auto wider = tensor.is_complex() ? c10::toComplexType(wide_) : wide_;
     pairs_.push_back(
         {tensor, argument.is_out() ? at::empty_like(tensor, tensor.options().dtype(wider)) : tensor.to(wider), written});
     return pairs_.back().wide;
   }
 
   uint64_t lacking_;
-  c10::ScalarType dtype_ = kWide;  // of the results
+  c10::ScalarType wide_;
+  c10::ScalarType dtype_ = c10::ScalarType::Float;  // of the results
   c10::SmallVector<Pair, 4> pairs_;
 };
 
 void run_wide(
-    const c10::OperatorHandle& op, uint64_t dtypes, const std::vector<c10::IValue>& arguments, c10::Stack* stack) {
-  Copies copies(dtypes);
+    const c10::OperatorHandle& op,
+    c10::DispatchKey key,
+    uint64_t dtypes,
+    const std::vector<c10::IValue>& arguments,
+    c10::Stack* stack) {
+  Copies copies(dtypes, key == c10::DispatchKey::CPU ? c10::ScalarType::Float : c10::ScalarType::Double);
   const auto& schema = op.schema();
   for (size_t i = 0; i < arguments.size(); ++i) {
     stack->push_back(copies.widen(arguments[i], schema.arguments()[i]));
   }
-  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  op.redispatchBoxed(c10::DispatchKeySet(key), stack);
   copies.write_back();
   for (size_t i = stack->size() - schema.returns().size(); i < stack->size(); ++i) {
     c10::IValue& value = (*stack)[i];
     if (value.isTensor()) {
       value = copies.narrow(value.toTensor());
     }
+  }
+}
+
+uint64_t dtypes_on(const c10::Stack& stack, size_t first) {
+  uint64_t dtypes = 0;
+  for (size_t i = first; i < stack.size(); ++i) {
+    dtypes |= dtypes_of(stack[i]);
+  }
+  return dtypes;
+}
+
+// The kernel itself is asked first.
+void run_or_widen(
+    const c10::OperatorHandle& op, c10::DispatchKey key, uint64_t lacking, c10::Stack* stack) {
+  const size_t first = stack->size() - op.schema().arguments().size();
+  if (lacking == 0) {
+    op.redispatchBoxed(c10::DispatchKeySet(key), stack);
+    return;
+  }
+  const std::vector<c10::IValue> arguments(stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end());
+  try {
+    op.redispatchBoxed(c10::DispatchKeySet(key), stack);
+  } catch (const c10::NotImplementedError&) {
+    stack->resize(first);
+    run_wide(op, key, lacking, arguments, stack);
   }
 }
 
@@ -177,35 +233,29 @@ bool product_in_float32(uint64_t dtypes) {
 }  // namespace
 
 Widening widening(const c10::OperatorHandle& op) {
-  const auto found = table().find(op.schema().name());
-  return {found == table().end() ? 0 : found->second, products::is_product(op)};
+  const auto& name = op.schema().name();
+  return {lookup(table(), name), lookup(sparse_table(), name), products::is_product(op)};
 }
 
 void run_cpu_kernel(const c10::OperatorHandle& op, const Widening& widening, c10::Stack* stack) {
   const size_t first = stack->size() - op.schema().arguments().size();
   uint64_t dtypes = 0;
   if (widening.lacking != 0 || widening.product) {
-    for (size_t i = first; i < stack->size(); ++i) {
-      dtypes |= dtypes_of((*stack)[i]);
-    }
+    dtypes = dtypes_on(*stack, first);
   }
-  const bool slow = widening.product && product_in_float32(dtypes);
-  if (!slow && (dtypes & widening.lacking) == 0) {
-    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  if (widening.product && product_in_float32(dtypes)) {
+    const std::vector<c10::IValue> arguments(stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end());
+    stack->resize(first);
+    run_wide(op, c10::DispatchKey::CPU, dtypes, arguments, stack);
     return;
   }
-  const std::vector<c10::IValue> arguments(stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end());
-  if (slow) {
-    stack->resize(first);
-    run_wide(op, dtypes, arguments, stack);
-    return;
-  }
-  try {
-    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
-  } catch (const c10::NotImplementedError&) {
-    stack->resize(first);
-    run_wide(op, widening.lacking, arguments, stack);
-  }
+  run_or_widen(op, c10::DispatchKey::CPU, dtypes & widening.lacking, stack);
+}
+
+void run_sparse_kernel(const c10::OperatorHandle& op, const Widening& widening, c10::Stack* stack) {
+  const uint64_t dtypes =
+      widening.lacking_sparse == 0 ? 0 : dtypes_on(*stack, stack->size() - op.schema().arguments().size());
+  run_or_widen(op, c10::DispatchKey::SparseCPU, dtypes & widening.lacking_sparse, stack);
 }
 
 }  // namespace simulator
