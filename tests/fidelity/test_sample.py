@@ -18,8 +18,9 @@ from tests.fidelity.runner import Result, Runner
 
 pytestmark = pytest.mark.slow
 
-EXACT = {"linalg": 0.9, "operators": 0.99}
-"""The least share of what passes that is the CPU's to the last bit: its BLAS rounds by the address of its arguments."""
+EXACT = {"compiled": 0.5, "linalg": 0.9, "operators": 0.99}
+"""The least share of what passes that is the CPU's to the last bit: its BLAS rounds by the address of its arguments.
+Compiled code calls other functions for exp and its like, and sums in another order."""
 
 
 SAMPLES = [
