@@ -1,4 +1,4 @@
-"""PyTorch's own operator database run over the simulated Mac, and compared with what PyTorch says about real ones.
+"""PyTorch's own tests of its mps backend run over the simulated Mac, and compared with what PyTorch says of real ones.
 
-`python -m tests.fidelity --all` runs it; docs/fidelity.md says what is compared.
+`python -m tests.fidelity` runs them; docs/fidelity.md says what is compared, `tests.fidelity.corpora` how to add more.
 """

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fidelity.database import Case
+from tests.fidelity.cases import Case
 from tests.fidelity.expectations import FAILS, PASSES, SKIPPED
 from tests.fidelity.measure import PASSED
 from tests.fidelity.runner import Result
@@ -61,15 +61,21 @@ def agrees(result: Result) -> bool:
     return (result.observed in PASSED) == (result.expected == PASSES)
 
 
-def listed(path: Path = LISTED) -> dict[Case, Disagreement]:
-    """The known disagreements. Raises ValueError for a case that is given twice or an entry without a reason."""
+def listed(release: str, path: Path = LISTED) -> dict[Case, Disagreement]:
+    """The known disagreements of a torch release.
+
+    Raises:
+        ValueError: a case that is given twice, or an entry without a reason.
+    """
     found: dict[Case, Disagreement] = {}
     for entry in tomllib.loads(path.read_text())["disagreement"]:
         if not entry["reason"].strip() or entry["expected"] not in (PASSES, FAILS):
             raise ValueError(f"an entry needs a reason and what torch expects: {entry}")
+        if release not in entry.get("releases", [release]):
+            continue
         for line in entry["cases"]:
-            op, direction, *dtypes = line.split()
-            for case in (Case(op, dtype, direction) for dtype in dtypes):
+            name, test, *dtypes = line.split()
+            for case in (Case(entry["corpus"], name, dtype, test) for dtype in dtypes):
                 if case in found:
                     raise ValueError(f"{case} is listed twice")
                 found[case] = Disagreement(case, entry["expected"], entry["reason"])
@@ -77,9 +83,10 @@ def listed(path: Path = LISTED) -> dict[Case, Disagreement]:
 
 
 def compare(results: Iterable[Result], known: dict[Case, Disagreement], complete: bool) -> Agreement:
-    """Compares the results of a run.
+    """Compares the results of a corpus with one torch release.
 
     Args:
+        known: the disagreements that are listed for them.
         complete: every case was run, so that a listed one that was not seen does not exist.
     """
     verdicts = [result for result in results if result.expected != SKIPPED]
@@ -94,7 +101,7 @@ def compare(results: Iterable[Result], known: dict[Case, Disagreement], complete
 
 def table(results: Iterable[Result]) -> str:
     """The results by what torch expects, where it says so, and what was seen."""
-    counts = Counter((r.expected, r.source or "-", r.direction, r.observed) for r in results)
-    lines = [f"{'expected':9s} {'said by':26s} {'direction':9s} {'seen':8s} cases"]
-    lines += [f"{e:9s} {s:26s} {d:9s} {o:8s} {n:5d}" for (e, s, d, o), n in sorted(counts.items())]
+    counts = Counter((r.corpus, r.release, r.expected, r.source or "-", r.test, r.observed) for r in results)
+    lines = [f"{'corpus':13s} {'torch':5s} {'expected':9s} {'said by':26s} {'test':9s} {'seen':8s} cases"]
+    lines += [f"{c:13s} {v:5s} {e:9s} {s:26s} {t:9s} {o:8s} {n:5d}" for (c, v, e, s, t, o), n in sorted(counts.items())]
     return "\n".join(lines)

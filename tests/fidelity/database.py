@@ -1,4 +1,4 @@
-"""The cases: each operator of torch's database, with each dtype and direction that torch's own mps tests run.
+"""torch's database of operators, with each dtype and direction that torch's own mps tests run.
 
 Source: torch 2.13.0, ``torch/testing/_internal/common_methods_invocations.py`` (the operators, their sample inputs and
 decorators), ``common_mps.py`` (what is expected to fail on mps) and, for how the two are used, ``test/test_mps.py`` of
@@ -14,40 +14,22 @@ import platform
 import sys
 import types
 import unittest
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from tests.fidelity.cases import dtype_name
 
 FORWARD, GRADIENT = "forward", "gradient"
 TESTS = {FORWARD: "test_output_match", GRADIENT: "test_output_grad_match"}
 GRADIENT_DTYPES = (torch.float32, torch.float16)
 
 
-@dataclass(frozen=True, order=True)
-class Case:
-    """One operator, dtype and direction.
-
-    Attributes:
-        op: name and variant as in torch's database, e.g. ``"div.floor_rounding"``.
-        dtype: e.g. ``"float16"``.
-        direction: ``"forward"`` or ``"gradient"``.
-    """
-
-    op: str
-    dtype: str
-    direction: str
-
-    def __str__(self) -> str:
-        return f"{self.op} {self.dtype} {self.direction}"
-
-
 class Database:
     """torch's operators, and the decorators with which its mps tests run them."""
 
     def __init__(self, macos: tuple[int, int]) -> None:
-        _supply_expecttest()
-        _answer_macos(macos)
+        prepare(macos)
         from torch.testing._internal import common_methods_invocations, common_mps
 
         operators = [*common_methods_invocations.op_db, *_bicubic(common_methods_invocations.op_db)]
@@ -61,30 +43,36 @@ class Database:
             self.lists[direction] = _locals_of(modifier, operators)
             self._decorators[direction] = {name: op.decorators for name, op in self.ops.items()}
 
-    def cases(self) -> list[Case]:
-        """Every case, sorted."""
+    def dtypes(self, name: str) -> list[str]:
+        """Those in which torch tests an operator on a Mac."""
         from torch.testing._internal.common_dtype import get_all_dtypes
 
-        found = []
-        for name, op in self.ops.items():
-            for dtype in op.supported_dtypes("mps") & set(get_all_dtypes()):
-                found.append(Case(name, dtype_name(dtype), FORWARD))
-                if dtype in GRADIENT_DTYPES:
-                    found.append(Case(name, dtype_name(dtype), GRADIENT))
-        return sorted(found)
+        return sorted(map(dtype_name, self.ops[name].supported_dtypes("mps") & set(get_all_dtypes())))
 
-    def decorators(self, case: Case) -> list[Any]:
-        """What torch puts around its test of this case."""
-        op = self.ops[case.op]
-        op.decorators = self._decorators[case.direction][case.op]
-        decorators: list[Any] = op.get_decorators(
-            "TestConsistency", TESTS[case.direction], "mps", getattr(torch, case.dtype), {}
-        )
+    def decorators(self, name: str, dtype: str, direction: str) -> list[Any]:
+        """What torch puts around its test of an operator."""
+        op = self.ops[name]
+        op.decorators = self._decorators[direction][name]
+        decorators: list[Any] = op.get_decorators("TestConsistency", TESTS[direction], "mps", getattr(torch, dtype), {})
         return decorators
 
+    def list_naming(self, name: str, dtype: str, direction: str) -> str:
+        """The list in common_mps.py that has an operator; empty where none does."""
+        op, kind = self.ops[name], getattr(torch, dtype)
+        key = op.name + op.variant_test_name
+        for which in [FORWARD] if direction == FORWARD else [direction, FORWARD]:
+            for title, entries in self.lists[which].items():
+                if isinstance(entries, dict) and key in entries and (entries[key] is None or kind in entries[key]):
+                    return title if which == FORWARD or "GRAD" in title else f"{title}_GRAD"
+        if kind.is_complex and key not in self.lists[FORWARD]["SUPPORTED_COMPLEX_OPS"]:
+            return "SUPPORTED_COMPLEX_OPS"
+        return ""
 
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+
+def prepare(macos: tuple[int, int]) -> None:
+    """What must be so before torch's test modules are imported: they want ``expecttest``, and a version of macOS."""
+    _supply_expecttest()
+    _answer_macos(macos)
 
 
 def _bicubic(operators: list[Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import select
@@ -17,7 +18,7 @@ import torch
 
 from patcher.simulator import build
 from patcher.simulator.rules.tables import FALLBACK
-from tests.fidelity.database import Case
+from tests.fidelity.cases import Case
 from tests.fidelity.measure import CRASHED
 
 SECONDS = 300
@@ -26,11 +27,21 @@ SECONDS = 300
 
 @dataclass(frozen=True)
 class Result:
-    """A case with what torch expects and what was seen."""
+    """A case with what torch expects and what was seen.
 
-    op: str
+    Attributes:
+        corpus, name, dtype, test: the case.
+        release: of the simulated Mac's torch: ``"2.13"``.
+        expected, source: see `tests.fidelity.expectations.Expectation`.
+        observed, samples, error: see `tests.fidelity.measure.Observation`.
+        seconds: that it took.
+    """
+
+    corpus: str
+    name: str
     dtype: str
-    direction: str
+    test: str
+    release: str
     expected: str
     source: str
     observed: str
@@ -40,7 +51,7 @@ class Result:
 
     @property
     def case(self) -> Case:
-        return Case(self.op, self.dtype, self.direction)
+        return Case(self.corpus, self.name, self.dtype, self.test)
 
 
 class _Gone(Exception):
@@ -51,10 +62,16 @@ class Runner:
     """Runs cases, one after the other, in a worker process that is replaced when it crashes or hangs.
 
     Attributes:
-        cases: every case of the installed torch.
+        cases: every case of the corpus.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, corpus: str, release: str) -> None:
+        """
+        Args:
+            corpus: its name.
+            release: of the simulated Mac's torch.
+        """
+        self._corpus, self._release = corpus, release
         build.library(torch)  # which may take minutes, the first time
         self._start()
         try:
@@ -76,7 +93,7 @@ class Runner:
             limit: the most sample inputs of a case; None for all.
         """
         for case in cases:
-            began, expected = time.monotonic(), {"expected": "", "source": ""}
+            began, expected = time.monotonic(), {"verdict": "", "source": ""}
             try:
                 self._ask(case, limit)
                 expected = self._answer()
@@ -87,10 +104,9 @@ class Runner:
                 self._answer()
                 seen = {"outcome": CRASHED, "samples": 0, "error": str(gone)}
             yield Result(
-                op=case.op,
-                dtype=case.dtype,
-                direction=case.direction,
-                expected=expected["expected"],
+                **dataclasses.asdict(case),
+                release=self._release,
+                expected=expected["verdict"],
                 source=expected["source"],
                 observed=seen["outcome"],
                 samples=seen["samples"],
@@ -101,7 +117,7 @@ class Runner:
     def _start(self) -> None:
         self._answers, theirs = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fidelity.worker", str(theirs)],
+            [sys.executable, "-m", "tests.fidelity.worker", self._corpus, self._release, str(theirs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -122,7 +138,7 @@ class Runner:
 
     def _ask(self, case: Case, limit: int | None) -> None:
         assert self._process.stdin is not None
-        request = {"case": [case.op, case.dtype, case.direction], "limit": limit}
+        request = {"case": dataclasses.astuple(case), "limit": limit}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
 

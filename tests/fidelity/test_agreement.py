@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.fidelity import measure
+from tests.fidelity import corpora, measure, releases
 from tests.fidelity.agreement import Disagreement, compare, listed
-from tests.fidelity.database import Case
+from tests.fidelity.cases import Case
 from tests.fidelity.measure import CLOSE, EQUAL
 from tests.fidelity.runner import Result
 
@@ -34,12 +34,12 @@ def test_other_results_differ(other: object) -> None:
         measure.compare(other, ONE)
 
 
-def result(op: str, expected: str, observed: str) -> Result:
-    return Result(op, "float32", "forward", expected, "", observed, 1, "", 0.0)
+def result(name: str, expected: str, observed: str) -> Result:
+    return Result("operators", name, "float32", "forward", "2.13", expected, "", observed, 1, "", 0.0)
 
 
-def known(op: str, expected: str) -> dict[Case, Disagreement]:
-    case = Case(op, "float32", "forward")
+def known(name: str, expected: str) -> dict[Case, Disagreement]:
+    case = Case("operators", name, "float32", "forward")
     return {case: Disagreement(case, expected, "why")}
 
 
@@ -55,7 +55,7 @@ def test_agreement_is_counted_over_cases_with_a_verdict() -> None:
     ]
     found = compare(results, {}, complete=True)
     assert (found.compared, found.agreeing) == (5, 3)
-    assert [each.op for each in found.unlisted] == ["b", "e"]
+    assert [each.name for each in found.unlisted] == ["b", "e"]
 
 
 def test_a_listed_disagreement_is_accepted_until_it_agrees() -> None:
@@ -78,11 +78,24 @@ def test_an_entry_for_no_case_is_stale_in_a_complete_run_only() -> None:
 def test_an_entry_needs_a_reason_and_a_verdict(entry: str, tmp_path: Path) -> None:
     """The list explains each disagreement."""
     path = tmp_path / "disagreements.toml"
-    path.write_text(f'[[disagreement]]\n{entry}\ncases = ["a forward float32"]\n')
+    path.write_text(f'[[disagreement]]\n{entry}\ncorpus = "operators"\ncases = ["a forward float32"]\n')
     with pytest.raises(ValueError, match="reason"):
-        listed(path)
+        listed("2.13", path)
 
 
-def test_the_list_is_well_formed() -> None:
-    """Every case is given once, with a reason."""
-    assert all(entry.reason for entry in listed().values())
+def test_an_entry_holds_for_the_releases_that_it_names(tmp_path: Path) -> None:
+    """One without ``releases`` holds for all."""
+    path = tmp_path / "disagreements.toml"
+    entry = '[[disagreement]]\nreason = "x"\nexpected = "fails"\ncorpus = "operators"\n'
+    path.write_text(
+        f'{entry}cases = ["a forward float32"]\n{entry}releases = ["2.14"]\ncases = ["b forward float32"]\n'
+    )
+    assert [case.name for case in listed("2.13", path)] == ["a"]
+    assert [case.name for case in listed("2.14", path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("release", releases.known())
+def test_the_list_is_well_formed(release: str) -> None:
+    """Every case is given once, with a reason, and belongs to a corpus that there is."""
+    assert all(entry.reason for entry in listed(release).values())
+    assert {case.corpus for case in listed(release)} <= set(corpora.names())

@@ -1,6 +1,7 @@
-"""Runs cases in a process of their own, which a faulty operator may bring down: `python -m tests.fidelity.worker FD`.
+"""Runs cases in a process of their own, which a faulty operator may bring down.
 
-It reads cases from its input, one JSON list a line, and writes one line a case to the file descriptor FD.
+``python -m tests.fidelity.worker CORPUS RELEASE FD`` reads cases from its input, a JSON object a line, and writes one
+line a case to the file descriptor FD; its first line has all cases of the corpus.
 """
 
 from __future__ import annotations
@@ -12,28 +13,28 @@ import sys
 
 import torch
 
+from patcher.macs.mac import parse
 from patcher.simulator import start
-from tests.fidelity.database import Case, Database
-from tests.fidelity.expectations import expectation
+from tests.fidelity.cases import Case
+from tests.fidelity.corpora import corpus_class
 from tests.fidelity.measure import observe
 
-MAC = "M3 Max 36GB, torch 2.13"
+MAC = "M3 Max 36GB"
 
 
-def main(descriptor: int) -> None:
+def main(name: str, release: str, descriptor: int) -> None:
     torch.set_num_threads(1)
-    device = start(MAC)
-    device.set_products("native")  # the database compares with torch's CPU kernels, on any host
-    database = Database(device.mac.macos or (15, 5))
+    mac = parse(f"{MAC}, torch {release}")
+    device = start(mac)
+    device.set_products("native")  # the corpora compare with torch's CPU kernels, on any host
+    corpus = corpus_class(name)(mac)
     with os.fdopen(descriptor, "w") as answers:
-        _answer(answers, {"cases": [dataclasses.astuple(case) for case in database.cases()]})
+        _answer(answers, {"cases": [dataclasses.astuple(case) for case in corpus.cases()]})
         for line in sys.stdin:
             request = json.loads(line)
             case = Case(*request["case"])
-            expected = expectation(database, case)
-            _answer(answers, {"expected": expected.verdict, "source": expected.source})
-            observed = observe(database, case, request["limit"])
-            _answer(answers, dataclasses.asdict(observed))
+            _answer(answers, dataclasses.asdict(corpus.expectation(case)))
+            _answer(answers, dataclasses.asdict(observe(corpus.outcomes(case), request["limit"])))
 
 
 def _answer(answers: object, value: object) -> None:
@@ -41,4 +42,4 @@ def _answer(answers: object, value: object) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
