@@ -33,6 +33,7 @@ class Part:
         seconds: after which the part is left unfinished.
         fresh: whether each case has a process of its own.
         variables: environment variables of a case's process, from its name and what the device has answered.
+        sampled: whether a sample of its cases may be asked for.
         file: where the module lies, below `ROOT`, if it is not part of the package.
     """
 
@@ -43,6 +44,7 @@ class Part:
     seconds: float
     fresh: bool = False
     variables: Callable[[str, Mapping[str, Any]], dict[str, str]] = _no_variables
+    sampled: bool = False
     file: str | None = None
 
     def missing(self) -> str | None:
@@ -50,8 +52,8 @@ class Part:
         if self.file is None or (ROOT / self.file).exists():
             return None
         return (
-            f"its cases are in {self.file}, which an installed package does not have: run verify_apple.py in a clone of "
-            "the project"
+            f"its cases are in {self.file}, which an installed package does not have: run verify_apple.py in a clone "
+            "of the project"
         )
 
 
@@ -80,6 +82,7 @@ PARTS = (
         "torch's operator database",
         60,
         1200,
+        sampled=True,
         file="tests/fidelity/calibrated.py",
     ),
 )

@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -65,10 +65,14 @@ class Worker:
         os.close(theirs)
         self._buffer = b""
         try:
-            self.cases: list[str] = self._answer(START_SECONDS)["cases"]
+            first = self._answer(START_SECONDS)
         except NoAnswer:
             self.close()
             raise
+        if "failed" in first:
+            self.close()
+            raise NoAnswer(CRASHED, first["failed"])
+        self.cases: list[str] = first["cases"]
 
     def __enter__(self) -> Worker:
         return self
@@ -114,40 +118,58 @@ def _ending(code: int) -> str:
     return f"ended by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
-def all_cases(part: Part, simulated: Facts | None) -> list[str]:
-    """The names of the part's cases. Raises NoAnswer where no process names them."""
-    with Worker(part, simulated, {}) as worker:
-        return worker.cases
+class Cases:
+    """The cases of a part, in a process that is replaced when it crashes or hangs. A context manager.
 
-
-def run(
-    part: Part, cases: Iterable[str], simulated: Facts | None, device: Mapping[str, Any]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Cases, each with what came of it, as they come.
-
-    Args:
-        device: what `DEVICE` has answered.
-
-    Raises:
-        NoAnswer: a new process for the next case does not start.
+    Attributes:
+        names: of all cases.
     """
-    with contextlib.ExitStack() as stack:
-        worker: Worker | None = None
-        for case in cases:
-            if worker is None:
-                worker = stack.enter_context(Worker(part, simulated, part.variables(case, device)))
-            try:
-                result = worker.run(case)
-            except NoAnswer as lost:
-                result = {"outcome": lost.outcome, "text": str(lost)}
-            if part.fresh or result.get("outcome") in (CRASHED, HUNG):
-                worker.close()
-                worker = None
-            yield case, result
+
+    def __init__(self, part: Part, simulated: Facts | None, device: Mapping[str, Any]) -> None:
+        """
+        Args:
+            simulated: the Mac to simulate, or None for the one at hand.
+            device: what `DEVICE` has answered.
+
+        Raises:
+            NoAnswer: no process comes so far as to name them.
+        """
+        self._part, self._simulated, self._device = part, simulated, device
+        self._worker: Worker | None = Worker(part, simulated, {})
+        self.names = self._worker.cases
+        if part.fresh:
+            self.close()
+
+    def __enter__(self) -> Cases:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def run(self, case: str) -> dict[str, Any]:
+        """What came of the case; raises NoAnswer where no new process starts for it."""
+        if self._worker is None:
+            self._worker = Worker(self._part, self._simulated, self._part.variables(case, self._device))
+        try:
+            result = self._worker.run(case)
+        except NoAnswer as lost:
+            result = {"outcome": lost.outcome, "text": str(lost)}
+            self.close()
+        if self._part.fresh:
+            self.close()
+        return result
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
 
 def ask_device(simulated: Facts | None) -> dict[str, Any]:
-    """What `patcher.calibration.device` answers. Raises NoAnswer where its process has none."""
+    """What `patcher.calibration.device` answers. Raises NoAnswer where the device does not work."""
     with Worker(DEVICE, simulated, {}) as worker:
-        return worker.run("device")
-
+        found = worker.run("device")
+    if "facts" not in found:
+        raise NoAnswer(found["outcome"], f"{found['kind']}: {found['text']}")
+    return found

@@ -1,8 +1,8 @@
 """What is allocated and freed to see which rules the MPS allocator follows. Data; imports no torch.
 
-A step is ``NAME = LENGTH`` (a tensor of so many bytes), ``free NAME``, ``empty`` (`torch.mps.empty_cache`), ``allow LENGTH``
-(`torch.mps.set_per_process_memory_fraction`, as the fraction that is this length). Lengths are sums of numbers with K, M or G.
-What the steps tell apart is said beside them: docs/memory.md has the rules of both releases.
+A step is ``NAME = LENGTH`` (a tensor of so many bytes), ``free NAME``, ``empty`` (`torch.mps.empty_cache`) or ``allow
+LENGTH`` (`torch.mps.set_per_process_memory_fraction`, as the fraction that is this length). Lengths are sums of numbers with
+K, M or G. What the steps tell apart is said beside them: docs/memory.md has the rules of both releases.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
     ),
     # The buffer counts, not its heap; caches are given back before an allocation fails; what was refused left nothing.
     "hard limit": (
-        *("allow 2G + 100M", "a = 512M", "b = 512M", "c = 512M", "d = 512M", "e = 200M", "f = 90M", "g = 50M", "free b"),
-        *("h = 600M", "free c", "h = 900M", "free d", "h = 900M", "free a", "i = 700M", "j = 300M", "free f", "j = 300M"),
-        *("free h", "free i", "k = 2G", "empty", "k = 2G + 10M", "k = 2G + 110M", "allow 0", "l = 1G"),
+        *("allow 2G + 100M", "a = 512M", "b = 512M", "c = 512M", "d = 512M", "e = 200M", "f = 90M", "g = 50M"),
+        *("free b", "h = 600M", "free c", "h = 900M", "free d", "h = 900M", "free a", "i = 700M", "j = 300M", "free f"),
+        *("j = 300M", "free h", "free i", "k = 2G", "empty", "k = 2G + 10M", "k = 2G + 110M", "allow 0", "l = 1G"),
     ),
     # Heaps are made to measure beyond it; cached buffers that have waited long are given back.
     "soft limit": (

@@ -101,10 +101,14 @@ def _matrices(element: str, sums: str, dtype: torch.dtype) -> Shader:
         two, three = (torch.full((64,), number, dtype=dtype, device="mps") for number in (2.0, 3.0))
         return [_zeros(32), two, three, _zeros(64, of_sums)]
 
-    return Shader(f"#include <metal_simdgroup_matrix>\n{body}", arguments, [48.0] * 32, {"threads": 32, "group_size": 32})
+    return Shader(
+        f"#include <metal_simdgroup_matrix>\n{body}", arguments, [48.0] * 32, {"threads": 32, "group_size": 32}
+    )
 
 
-def _atomic(kind: str, operation: str, dtype: torch.dtype, expected: float, order: str = "memory_order_relaxed") -> Shader:
+def _atomic(
+    kind: str, operation: str, dtype: torch.dtype, expected: float, order: str = "memory_order_relaxed"
+) -> Shader:
     """32 threads that change one number in device memory; the argument of each is 1."""
     body = f"kernel void f(device {kind}* o, {AT}) {{ atomic_{operation}_explicit(o, 1, {order}); }}"
     return Shader(body, lambda: [_zeros(1, dtype)], [expected], {"threads": 32})

@@ -11,9 +11,10 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from patcher.calibration.facts import Facts
-from patcher.calibration.words import said
+from patcher.calibration.words import said, without_paths
 
 
 def main() -> None:
@@ -23,16 +24,25 @@ def main() -> None:
     parser.add_argument("--simulated", help="the Mac to simulate, as JSON of its facts")
     arguments = parser.parse_args()
     say = _line_writer()
-    torch = importlib.import_module("torch")
-    torch.set_num_threads(1)
-    if arguments.simulated is not None:
-        from patcher.simulator import start
-
-        start(Facts.from_dict(json.loads(arguments.simulated)))
-    part = importlib.import_module(arguments.module)
-    say({"cases": part.cases()})
+    try:
+        part = _part(arguments.module, arguments.simulated)
+        say({"cases": part.cases()})
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from starting is what the parent tells
+        say({"failed": without_paths(f"{type(error).__name__}: {error}")})
+        return
     for line in sys.stdin:
         say(_outcome(part.run, json.loads(line)))
+
+
+def _part(module: str, simulated: str | None) -> Any:
+    """The module that has the cases, imported when the device is there."""
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(1)
+    if simulated is not None:
+        from patcher.simulator import start
+
+        start(Facts.from_dict(json.loads(simulated)))
+    return importlib.import_module(module)
 
 
 def _outcome(run: Callable[[str], dict[str, object]], case: str) -> dict[str, object]:
