@@ -1,8 +1,8 @@
 """What is allocated and freed to see which rules the MPS allocator follows. Data; imports no torch.
 
 A step is ``NAME = LENGTH`` (a tensor of so many bytes), ``free NAME``, ``empty`` (`torch.mps.empty_cache`) or ``allow
-LENGTH`` (`torch.mps.set_per_process_memory_fraction`, as the fraction that is this length). Lengths are sums of numbers with
-K, M or G. What the steps tell apart is said beside them: docs/memory.md has the rules of both releases.
+LENGTH`` (`torch.mps.set_per_process_memory_fraction`, as the fraction that is this length). Lengths are sums of numbers
+with K, M or G. What the steps tell apart is said beside them: docs/memory.md has the rules of both releases.
 """
 
 from __future__ import annotations

@@ -215,9 +215,11 @@ SHADERS: dict[str, Shader] = {
     "language: unknown header": _does("", "#include <nothing.h>"),
     "language: vector from too few": _does("float4 a(1, 2, 3);"),
     "language: structured bindings": _does("S s{1, 2}; auto [a, b] = s; o[i] = a + b;", "struct S { float x, y; };"),
-    "language: if constexpr": _writes("g<int>()", "template <typename T> T g() { if constexpr (sizeof(T) == 4) return 4; else return 0; }"),
+    "language: if constexpr": _writes(
+        "g<int>()", "template <class T> T g() { if constexpr (sizeof(T) == 4) return 4; return 0; }"
+    ),
     "language: fold expression": _writes("g(1, 2, 3)", "template <typename... T> int g(T... x) { return (x + ...); }"),
-    "language: concepts": _writes("g(1)", "template <typename T> concept C = true; template <C T> T g(T x) { return x; }"),
+    "language: concepts": _writes("g(1)", "template <class T> concept C = true; template <C T> T g(T x) { return x; }"),
     "language: literals are float": _writes("exp(i * 1.5)"),
     "language: long integers": _writes("float((long(i) << 40) >> 38)"),
     # templates
@@ -283,7 +285,7 @@ SHADERS: dict[str, Shader] = {
         lambda: [_zeros(2)],
         call={"error_buf_idx": 1},
     ),
-}  # fmt: skip
+}
 
 
 def cases() -> list[str]:

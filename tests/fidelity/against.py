@@ -1,8 +1,9 @@
 """Tells where the simulated Mac differs from a Mac that was calibrated: ``python -m tests.fidelity --against FILE``.
 
-The same parts run on a simulated Mac of the same chip, memory, macOS and torch. Each has its own rule: whether an operator
-passes, fails or is refused, and with which exception; whether a probe finds its bug; what the allocator holds, to the byte;
-whether a shader runs, and with which exception it is refused. Times are put beside the model's, and not judged.
+The same parts run on a simulated Mac of the same chip, memory, macOS and torch. Each has its own rule: whether an
+operator passes, fails or is refused, and with which exception; whether a probe finds its bug; what the allocator holds,
+to the byte; whether a shader runs, and with which exception it is refused. Times are put beside the model's, and not
+judged.
 """
 
 from __future__ import annotations
@@ -209,17 +210,16 @@ def _by_shader(theirs: Result, ours: Result) -> str:
 def _by_byte(theirs: Result, ours: Result) -> str:
     """The first step that differs, and how many do. What Metal has taken before the first one is not compared."""
     if "steps" not in theirs or "steps" not in ours:
-        return (
-            "" if _steps_of(theirs) == _steps_of(ours) else f"{_steps_of(theirs)}; the simulated Mac: {_steps_of(ours)}"
-        )
+        wanted, got = _steps_of(theirs), _steps_of(ours)
+        return "" if wanted == got else f"{wanted}; the simulated Mac: {got}"
     pairs = list(zip(theirs["steps"], ours["steps"], strict=True))
     if [first[0] for first, _ in pairs] != [second[0] for _, second in pairs]:
         raise ValueError("the steps are others than here")
     wrong = [(number, a, b) for number, (a, b) in enumerate(pairs, 1) if _held(a) != _held(b)]
     if not wrong:
         return ""
-    number, wanted, got = wrong[0]
-    text = f"step {number}, {wanted[0]!r}: {_in_words(wanted)}; the simulated Mac: {_in_words(got)}"
+    number, first, second = wrong[0]
+    text = f"step {number}, {first[0]!r}: {_in_words(first)}; the simulated Mac: {_in_words(second)}"
     return f"{text} ({len(wrong)} of {len(pairs)} steps differ)"
 
 
