@@ -59,7 +59,7 @@ class Worker:
             stdout=theirs,
             stderr=subprocess.DEVNULL,
             cwd=ROOT,
-            env={**kept, "PYTHONPATH": path, **variables},
+            env={"OMP_NUM_THREADS": "1", **kept, "PYTHONPATH": path, **variables},
             start_new_session=True,  # Ctrl-C is for the process that keeps the file
         )
         os.close(theirs)

@@ -36,6 +36,14 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
         *("a = 512", "free a", "b = 256", "c = 256", "free b", "free c", "d = 300", "e = 1M", "f = 600K", "free e"),
         *("g = 1M - 512K", "h = 400K", "free g", "i = 300K", "j = 212K", "empty"),
     ),
+    # Where a tensor ends within a page of 16 KiB, 2.13 counts the room in its heap from the next page on.
+    "pages": ("a = 1", *(f"{name} = 1M" for name in "bcdefgh"), "i = 1M - 256", "free b", "j = 1M - 16K"),
+    # 2.14: a rest of 1 MiB is of use; a cached buffer that is hardly too long goes before a range that fits better.
+    "rests": (
+        *("a = 6M", "b = 8M", "free a", "c = 4M + 512K", "d = 1M + 256K", "e = 9M", "empty", "free b", "free c"),
+        *("free d", "free e", "empty", "a = 5M + 512K", "b = 9M + 512K", "c = 9M + 512K", "d = 2M + 512K", "free a"),
+        *("e = 5M", "f = 5M", "free c", "g = 3M", "h = 2M", "i = 4M"),
+    ),
     # Which range is taken, what is left of it, when ranges side by side become one, when a heap is made.
     "ranges": (
         *("a = 6M", "b = 8M", "c = 8M", "free a", "free b", "d = 9M + 512K", "e = 9M", "free c", "f = 7M + 512K"),
@@ -46,8 +54,8 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
         *("a = 100M", "b = 100M", "c = 100M", "d = 100M", "free a", "free c", "e = 180M", "free b", "f = 280M"),
         *("free d", "free e", "g = 390M", "free f", "free g", "h = 500M", "empty", "free h", "empty"),
     ),
-    # 2.13 breaks a buffer up where no heap has room.
-    "breaking up": ("a = 1G", "free a", "b = 64M", "c = 900M", "free b", "free c", "d = 512M", "e = 512M", "empty"),
+    # 2.13 breaks a buffer up where no heap has room; its heap stays as it is.
+    "breaking up": ("a = 1100M", "free a", "b = 64M", "c = 900M", "free b", "free c", "d = 512M", "e = 512M", "empty"),
     # 2.13 keeps what no batch needs any more, 2.14 the two longest.
     "varying lengths": tuple(
         step
@@ -65,16 +73,26 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
         *("free b", "h = 600M", "free c", "h = 900M", "free d", "h = 900M", "free a", "i = 700M", "j = 300M", "free f"),
         *("j = 300M", "free h", "free i", "k = 2G", "empty", "k = 2G + 10M", "k = 2G + 110M", "allow 0", "l = 1G"),
     ),
+    # What goes back where nothing fits: 2.13's longest buffers, 2.14's oldest heaps.
+    "giving back": (
+        *("allow 2G + 100M", "a = 512M", "b = 600M", "c = 700M", "free a", "free b", "free c", "d = 800M", "free d"),
+        *("e = 300M", "f = 20M", "free e", "free f", "g = 900M", "h = 300M"),
+    ),
     # Heaps are made to measure beyond it; cached buffers that have waited long are given back.
     "soft limit": (
         *("a = 1G + 70M", "b = 20M", "c = 30M", "free b", "d = 18M", "free c", "free d", "e = 512M", "f = 512M"),
         *("g = 512M", "free e", "free f", "free g", "h = 600M", "i = 5M", "j = 256", "free h", "free a", "k = 300M"),
         *("empty", "free k", "l = 20M", "empty"),
     ),
+    # 2.13 collects cached buffers, not the heaps that they were cut from; 2.14 whole heaps.
+    "collecting": (
+        *("a = 512M - 256", "b = 500M", "c = 1G", "free a", "free b", "d = 600M", "free d", "free c", "e = 1200M"),
+        *("empty", "f = 300M", "free e", "g = 100M", "empty"),
+    ),
     LONGEST: (),
 }  # fmt: skip
 
-_LIMITED = {"soft limit": {environment.LOW: _BEYOND}}
+_LIMITED = {"soft limit": {environment.LOW: _BEYOND}, "collecting": {environment.LOW: _BEYOND}}
 
 
 def length_of(text: str) -> int:

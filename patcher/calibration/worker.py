@@ -36,9 +36,8 @@ def main() -> None:
 
 def _part(module: str, simulated: str | None) -> Any:
     """The module that has the cases, imported when the device is there."""
-    torch = importlib.import_module("torch")
-    torch.set_num_threads(1)
     if simulated is not None:
+        importlib.import_module("torch")
         from patcher.simulator import start
 
         start(Facts.from_dict(json.loads(simulated)))
