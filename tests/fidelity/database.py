@@ -20,8 +20,13 @@ import torch
 
 from tests.fidelity.cases import dtype_name
 
-FORWARD, GRADIENT = "forward", "gradient"
-TESTS = {FORWARD: "test_output_match", GRADIENT: "test_output_grad_match"}
+FORWARD, GRADIENT, ERRORS = "forward", "gradient", "error"
+TESTS = {
+    FORWARD: ("TestConsistency", "test_output_match"),
+    GRADIENT: ("TestConsistency", "test_output_grad_match"),
+    ERRORS: ("TestErrorInputs", "test_error_inputs"),
+}
+"""Classes and methods of test/test_mps.py."""
 GRADIENT_DTYPES = (torch.float32, torch.float16)
 
 
@@ -35,13 +40,18 @@ class Database:
         operators = [*common_methods_invocations.op_db, *_bicubic(common_methods_invocations.op_db)]
         self.ops: dict[str, Any] = {op.full_name: op for op in operators}
         self.lists: dict[str, dict[str, Any]] = {}
-        self._decorators: dict[str, dict[str, Any]] = {FORWARD: {}, GRADIENT: {}}
+        plain = {name: op.decorators for name, op in self.ops.items()}
+        self._decorators: dict[str, dict[str, Any]] = {}
         for direction, modifier in (
             (FORWARD, common_mps.mps_ops_modifier),
             (GRADIENT, common_mps.mps_ops_grad_modifier),
         ):
             self.lists[direction] = _locals_of(modifier, operators)
             self._decorators[direction] = {name: op.decorators for name, op in self.ops.items()}
+        for name, op in self.ops.items():
+            op.decorators = plain[name]
+        common_mps.mps_ops_error_inputs_modifier(operators)
+        self._decorators[ERRORS] = {name: op.decorators for name, op in self.ops.items()}
 
     def dtypes(self, name: str) -> list[str]:
         """Those in which torch tests an operator on a Mac."""
@@ -49,11 +59,12 @@ class Database:
 
         return sorted(map(dtype_name, self.ops[name].supported_dtypes("mps") & set(get_all_dtypes())))
 
-    def decorators(self, name: str, dtype: str, direction: str) -> list[Any]:
-        """What torch puts around its test of an operator."""
+    def decorators(self, name: str, dtype: str | None, direction: str) -> list[Any]:
+        """What torch puts around its test of an operator; that of error inputs has no dtype."""
         op = self.ops[name]
         op.decorators = self._decorators[direction][name]
-        decorators: list[Any] = op.get_decorators("TestConsistency", TESTS[direction], "mps", getattr(torch, dtype), {})
+        kind = getattr(torch, dtype) if dtype else None
+        decorators: list[Any] = op.get_decorators(*TESTS[direction], "mps", kind, {})
         return decorators
 
     def list_naming(self, name: str, dtype: str, direction: str) -> str:

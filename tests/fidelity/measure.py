@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ EQUAL, CLOSE, DRAWS, DIFFERS, REFUSED, CRASHED = "equal", "close", "draws", "dif
 PASSED = (EQUAL, CLOSE)
 DEVICE = "mps:0"
 SEED = 20
+ABSENT = "is not currently implemented for the MPS device"
+"""What a Mac says of an operator without a kernel."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,26 @@ class Dice:
         return self._seed(seed + self.offset)
 
 
+def raised(wrong: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """``"equal"``; raises `Different` where a call does not raise what one of torch's error inputs says.
+
+    Args:
+        wrong: the error input: the exception's class and a pattern of its words.
+        function: what is called with the rest, up to the next wait for the GPU.
+    """
+    expected = f"{getattr(wrong.error_type, '__name__', wrong.error_type)}: {wrong.error_regex}"
+    try:
+        function(*args, **kwargs)
+        torch.mps.synchronize()
+    except Exception as error:
+        if isinstance(error, NotImplementedError) and ABSENT in str(error):
+            raise
+        if not isinstance(error, wrong.error_type) or not re.search(wrong.error_regex, str(error)):
+            raise Different(f"{type(error).__name__}: {error}, instead of {expected}") from error
+        return EQUAL
+    raise Different(f"nothing raised, instead of {expected}")
+
+
 def to_cpu(x: Any) -> Any:
     """A tensor's copy on the CPU, which needs a gradient if it does; anything else as it is."""
     if not isinstance(x, torch.Tensor):
@@ -99,21 +122,28 @@ def to_cpu(x: Any) -> Any:
     return copied.requires_grad_(x.requires_grad)
 
 
-def compare(ours: Any, theirs: Any, allowed: tuple[float, float] = (0.0, 0.0), any_dtype: bool = False) -> str:
+def compare(
+    ours: Any,
+    theirs: Any,
+    allowed: tuple[float, float] = (0.0, 0.0),
+    any_dtype: bool = False,
+    of_largest: float = 0.0,
+) -> str:
     """``"equal"`` or ``"close"``; raises `Different`, with torch's words, where they are neither.
 
     Args:
         allowed: absolute and relative difference; torch's defaults for the dtype where they are larger.
         any_dtype: rounds what is compared with to the dtype of ours.
+        of_largest: the part of a tensor's largest number by which each of its numbers may differ.
     """
     first, second = pytree.tree_leaves(ours), pytree.tree_leaves(theirs)
     if len(first) != len(second):
         raise Different(f"{len(first)} results instead of {len(second)}")
-    results = [_compare_one(x, y, allowed, any_dtype) for x, y in zip(first, second, strict=True)]
+    results = [_compare_one(x, y, allowed, any_dtype, of_largest) for x, y in zip(first, second, strict=True)]
     return CLOSE if CLOSE in results else EQUAL
 
 
-def _compare_one(ours: Any, theirs: Any, allowed: tuple[float, float], any_dtype: bool) -> str:
+def _compare_one(ours: Any, theirs: Any, allowed: tuple[float, float], any_dtype: bool, of_largest: float) -> str:
     if not isinstance(theirs, torch.Tensor) or not isinstance(ours, torch.Tensor):
         return _compare_scalars(ours, theirs)
     ours, theirs = ours.detach().cpu(), theirs.detach().cpu()
@@ -123,6 +153,8 @@ def _compare_one(ours: Any, theirs: Any, allowed: tuple[float, float], any_dtype
         return EQUAL
     try:
         rtol, atol = default_tolerances(ours, theirs)
+        if of_largest and theirs.numel():
+            atol = max(atol, of_largest * float(theirs.abs().max()))
         torch.testing.assert_close(ours, theirs, atol=max(atol, allowed[0]), rtol=max(rtol, allowed[1]), equal_nan=True)
     except AssertionError as error:
         raise Different(" ".join(str(error).split())) from error

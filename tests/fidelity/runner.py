@@ -100,6 +100,8 @@ class Runner:
                 seen = self._answer()
             except (_Gone, BrokenPipeError) as gone:
                 self._stop()
+                if not expected["verdict"]:
+                    raise RuntimeError(f"{case}: no expectation of it: {gone}; the worker alone tells why") from gone
                 self._start()
                 self._answer()
                 seen = {"outcome": CRASHED, "samples": 0, "error": str(gone)}

@@ -39,6 +39,12 @@ REFUSED: dict[str, tuple[str, type[Exception], str, Callable[[], object]]] = {
         "ConvTranspose 3D with BF16 or FP16 types is not supported on MPS",
         lambda: F.conv_transpose3d(ones(1, 1, 2, 2, 2).half(), ones(1, 1, 1, 1, 1).half()),
     ),
+    "masked_scatter with a mask of numbers": (
+        "masked-scatter-mask",
+        RuntimeError,
+        "masked_scatter: expected BoolTensor or ByteTensor for mask",
+        lambda: ones(3).masked_scatter_(ones(3), ones(3)),
+    ),
     "linear of integers": (
         "linear-input-dtype",
         RuntimeError,

@@ -13,6 +13,8 @@ namespace {
 
 using at::Tensor;
 
+constexpr int64_t kCategories = int64_t{1} << 24;  // float32 counts to there
+
 void check_probabilities(const Tensor& self) {
   const bool valid = self.max().lt(std::numeric_limits<double>::infinity()).logical_and(self.min().ge(0)).item<bool>();
   TORCH_CHECK(valid, "probability tensor contains either `inf`, `nan` or element < 0");
@@ -34,8 +36,9 @@ void multinomial(const c10::OperatorHandle& op, c10::Stack* stack) {
   const auto argument = [&](size_t position) -> const c10::IValue& { return (*stack)[stack->size() - count + position]; };
   const Tensor self = argument(0).toTensor();
   const int64_t samples = argument(1).toInt();
-  const bool drawn = (samples == 1 || (!argument(2).toBool() && samples > 0 && samples <= self.size(-1))) &&
-      (self.dim() == 1 || self.dim() == 2) && self.numel() > 0 && at::isFloatingType(self.scalar_type());
+  const bool drawn = (self.dim() == 1 || self.dim() == 2) && self.numel() > 0 && self.size(-1) <= kCategories &&
+      at::isFloatingType(self.scalar_type()) &&
+      (samples == 1 || (!argument(2).toBool() && samples > 0 && samples <= self.size(-1)));
   if (!drawn || (count > 4 && argument(4).toTensor().scalar_type() != at::kLong)) {
     fallback(op, stack);
     return;
