@@ -73,17 +73,25 @@ def run(order: Order, console: Console) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     try:
-        for name in order.parts:
-            _measure(BY_NAME[name], begun, path, order, console)
-    except KeyboardInterrupt:
-        record.write(begun, path)
-        console.print(f"\nstopped; what there is, is in {path.name}: the same command goes on from it", soft_wrap=True)
-        return INTERRUPTED
+        if not _measure_all(begun, path, order, console):
+            return INTERRUPTED
     except CalibrationUnusable as error:
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return FAILED
     console.print(f"\nwritten: {path.name}, {path.stat().st_size / 1024:.0f} KB. {_SEND}", soft_wrap=True)
     return 0
+
+
+def _measure_all(begun: Record, path: Path, order: Order, console: Console) -> bool:
+    """Runs the parts; False after Ctrl-C, when what there is has been kept."""
+    try:
+        for name in order.parts:
+            _measure(BY_NAME[name], begun, path, order, console)
+    except KeyboardInterrupt:
+        record.write(begun, path)
+        console.print(f"\nstopped; what there is, is in {path.name}: the same command goes on from it", soft_wrap=True)
+        return False
+    return True
 
 
 def _begin(order: Order, console: Console) -> tuple[Record, Path]:

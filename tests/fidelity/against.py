@@ -146,7 +146,7 @@ def _compare_part(part: Part, entry: PartRecord, mac: Facts, device: Result, fou
         found.compared[part.name] = len(entry.results)
         found.remarks += _times(entry, mac, device)
         return
-    ours = _run(part, entry.results, mac, device)
+    ours = run(part, entry.results, mac, device)
     if unknown := sorted(entry.results.keys() - ours.keys()):
         found.remarks.append(f"{part.name}: {len(unknown)} cases are not known here: {', '.join(unknown[:5])} ...")
     found.compared[part.name] = len(ours)
@@ -169,7 +169,7 @@ def _compare_part(part: Part, entry: PartRecord, mac: Facts, device: Result, fou
         found.remarks.append(f"{part.name}: {words} refusals have other words, which is not judged")
 
 
-def _run(part: Part, wanted: Iterable[str], mac: Facts, device: Result) -> dict[str, Result]:
+def run(part: Part, wanted: Iterable[str], mac: Facts, device: Result) -> dict[str, Result]:
     """What the simulated Mac does in those of the cases that it has."""
     with runner.Cases(part, mac, device) as cases:
         known = set(cases.names)
@@ -224,6 +224,8 @@ def _by_byte(theirs: Result, ours: Result) -> str:
 
 
 def _steps_of(result: Result) -> str:
+    if "steps" in result:
+        return f"all {len(result['steps'])} steps"
     return f"Metal takes no buffer from {result['longest']} bytes on" if "longest" in result else _verdict(result)
 
 
@@ -258,7 +260,7 @@ MODELLED = dataclasses.replace(BY_NAME["timings"], module="tests.fidelity.modell
 def _times(entry: PartRecord, mac: Facts, device: Result) -> list[str]:
     """Each measured time beside what the model expects of such a Mac."""
     lines = []
-    expected = _run(MODELLED, entry.results, mac, device)
+    expected = run(MODELLED, entry.results, mac, device)
     for case, model in expected.items():
         measured = entry.results[case].get("median")
         if not isinstance(measured, float):
