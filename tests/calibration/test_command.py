@@ -20,6 +20,7 @@ from patcher.calibration.facts import Facts
 from patcher.calibration.parts import PARTS, Part
 from patcher.calibration.record import COMPLETE, LEFT_OUT, UNFINISHED
 from patcher.calibration.runner import NoAnswer
+from tests.machines import M3_MAX
 from tests.process import ROOT, run_python
 
 FACTS = Facts("Apple M1", 8, 8 * 2**30, (15, 5), "2.14.1", "3.12.1", "0.1.0", simulated=False)
@@ -219,6 +220,25 @@ def test_options_that_do_not_belong_together(arguments: tuple[str, ...]) -> None
     with pytest.raises(SystemExit) as left:
         verify_apple.main(arguments)
     assert left.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts", "file", "sample"),
+    [
+        (("--calibrate",), tuple(part.name for part in PARTS), None, 1),
+        (("--calibrate", "a.json", "--part", "shaders", "--sample", "7"), ("shaders",), Path("a.json"), 7),
+    ],
+)
+def test_on_a_mac_the_real_device_is_measured(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], parts: tuple[str, ...], file: Path | None, sample: int
+) -> None:
+    """Nothing is simulated where nobody asks for it."""
+    orders: list[command.Order] = []
+    monkeypatch.delenv("UNSLOTH_SIMULATE_MAC", raising=False)
+    monkeypatch.setattr(verify_apple.machine, "detect", lambda _: M3_MAX)
+    monkeypatch.setattr(verify_apple.command, "run", lambda order, console: orders.append(order) or 0)
+    assert verify_apple.main(arguments) == 0
+    assert orders == [command.Order(file, parts, sample, simulated=None)]
 
 
 def test_each_part_is_a_module() -> None:
