@@ -78,6 +78,9 @@ def run(order: Order, console: Console) -> int:
     except CalibrationUnusable as error:
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return FAILED
+    if left := begun.unfinished():
+        words = f"\nnot whole yet: {', '.join(left)}; the same command without --part and --sample goes on"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nwritten: {path.name}, {path.stat().st_size / 1024:.0f} KB. {_SEND}", soft_wrap=True)
     return 0
 

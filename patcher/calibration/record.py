@@ -154,7 +154,7 @@ def _unwritable(path: Path, error: OSError, left: str) -> CalibrationUnusable:
 
 def _replace(path: Path, content: bytes, *, keep: bool) -> None:
     """Writes beside the file and puts it in its place, or removes it again."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.part")
     try:
         with beside.open("wb") as file:
             file.write(content)

@@ -110,7 +110,8 @@ def _atomic(
     kind: str, operation: str, dtype: torch.dtype, expected: float, order: str = "memory_order_relaxed"
 ) -> Shader:
     """32 threads that change one number in device memory; the argument of each is 1."""
-    body = f"kernel void f(device {kind}* o, {AT}) {{ atomic_{operation}_explicit(o, 1, {order}); }}"
+    one = f"{kind.removeprefix('atomic_')}(1)"
+    body = f"kernel void f(device {kind}* o, {AT}) {{ atomic_{operation}_explicit(o, {one}, {order}); }}"
     return Shader(body, lambda: [_zeros(1, dtype)], [expected], {"threads": 32})
 
 

@@ -67,7 +67,7 @@ def main(path: Path) -> int:
     """Prints the comparison; 0 where nothing differs, 1 where something does, 2 for a file that cannot be compared."""
     try:
         theirs = record.read(path)
-        found = compare(theirs)
+        found = compare(theirs, lambda part: print(f"{part} ...", file=sys.stderr, flush=True))
     except CalibrationUnusable as error:
         print(error, file=sys.stderr)
         return UNUSABLE
@@ -82,8 +82,8 @@ def main(path: Path) -> int:
     return 1 if found.differences else 0
 
 
-def compare(theirs: Record) -> Comparison:
-    """Runs on the simulated Mac what is in a record.
+def compare(theirs: Record, begin: Callable[[str], None] = lambda part: None) -> Comparison:
+    """Runs on the simulated Mac what is in a record; ``begin(part)`` is called before each part.
 
     Raises:
         CalibrationUnusable: there is nothing to compare, a result is damaged, or no such Mac can be simulated.
@@ -105,6 +105,7 @@ def compare(theirs: Record) -> Comparison:
         ours = runner.ask_device(mac)
         _compare_devices(theirs.device, ours, found)
         for name, entry in theirs.parts.items():
+            begin(name)
             if name in BY_NAME:
                 _compare_part(BY_NAME[name], entry, mac, ours, found)
             else:
