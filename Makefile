@@ -3,7 +3,7 @@
 # make check   the part that a developer runs all day
 # make lint    ruff and mypy
 # make bench   benchmarks, as ratios within one run
-# make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 6 minutes
+# make fidelity  PyTorch's tests of operators, modules, optimizers on simulated Macs against PyTorch's lists: 20 minutes
 # make calibrate  measures what this Mac, or a simulated one, does: FILE=calibration.json is where to; minutes
 # make same-torch  PyTorch's operators, modules and optimizers, with the patches and without: every case
 # make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
@@ -68,7 +68,7 @@ check: venv $(filter %/oracle,$(BESIDE))
 	$(PYTEST) -m "not slow"
 
 fidelity: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fidelity --all
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fidelity --all --processes 2
 
 calibrate: venv
 	HF_HUB_OFFLINE=1 $(SIMULATE) $(BIN)/python verify_apple.py --calibrate $(FILE)
@@ -121,8 +121,10 @@ WHEEL = $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-d
 wheel: venv
 	$(WHEEL) torch==$${RELEASE:?is the version of a torch}
 	$(BIN)/python -m patcher.simulator.wheels --record $(WHEELS)/torch-$(RELEASE)-*.whl
+	$(BIN)/python -m tests.fidelity.wheel --record $(WHEELS)/torch-$(RELEASE)-*.whl
 
 wheels: venv
 	for version in $$(sed -n 's/^torch: //p' patcher/simulator/wheels/data/*.txt); do \
-		$(WHEEL) torch==$$version && $(BIN)/python -m patcher.simulator.wheels --check $(WHEELS)/torch-$$version-*.whl || exit 1; \
+		$(WHEEL) torch==$$version && $(BIN)/python -m patcher.simulator.wheels --check $(WHEELS)/torch-$$version-*.whl \
+			&& $(BIN)/python -m tests.fidelity.wheel --check $(WHEELS)/torch-$$version-*.whl || exit 1; \
 	done

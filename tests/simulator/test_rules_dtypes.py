@@ -178,6 +178,18 @@ BY_RELEASE: dict[str, dict[str, tuple[str, type[Exception], str, Callable[[], ob
             "Batch norm for complex is not supported for MPS",
             lambda: F.batch_norm(ones(2, 3, dtype=C64), None, None, training=True),
         ),
+        "gradient of batch_norm with channels_last": (
+            "batch-norm-channels-last",
+            RuntimeError,
+            "view size is not compatible with input tensor's size and stride",
+            lambda: (
+                F.batch_norm(
+                    ones(2, 3, 2, 2).to(memory_format=torch.channels_last).requires_grad_(), None, None, training=True
+                )
+                .sum()
+                .backward()
+            ),
+        ),
         "batch_norm of integers": (
             "batch-norm-integers",
             RuntimeError,

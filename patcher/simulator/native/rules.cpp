@@ -241,6 +241,9 @@ void check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stac
         return;
       }
     }
+    if (rule.channels_last && tensor.suggest_memory_format() != c10::MemoryFormat::ChannelsLast) {
+      return;
+    }
     if (rule.mixed) {
       if (!c10::isFloatingType(dtype) || tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
         return;
@@ -318,7 +321,8 @@ std::unique_ptr<const Verdict> verdict(const c10::OperatorHandle& op) {
     }
   }
   for (const Rule& rule : result->rules) {
-    const bool sized = !rule.divisible.empty() || rule.dim_over >= 0 || rule.size_over >= 0 || rule.numel_over >= 0;
+    const bool sized = !rule.divisible.empty() || rule.dim_over >= 0 || rule.size_over >= 0 || rule.numel_over >= 0 ||
+        rule.channels_last;
     result->sizes = result->sizes || sized;
     result->mixed = result->mixed || rule.mixed;
     if (!sized && !rule.mixed) {

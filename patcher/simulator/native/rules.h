@@ -33,6 +33,7 @@ struct Rule {
   int64_t numel_over = -1;    // more elements than this
   std::string divisible;      // name of a list of sizes: they and the last sizes of the tensor must divide each other
   bool mixed = false;         // floating point tensors of more than one dtype among the looked-at arguments
+  bool channels_last = false; // four dimensions, the channels next to each other
   std::vector<std::string> except;  // operators that a rule of every operator is not for
   unsigned before_macos = 0;  // major * 100 + minor
   std::string when;           // name of another argument ...

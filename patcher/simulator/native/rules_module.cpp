@@ -31,6 +31,7 @@ Rule rule_of(const py::dict& fields) {
   rule.numel_over = fields["numel_over"].cast<int64_t>();
   rule.divisible = fields["divisible"].cast<std::string>();
   rule.mixed = fields["mixed"].cast<bool>();
+  rule.channels_last = fields["channels_last"].cast<bool>();
   rule.except = fields["except_"].cast<std::vector<std::string>>();
   rule.before_macos = fields["before_macos"].cast<unsigned>();
   rule.when = fields["when"].cast<std::string>();

@@ -50,6 +50,7 @@ class Refusal:
         dim_over, size_over, numel_over: refused are more dimensions, a longer dimension, more elements than this;
             -1 does not look.
         divisible: name of a list of sizes, which the last sizes of the tensor must all divide, or be divided by.
+        channels_last: refused are tensors of four dimensions in this memory format.
         mixed: refused are floating point tensors of more than one dtype.
         before_macos: it holds on an older macOS only (``major * 100 + minor``); 0: on all.
         when, equals: it holds where another argument has this value, as text; ``complex`` is any that is not real.
@@ -67,6 +68,7 @@ class Refusal:
     size_over: int = -1
     numel_over: int = -1
     divisible: str = ""
+    channels_last: bool = False
     mixed: bool = False
     before_macos: int = 0
     when: str = ""
