@@ -4,6 +4,7 @@
 # make lint    ruff and mypy
 # make bench   benchmarks, as ratios within one run
 # make fidelity  PyTorch's tests of operators, modules, optimizers on simulated Macs against PyTorch's lists: 20 minutes
+# make calibrate  measures what this Mac, or a simulated one, does: FILE=calibration.json is where to; minutes
 # make same-torch  PyTorch's operators, modules and optimizers, with the patches and without: every case
 # make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
 # make versions  trains with releases of Unsloth, each with the libraries of its day, and without Unsloth: what has no
@@ -24,14 +25,17 @@ BIN = $(VENV)/bin
 ifeq ($(shell uname -s),Darwin)
 PINS = requirements/macos.txt
 SIMULATE =
+# Triton has no wheel for macOS, and torchvision's, in macos.txt, is whole: nothing lies beside the environment.
+BESIDE =
 else
 PINS = requirements/linux.txt
 SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
+BESIDE = $(VENV)/oracle $(VENV)/torchvision
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity same-torch lint bench shaders census clients kills switch-off unreplaced versions
-.PHONY: triton-tests wheel wheels torches
+.PHONY: venv demo test check fidelity calibrate same-torch lint bench shaders census clients kills switch-off unreplaced
+.PHONY: versions triton-tests wheel wheels torches
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -58,14 +62,17 @@ demo: venv
 # Two processes of one thread each, in the order of tests/conftest.py: a simulated device comes before other work on torch.
 PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/oracle $(VENV)/torchvision
+test: venv $(BESIDE)
 	$(PYTEST)
 
-check: $(VENV)/oracle
+check: venv $(filter %/oracle,$(BESIDE))
 	$(PYTEST) -m "not slow"
 
 fidelity: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fidelity --all --processes 2
+
+calibrate: venv
+	HF_HUB_OFFLINE=1 $(SIMULATE) $(BIN)/python verify_apple.py --calibrate $(FILE)
 
 same-torch: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.same_torch

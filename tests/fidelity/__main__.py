@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.fidelity import corpora, releases
+from tests.fidelity import against, corpora, releases
 from tests.fidelity.agreement import Agreement, agrees, compare, listed, table
 from tests.fidelity.cases import Case
 from tests.fidelity.expectations import SKIPPED
@@ -29,7 +29,12 @@ def main() -> int:
     parser.add_argument("--again", type=Path, help="only what disagreed in the results in this file")
     parser.add_argument("--processes", type=int, default=1, help="how many run side by side, each with its cases")
     parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument(
+        "--against", type=Path, help="compare the simulated Mac with this file of verify_apple.py --calibrate instead"
+    )
     options = parser.parse_args()
+    if options.against:
+        return against.main(options.against)
     results: list[Result] = []
     agreements: dict[tuple[str, str], Agreement] = {}
     for corpus in options.corpus or corpora.names():
