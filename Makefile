@@ -113,7 +113,7 @@ unreplaced: $(VENV)/oracle $(VENV)/torchvision
 	PATCHER_UNREPLACED=build/unreplaced $(PYTEST) $(TRAINING:%=tests/e2e/test_%.py)
 	$(BIN)/python -m tests.unreplaced build/unreplaced
 
-torches: $(VENV)/oracle $(VENV)/torchvision
+torches: $(BESIDE)
 	for release in $${TORCHES:-2.13 2.15}; do \
 		PATCHER_SIMULATE_TORCH=$$release $(PYTEST) $(TRAINING:%=tests/e2e/test_%.py) tests/e2e/test_demo.py || exit 1; \
 	done
