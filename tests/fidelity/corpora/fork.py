@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import pickle
 import random
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing.reduction import ForkingPickler
@@ -27,6 +25,7 @@ from tests.fidelity.cases import Case
 from tests.fidelity.claims import Claim, Claims, refused, works
 from tests.fidelity.expectations import Expectation
 from tests.fidelity.measure import Different
+from tests.process import run_python
 
 DEVICE = torch.device("mps", 0)
 X = torch.ones(2)
@@ -206,7 +205,7 @@ class Fork(Claims):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "script.py"  # which the child imports
             path.write_text(script)
-            done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120, check=False)
+            done = run_python(path, timeout=120)
         yield done.stdout.strip(), str(([2.0, 2.0], False))
 
 
