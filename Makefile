@@ -3,19 +3,21 @@
 # make check   the part that a developer runs all day
 # make lint    ruff and mypy
 # make bench   benchmarks, as ratios within one run
-# make fidelity  PyTorch's operators on the simulated Mac against PyTorch's lists: 6 minutes
+# make fidelity  PyTorch's tests of operators, modules, optimizers on simulated Macs against PyTorch's lists: 20 minutes
+# make calibrate  measures what this Mac, or a simulated one, does: FILE=calibration.json is where to; minutes
 # make same-torch  PyTorch's operators, modules and optimizers, with the patches and without: every case
 # make switch-off  every change switched off for itself: import, a training step, undo: three quarters of an hour
 # make versions  trains with releases of Unsloth, each with the libraries of its day, and without Unsloth: what has no
 #                result yet, two minutes each; VERSIONS="2026.9.14 trl-newest" only these, AGAIN=1 also what failed
 # make unreplaced  tests of trainers and families without any replacement of a kernel: those of Unsloth and TRL run as
 #                  they ship; with the number of launches of each, and where they ran
+# make torches  the demo, parity and the trainers on Macs with the torches that macos.txt does not install
 # make shaders  every case of the kernel language as a Metal shader, with both schedules, and races and bounds checked
 # make triton-tests  Triton's own language tests, of a checkout: TRITON_REPO=path/to/triton; half an hour
 # make census  every Triton kernel of Unsloth, unsloth_zoo and TRL, in fp32, fp16 and bf16, also as shaders, against Triton
 # make clients  tests of Liger-Kernel and flash-linear-attention, from clones of them: LIGER=path FLA=path; an hour
-# make wheel RELEASE=2.15.0  what torch for macOS has that the release before has not; records it for the simulated Mac
-# make wheels  whether what is recorded of torch for macOS is what its wheels hold: downloads them, 250 MB
+# make wheel RELEASE=2.16.0  what torch for macOS has that the release before has not; records it for the simulated Mac
+# make wheels  whether what is recorded of torch for macOS is what its wheels hold: downloads them, 380 MB
 # make kills   200 kills of a training that is resumed each time: 3 minutes
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,14 +25,17 @@ BIN = $(VENV)/bin
 ifeq ($(shell uname -s),Darwin)
 PINS = requirements/macos.txt
 SIMULATE =
+# Triton has no wheel for macOS, and torchvision's, in macos.txt, is whole: nothing lies beside the environment.
+BESIDE =
 else
 PINS = requirements/linux.txt
 SIMULATE = UNSLOTH_SIMULATE_MAC=$${UNSLOTH_SIMULATE_MAC:-1}
+BESIDE = $(VENV)/oracle $(VENV)/torchvision
 endif
 TORCH = $(shell grep '^torch==' $(PINS))
 
-.PHONY: venv demo test check fidelity same-torch lint bench shaders census clients kills switch-off unreplaced versions
-.PHONY: triton-tests wheel wheels
+.PHONY: venv demo test check fidelity calibrate same-torch lint bench shaders census clients kills switch-off unreplaced
+.PHONY: versions triton-tests wheel wheels torches
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: $(PINS) pyproject.toml setup.py
@@ -57,14 +62,17 @@ demo: venv
 # Two processes of one thread each, in the order of tests/conftest.py: a simulated device comes before other work on torch.
 PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/oracle $(VENV)/torchvision
+test: venv $(BESIDE)
 	$(PYTEST)
 
-check: $(VENV)/oracle
+check: venv $(filter %/oracle,$(BESIDE))
 	$(PYTEST) -m "not slow"
 
 fidelity: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fidelity --all
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fidelity --all --processes 2
+
+calibrate: venv
+	HF_HUB_OFFLINE=1 $(SIMULATE) $(BIN)/python verify_apple.py --calibrate $(FILE)
 
 same-torch: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.same_torch
@@ -98,11 +106,17 @@ switch-off: venv
 	mkdir -p build/switch-off
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.e2e.switched_off build/switch-off build/switch-off/found.json
 
-UNREPLACED = parity trainers 4bit families vision sound generation generated distillation sentences features
+# Tests of training, each whole in processes of its own.
+TRAINING = parity trainers 4bit families vision sound generation generated distillation sentences features
 unreplaced: $(VENV)/oracle $(VENV)/torchvision
 	rm -rf build/unreplaced
-	PATCHER_UNREPLACED=build/unreplaced $(PYTEST) $(UNREPLACED:%=tests/e2e/test_%.py)
+	PATCHER_UNREPLACED=build/unreplaced $(PYTEST) $(TRAINING:%=tests/e2e/test_%.py)
 	$(BIN)/python -m tests.unreplaced build/unreplaced
+
+torches: $(VENV)/oracle $(VENV)/torchvision
+	for release in $${TORCHES:-2.13 2.15}; do \
+		PATCHER_SIMULATE_TORCH=$$release $(PYTEST) $(TRAINING:%=tests/e2e/test_%.py) tests/e2e/test_demo.py || exit 1; \
+	done
 
 versions: $(VENV)/torchvision
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.versions build/versions $(if $(AGAIN),--again) $(VERSIONS)
@@ -114,8 +128,10 @@ WHEEL = $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-d
 wheel: venv
 	$(WHEEL) torch==$${RELEASE:?is the version of a torch}
 	$(BIN)/python -m patcher.simulator.wheels --record $(WHEELS)/torch-$(RELEASE)-*.whl
+	$(BIN)/python -m tests.fidelity.wheel --record $(WHEELS)/torch-$(RELEASE)-*.whl
 
 wheels: venv
 	for version in $$(sed -n 's/^torch: //p' patcher/simulator/wheels/data/*.txt); do \
-		$(WHEEL) torch==$$version && $(BIN)/python -m patcher.simulator.wheels --check $(WHEELS)/torch-$$version-*.whl || exit 1; \
+		$(WHEEL) torch==$$version && $(BIN)/python -m patcher.simulator.wheels --check $(WHEELS)/torch-$$version-*.whl \
+			&& $(BIN)/python -m tests.fidelity.wheel --check $(WHEELS)/torch-$$version-*.whl || exit 1; \
 	done

@@ -106,6 +106,10 @@ class SimulatorUnavailable(PatcherError):
     """The simulated mps device cannot be built or started here; the message says what is missing and how to get it."""
 
 
+class CalibrationUnusable(PatcherError):
+    """The file of a calibration cannot be read or written, or is of another Mac; the message says what is wrong."""
+
+
 class MeterRunning(PatcherError):
     """Two meters at once, or one that was asked before it ran."""
 

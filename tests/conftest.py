@@ -1,4 +1,7 @@
-"""The order of the tests: torch can be given a simulated device only before its first backward in a process."""
+"""The order of the tests: torch can be given a simulated device only before its first backward in a process.
+
+On a Mac tests that need Linux are skipped.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,10 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+
+from tests.linux_only import pytest_make_collect_report, pytest_runtest_makereport
+
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 SIMULATOR = Path(__file__).parent / "simulator"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 COUNT, KILL, FULL = 1, 2, 3
@@ -12,6 +13,7 @@ COUNT, KILL, FULL = 1, 2, 3
 
 def library(folder: Path) -> Path:
     """The compiled library; a process has it with ``LD_PRELOAD``."""
+    assert sys.platform == "linux", "LD_PRELOAD needs Linux"
     compiler = shutil.which("cc") or shutil.which("c++")
     assert compiler, "a C compiler is needed: apt-get install g++"
     target = folder / "interpose.so"

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import unreplaced
+from tests.linux_only import lacking
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,6 +49,8 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """``python arguments`` in a clean environment with these variables besides; fails with what it said.
 
+    The test is skipped where the process needs Linux and this is a Mac.
+
     Args:
         timeout: in seconds; None waits.
         check: whether an exit code other than 0 fails the test.
@@ -62,6 +67,8 @@ def run_python(
         timeout=timeout,
         check=False,
     )
+    if needed := lacking(done.stderr):
+        pytest.skip(f"needs {needed}")
     assert not check or done.returncode == 0, f"{arguments}: {done.stdout[-3000:]}\n{_told(done.stderr)[-6000:]}"
     return done
 

@@ -137,12 +137,21 @@ def _of_an_addition(patch: Patch, texts: Texts) -> Answer:
 
 def _of_parameters(patch: Patch, things: Sequence[Thing], texts: Texts) -> Answer:
     """Of definitions under conditions one has to fit: which of them is taken on a Mac no text tells."""
-    lists = list(dict.fromkeys(text for thing in things if (text := _parameters(thing, texts)) is not None))
+    lists = _lists(things, texts)
     others = [text for text in lists if not is_expected(patch, parse_signature(text))]
     if lists:
         fits = len(others) < len(lists)
         return Answer(patch, Status.FITS if fits else Status.SIGNATURE, " or ".join(others))
     return Answer(patch, Status.UNCLEAR, ", ".join(dict.fromkeys(thing.outside or "no function" for thing in things)))
+
+
+def parameter_lists(patch: Patch, texts: Texts) -> list[str]:
+    """The parameters of a target, one list for each of its definitions; none where no text has it."""
+    return _lists(texts.find(patch.module, patch.qualname), texts)
+
+
+def _lists(things: Sequence[Thing], texts: Texts) -> list[str]:
+    return list(dict.fromkeys(text for thing in things if (text := _parameters(thing, texts)) is not None))
 
 
 def _parameters(thing: Thing, texts: Texts) -> str | None:

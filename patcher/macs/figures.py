@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-TORCH: dict[str, str] = {"2.13": "2.13.0", "2.14": "2.14.1"}
+TORCH: dict[str, str] = {"2.13": "2.13.0", "2.14": "2.14.1", "2.15": "2.15.0"}
 """The torch releases that a simulated Mac can have, oldest first: each with the version that was read."""
 
 LANES = 128

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from patcher.environment import value_of
 from patcher.errors import InvalidSwitch, compose
 from patcher.macs.figures import CHIPS, LANES, SOURCES, TORCH, WORKING_SET, WORKING_SET_26, Chip, Variant, WorkingSet
 
@@ -16,6 +17,7 @@ __all__ = [
     "MACOS",
     "TORCH",
     "MacProfile",
+    "default_torch",
     "every_mac",
     "max_buffer_bytes",
     "parse",
@@ -34,7 +36,10 @@ MACOS = (15, 5)
 """The macOS that a simulated Mac answers with, unless its chip needs a newer one."""
 
 DEFAULT_TORCH = TORCH["2.14"]
-"""The torch of a simulated Mac of which none is named: what ``requirements/macos.txt`` installs."""
+"""What ``requirements/macos.txt`` installs."""
+
+VARIABLE = "PATCHER_SIMULATE_TORCH"
+"""Names the torch of every simulated Mac whose own text names none."""
 
 _YES = {"1", "true", "yes", "on"}
 _CHIP = re.compile(r"(?:apple\s+)?(?P<family>m\d+)(?:[\s-]*(?P<tier>pro|max|ultra)\b)?", re.IGNORECASE)
@@ -105,7 +110,17 @@ def max_buffer_bytes(memory_bytes: int, macos: tuple[int, int] | None = MACOS) -
     return recommended_max_bytes(memory_bytes, macos) * 3 // (4 * PAGE) * PAGE
 
 
-def parse(text: str, torch: str = DEFAULT_TORCH) -> MacProfile:
+def default_torch() -> str:
+    """The torch of a simulated Mac of which none is named: ``PATCHER_SIMULATE_TORCH``, else `DEFAULT_TORCH`.
+
+    Raises:
+        InvalidSwitch: the variable names one that is not known.
+    """
+    named = value_of(VARIABLE)
+    return _version(named, f"{VARIABLE}={named}", f"{VARIABLE}={next(reversed(TORCH))}") if named else DEFAULT_TORCH
+
+
+def parse(text: str, torch: str | None = None) -> MacProfile:
     """The Mac that a text names.
 
     Args:
@@ -113,7 +128,7 @@ def parse(text: str, torch: str = DEFAULT_TORCH) -> MacProfile:
             ``"M2 Pro, 32 GB"``, ``"M3 Max 30-core 96GB"``. Where no cores are given, the largest GPU that is sold with
             this memory; where no memory is given, the smallest. ``"1"`` is an M3 Max with 36 GB. Its torch may follow:
             ``"M1 8GB, torch 2.13"``, ``"torch 2.13"``.
-        torch: the version where the text names none.
+        torch: the version where the text names none; None for `default_torch`.
 
     Raises:
         InvalidSwitch: no such chip, Apple does not sell it with that many cores or that much memory, or that torch is
@@ -148,7 +163,7 @@ def parse(text: str, torch: str = DEFAULT_TORCH) -> MacProfile:
     variants = [variant for variant in variants if memory in variant.memory_gb]
     if not variants:
         raise _memory_not_sold(name, chip, cores, memory, text)
-    return _profile(name, chip, variants[-1], memory, version or torch)
+    return _profile(name, chip, variants[-1], memory, version or torch or default_torch())
 
 
 def release_of(version: str) -> str:
@@ -161,23 +176,28 @@ def _split_torch(text: str) -> tuple[str, str | None]:
     found = _TORCH.search(text)
     if found is None:
         return text.strip(), None
-    named = found["version"]
+    version = _version(found["version"], repr(text), f"'{DEFAULT}, torch {next(reversed(TORCH))}'")
+    return (text[: found.start()] + text[found.end() :]).strip(" ,"), version
+
+
+def _version(named: str, text: str, instead: str) -> str:
+    """The version of a release that is known, or a version itself. Raises InvalidSwitch for another."""
     if named not in (*TORCH, *TORCH.values()):
         raise InvalidSwitch(
             compose(
                 "a simulated Mac cannot have this torch",
-                expected=f"torch {' or '.join(TORCH)}",
-                found=repr(text),
-                run=f"use for instance '{DEFAULT}, torch {next(reversed(TORCH))}'",
+                expected=f"torch {', '.join(TORCH)}",
+                found=text,
+                run=f"use for instance {instead}",
             )
         )
-    return (text[: found.start()] + text[found.end() :]).strip(" ,"), TORCH[release_of(named)]
+    return TORCH[release_of(named)]
 
 
 def every_mac() -> list[MacProfile]:
     """Every combination of chip, GPU and memory."""
     return [
-        _profile(name, chip, variant, memory, DEFAULT_TORCH)
+        _profile(name, chip, variant, memory, default_torch())
         for name, chip in CHIPS.items()
         for variant in chip.variants
         for memory in variant.memory_gb
@@ -192,7 +212,7 @@ def _profile(name: str, chip: Chip, variant: Variant, memory: int, torch: str) -
         estimated["recommended_max_bytes"] = "the share of the next smaller memory for which it was seen"
     usual = [other for other in chip.variants if memory in other.memory_gb][-1]
     cores = "" if usual is variant else f" {variant.gpu_cores}-core"
-    other = "" if torch == DEFAULT_TORCH else f", torch {release_of(torch)}"
+    other = "" if torch == default_torch() else f", torch {release_of(torch)}"
     return MacProfile(
         name=f"{name}{cores} {memory}GB{other}",
         chip=f"Apple {name}",

@@ -61,11 +61,11 @@ def detect(simulate: str | None = None) -> Machine:
     """
     torch = _torch_version()
     if simulate is not None:
-        from patcher.macs.mac import DEFAULT_TORCH, parse
+        from patcher.macs.mac import parse
         from patcher.simulator.device import running
 
         device = running()
-        mac = parse(simulate, device.torch if device is not None else DEFAULT_TORCH)
+        mac = parse(simulate, device.torch if device is not None else None)
         return Machine(
             system=platform.system(),
             chip=mac.chip,

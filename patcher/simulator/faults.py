@@ -254,7 +254,7 @@ _LIST = (
         upstream="pytorch#188756",
         guard="aten::index_select on MPS",
         reason="each part of the table is looked up in by itself",
-        probe=None,
+        probe="lookups beyond 2^31 elements",
         size=2**31,
     ),
     Fault(
@@ -273,7 +273,7 @@ _LIST = (
         upstream="pytorch#189960, #189965",
         guard="aten::cat on MPS",
         reason="the parts are copied one by one",
-        probe=None,
+        probe="concatenation beyond 2^31 elements",
         size=2**31,
     ),
     Fault(

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from patcher.errors import SimulatorUnavailable, compose
-from patcher.macs.mac import DEFAULT, DEFAULT_TORCH, parse, release_of
+from patcher.macs.mac import DEFAULT, default_torch, parse, release_of
 from patcher.simulator import build, faults, rules
 from patcher.simulator.device import Device, become_running, running
 
@@ -28,15 +28,15 @@ def start(mac: Mac | str | None = None) -> Device:
 
     Raises:
         SimulatorUnavailable: it cannot be built or started here, or one with another torch is running.
-        InvalidSwitch: no such Mac, a PYTORCH_MPS_..._WATERMARK_RATIO that is no number, or PATCHER_SIMULATE_FAULTS,
-            which is read when the device starts, names an unknown fault.
+        InvalidSwitch: no such Mac, a PYTORCH_MPS_..._WATERMARK_RATIO that is no number, or PATCHER_SIMULATE_TORCH or
+            PATCHER_SIMULATE_FAULTS, which are read when the device starts, name what is not known.
     """
     device = running()
-    chosen = parse(mac, device.torch if device is not None else DEFAULT_TORCH) if isinstance(mac, str) else mac
+    chosen = parse(mac, device.torch if device is not None else None) if isinstance(mac, str) else mac
     if device is None:
         wanted = faults.from_environment()
         chosen = chosen or parse(DEFAULT)
-        version = chosen.torch or DEFAULT_TORCH
+        version = chosen.torch or default_torch()
         device = Device(_load(version), version)
         device.become(chosen)
         become_running(device)

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from patcher.verify.check import MPS, Check, Failed, Situation
+from patcher.verify.check import MPS, Check, Failed, Situation, Skipped
 from patcher.verify.compare import assert_close, distance, tolerance
+
+BEYOND = 2**31
+"""Kernels that count elements in 32 bits go wrong beyond this many."""
 
 
 def attention_dropout(here: Situation) -> str:
@@ -147,6 +150,50 @@ def video_norm(here: Situation) -> str:
     return distance([assert_close("output", found, exact, allowed)], allowed)
 
 
+def large_table(here: Situation) -> str:
+    """Rows of an embedding that lie beyond element 2^31 of its table (pytorch#188756)."""
+    rows, columns = _beyond(here, torch.bfloat16)
+    table = torch.empty(rows, columns, dtype=torch.bfloat16, device="mps")
+    ids = torch.tensor([0, rows - 2, rows - 1])
+    for number, row in enumerate(ids.tolist(), 1):
+        table[row] = number
+    exact = torch.arange(1.0, 4.0)[:, None].expand(3, columns)
+    look_ups: dict[str, Callable[[Tensor], Tensor]] = {
+        "embedding": lambda ids: functional.embedding(ids, table),
+        "index_select": lambda ids: table.index_select(0, ids),
+    }
+    for name, look_up in look_ups.items():
+        wrong = int((look_up(ids.to("mps")).cpu() != exact).any(1).sum())
+        if wrong:
+            raise Failed(f"{name} finds other numbers in {wrong} of 3 rows of a table of {table.numel()} elements")
+    return f"rows of a table of {table.numel()} elements"
+
+
+def large_concatenation(here: Situation) -> str:
+    """``cat`` to more than 2^31 elements, where no dimension has as many (pytorch#189960).
+
+    The parts repeat a row, so that the result alone takes memory.
+    """
+    rows, columns = _beyond(here, torch.int8)
+    row = torch.arange(columns).remainder(100).to("mps", torch.int8).expand(rows, columns)
+    joined = torch.cat(row.chunk(2, 1), 1)
+    for place in (0, rows - 2, rows - 1):
+        wrong = int((joined[place] != row[0]).sum())
+        if wrong:
+            raise Failed(f"{wrong} of {columns} elements of row {place} of {rows} are others")
+    return f"{joined.numel()} elements"
+
+
+def _beyond(here: Situation, dtype: torch.dtype) -> tuple[int, int]:
+    """Rows and columns of a matrix whose last row lies beyond `BEYOND`; skipped if it takes over half of the memory."""
+    columns = 2 ** (BEYOND.bit_length() // 2)
+    rows = BEYOND // columns + 1
+    size, memory = rows * columns * dtype.itemsize, here.machine.memory_bytes
+    if size > memory // 2:
+        raise Skipped(f"takes {size / 2**30:.1f} GiB, more than half of this machine's {memory / 2**30:.0f} GiB")
+    return rows, columns
+
+
 _check = partial(Check, "known hazards", needs=(MPS,))
 _PATCH = "call patch_for_mac() first"
 
@@ -162,4 +209,6 @@ CHECKS = (
     _check("unique of large integers", large_integers, f"{_PATCH}, or call unique on the CPU"),
     _check("sorting many columns", many_columns, f"{_PATCH}, or sort along the last dimension", full=True),
     _check("batch_norm of video", video_norm, f"{_PATCH}, or make the input contiguous", full=True),
+    _check("lookups beyond 2^31 elements", large_table, f"{_PATCH}, or update torch to 2.14", full=True),
+    _check("concatenation beyond 2^31 elements", large_concatenation, f"{_PATCH}, or copy into a result", full=True),
 )

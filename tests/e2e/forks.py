@@ -17,12 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-_CLONE = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+_CLONE = {"x86_64": 56, "aarch64": 220}
+"""Linux's number of the system call, by processor."""
 _FAILED = 70
 
 
 def _copy_of_this_process() -> int:
-    return int(ctypes.CDLL(None).syscall(_CLONE, ctypes.c_long(signal.SIGCHLD), 0, 0, 0, 0))
+    return int(ctypes.CDLL(None).syscall(_CLONE[platform.machine()], ctypes.c_long(signal.SIGCHLD), 0, 0, 0, 0))
 
 
 @dataclass

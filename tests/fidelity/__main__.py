@@ -8,11 +8,11 @@ import json
 import sys
 from pathlib import Path
 
-from tests.fidelity import corpora, releases
+from tests.fidelity import against, corpora, releases
 from tests.fidelity.agreement import Agreement, agrees, compare, listed, table
 from tests.fidelity.cases import Case
 from tests.fidelity.expectations import SKIPPED
-from tests.fidelity.runner import Result, Runner
+from tests.fidelity.runner import Result, Runner, side_by_side
 
 
 def main() -> int:
@@ -27,8 +27,14 @@ def main() -> int:
     parser.add_argument("--samples", type=int, help="the most sample inputs of a case")
     parser.add_argument("--match", help="only names that have this text")
     parser.add_argument("--again", type=Path, help="only what disagreed in the results in this file")
+    parser.add_argument("--processes", type=int, default=1, help="how many run side by side, each with its cases")
     parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument(
+        "--against", type=Path, help="compare the simulated Mac with this file of verify_apple.py --calibrate instead"
+    )
     options = parser.parse_args()
+    if options.against:
+        return against.main(options.against)
     results: list[Result] = []
     agreements: dict[tuple[str, str], Agreement] = {}
     for corpus in options.corpus or corpora.names():
@@ -43,15 +49,14 @@ def _run(corpus: str, release: str, options: argparse.Namespace, results: list[R
     first = len(results)
     with Runner(corpus, release) as runner:
         cases = _chosen(runner.cases, release, options)
-        for result in runner.run(cases, options.samples):
+        for result in side_by_side(runner, cases, options.processes, options.samples):
             results.append(result)
             if options.json and len(results) % 50 == 0:
                 _write(options.json, results)
-        complete = len(cases) == len(runner.cases)
     if options.json:
         _write(options.json, results)
     known = {case: entry for case, entry in listed(release).items() if case.corpus == corpus}
-    return compare(results[first:], known, complete)
+    return compare(results[first:], known, len(cases) == len(runner.cases))
 
 
 def _report(agreements: dict[tuple[str, str], Agreement]) -> int:

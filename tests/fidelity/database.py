@@ -40,7 +40,7 @@ class Database:
         operators = [*common_methods_invocations.op_db, *_bicubic(common_methods_invocations.op_db)]
         self.ops: dict[str, Any] = {op.full_name: op for op in operators}
         self.lists: dict[str, dict[str, Any]] = {}
-        plain = {name: op.decorators for name, op in self.ops.items()}
+        self._plain = {name: op.decorators for name, op in self.ops.items()}
         self._decorators: dict[str, dict[str, Any]] = {}
         for direction, modifier in (
             (FORWARD, common_mps.mps_ops_modifier),
@@ -48,10 +48,12 @@ class Database:
         ):
             self.lists[direction] = _locals_of(modifier, operators)
             self._decorators[direction] = {name: op.decorators for name, op in self.ops.items()}
-        for name, op in self.ops.items():
-            op.decorators = plain[name]
-        common_mps.mps_ops_error_inputs_modifier(operators)
+        self._restore()
+        getattr(common_mps, "mps_ops_error_inputs_modifier", list)(
+            operators
+        )  # 2.15 has none: nothing is expected to fail
         self._decorators[ERRORS] = {name: op.decorators for name, op in self.ops.items()}
+        self._restore()
 
     def dtypes(self, name: str) -> list[str]:
         """Those in which torch tests an operator on a Mac."""
@@ -65,6 +67,7 @@ class Database:
         op.decorators = self._decorators[direction][name]
         kind = getattr(torch, dtype) if dtype else None
         decorators: list[Any] = op.get_decorators(*TESTS[direction], "mps", kind, {})
+        op.decorators = self._plain[name]
         return decorators
 
     def list_naming(self, name: str, dtype: str, direction: str) -> str:
@@ -75,9 +78,17 @@ class Database:
             for title, entries in self.lists[which].items():
                 if isinstance(entries, dict) and key in entries and (entries[key] is None or kind in entries[key]):
                     return title if which == FORWARD or "GRAD" in title else f"{title}_GRAD"
-        if kind.is_complex and key not in self.lists[FORWARD]["SUPPORTED_COMPLEX_OPS"]:
+        lists = self.lists[FORWARD]
+        if kind.is_complex and key not in lists.get("SUPPORTED_COMPLEX_OPS", [key]):
             return "SUPPORTED_COMPLEX_OPS"
+        if kind.is_complex and key in lists.get("UNSUPPORTED_COMPLEX_OPS", []):
+            return "UNSUPPORTED_COMPLEX_OPS"
         return ""
+
+    def _restore(self) -> None:
+        """The operators are torch's own, which another database may share."""
+        for name, op in self.ops.items():
+            op.decorators = self._plain[name]
 
 
 def prepare(macos: tuple[int, int]) -> None:

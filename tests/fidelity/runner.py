@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import queue
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +65,8 @@ class Runner:
     """Runs cases, one after the other, in a worker process that is replaced when it crashes or hangs.
 
     Attributes:
+        corpus: its name.
+        release: of the simulated Mac's torch.
         cases: every case of the corpus.
     """
 
@@ -71,7 +76,7 @@ class Runner:
             corpus: its name.
             release: of the simulated Mac's torch.
         """
-        self._corpus, self._release = corpus, release
+        self.corpus, self.release = corpus, release
         build.library(torch)  # which may take minutes, the first time
         self._start()
         try:
@@ -107,7 +112,7 @@ class Runner:
                 seen = {"outcome": CRASHED, "samples": 0, "error": str(gone)}
             yield Result(
                 **dataclasses.asdict(case),
-                release=self._release,
+                release=self.release,
                 expected=expected["verdict"],
                 source=expected["source"],
                 observed=seen["outcome"],
@@ -119,7 +124,7 @@ class Runner:
     def _start(self) -> None:
         self._answers, theirs = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fidelity.worker", self._corpus, self._release, str(theirs)],
+            [sys.executable, "-m", "tests.fidelity.worker", self.corpus, self.release, str(theirs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -157,3 +162,52 @@ class Runner:
         line, self._buffer = self._buffer.split(b"\n", 1)
         found: dict[str, Any] = json.loads(line)
         return found
+
+
+def side_by_side(first: Runner, cases: Iterable[Case], processes: int, limit: int | None = None) -> Iterator[Result]:
+    """Runs cases in several workers; results come as they are there.
+
+    Args:
+        first: one of the workers.
+        processes: how many there are; each takes the next case when it has done one.
+        limit: see `Runner.run`.
+    """
+    waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
+    for case in cases:
+        waiting.put(case)
+
+    def work(runner: Runner | None) -> None:
+        try:
+            with ExitStack() as own:
+                used = runner or own.enter_context(Runner(first.corpus, first.release))
+                for result in used.run(_taken(waiting), limit):
+                    done.put(result)
+            done.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised where the results are read
+            done.put(error)
+
+    workers = [first, *[None] * (min(processes, waiting.qsize()) - 1)]
+    for worker in workers:
+        threading.Thread(target=work, args=(worker,), daemon=True).start()
+    left = len(workers)
+    try:
+        while left:
+            found = done.get()
+            if isinstance(found, BaseException):
+                raise found
+            if found is None:
+                left -= 1
+            else:
+                yield found
+    finally:
+        list(_taken(waiting))
+
+
+def _taken(waiting: queue.SimpleQueue[Case]) -> Iterator[Case]:
+    """The cases that are left when each is asked for."""
+    while True:
+        try:
+            yield waiting.get_nowait()
+        except queue.Empty:
+            return

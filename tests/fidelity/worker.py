@@ -18,6 +18,7 @@ from patcher.simulator import start
 from tests.fidelity.cases import Case
 from tests.fidelity.corpora import corpus_class
 from tests.fidelity.measure import observe
+from tests.fidelity.releases import Release
 
 MAC = "M3 Max 36GB"
 
@@ -27,13 +28,13 @@ def main(name: str, release: str, descriptor: int) -> None:
     mac = parse(f"{MAC}, torch {release}")
     device = start(mac)
     device.set_products("native")  # the corpora compare with torch's CPU kernels, on any host
-    corpus = corpus_class(name)(mac)
+    corpus, expected = corpus_class(name)(mac), Release(release)
     with os.fdopen(descriptor, "w") as answers:
-        _answer(answers, {"cases": [dataclasses.astuple(case) for case in corpus.cases()]})
+        _answer(answers, {"cases": [dataclasses.astuple(case) for case in expected.cases(corpus)]})
         for line in sys.stdin:
             request = json.loads(line)
             case = Case(*request["case"])
-            _answer(answers, dataclasses.asdict(corpus.expectation(case)))
+            _answer(answers, dataclasses.asdict(expected.expectation(corpus, case)))
             _answer(answers, dataclasses.asdict(observe(corpus.outcomes(case), request["limit"])))
 
 

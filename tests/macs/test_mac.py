@@ -37,23 +37,36 @@ def test_text_names_a_mac(text: str, name: str, cores: int, gigabytes: int) -> N
         ("M1 8GB", "2.14.1", "M1 8GB"),
         ("M1 8GB, torch 2.14", "2.14.1", "M1 8GB"),
         ("M1 8GB, torch 2.13", "2.13.0", "M1 8GB, torch 2.13"),
+        ("M1 8GB, torch 2.15.0", "2.15.0", "M1 8GB, torch 2.15"),
         ("m3 max torch==2.13.0, 64gb", "2.13.0", "M3 Max 64GB, torch 2.13"),
         ("1, torch 2.13", "2.13.0", "M3 Max 36GB, torch 2.13"),
         ("torch 2.13", "2.13.0", "M3 Max 36GB, torch 2.13"),
     ],
 )
-def test_a_mac_has_a_torch(text: str, torch: str, name: str) -> None:
+def test_a_mac_has_a_torch(monkeypatch: pytest.MonkeyPatch, text: str, torch: str, name: str) -> None:
     """That of macos.txt, or the one that the text names, by release or by version; the name means the same Mac."""
+    monkeypatch.delenv("PATCHER_SIMULATE_TORCH", raising=False)
     mac = parse(text)
     assert (mac.torch, mac.name) == (torch, name)
     assert parse(mac.name) == mac
     assert parse("M1", torch="2.13.0").torch == "2.13.0"
 
 
+def test_a_variable_names_the_torch_of_macs_that_name_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By release or version; the text's own comes first, and names mean the same Mac again."""
+    monkeypatch.setenv("PATCHER_SIMULATE_TORCH", "2.13")
+    assert [parse(text).torch for text in ("M1", "M1, torch 2.14")] == ["2.13.0", "2.14.1"]
+    assert all(parse(parse(text).name) == parse(text) for text in ("M1", "M1, torch 2.14"))
+    assert {mac.torch for mac in every_mac()} == {"2.13.0"}
+    monkeypatch.setenv("PATCHER_SIMULATE_TORCH", "2.12")
+    with pytest.raises(InvalidSwitch, match=r"(?s)found: +PATCHER_SIMULATE_TORCH=2.12.*PATCHER_SIMULATE_TORCH=2.15"):
+        parse("M1")
+
+
 @pytest.mark.parametrize("text", ["M1 8GB, torch 2.12", "M1, torch 2.14.0", "torch", "M1 torch nightly", "torch 3"])
 def test_a_torch_that_is_not_known_is_refused(text: str) -> None:
     """With those that are."""
-    with pytest.raises(InvalidSwitch, match=r"(?s)cannot have this torch.*expected: +torch 2.13 or 2.14\n"):
+    with pytest.raises(InvalidSwitch, match=r"(?s)cannot have this torch.*expected: +torch 2.13, 2.14, 2.15\n"):
         parse(text)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from patcher.macs.mac import DEFAULT_TORCH, release_of
+from patcher.macs.mac import default_torch, release_of
 from patcher.simulator import Device, start
 
-TORCH = os.environ.get("PATCHER_TESTED_TORCH", release_of(DEFAULT_TORCH))
+TORCH = release_of(default_torch())
 """The release of torch that the tests' Mac has; test_torch_releases.py runs them again with the others."""
 
 

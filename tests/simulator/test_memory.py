@@ -25,7 +25,7 @@ def tidy(unlimited: Device) -> Device:
     return unlimited
 
 
-STEP = {"2.13": 256, "2.14": MIB // 2}[TORCH]
+STEP = 256 if TORCH == "2.13" else MIB // 2
 """What a tensor of 20 MiB and a byte is rounded up to."""
 
 

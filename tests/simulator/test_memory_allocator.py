@@ -23,6 +23,7 @@ EDGES = (1, 8, 256, 257, MIB - 256, MIB, MIB + 1, 10 * MIB - 256, 10 * MIB, 42 *
 Step = tuple[str, int]
 Torch = tuple[int, int]
 MODELS: dict[Torch, Any] = {(2, 13): mps_allocator.Allocator, (2, 14): mps_allocator_2_14.Allocator}
+"""By the release that brought it: what is later has the last one."""
 
 every_torch = pytest.mark.parametrize("torch", MODELS)
 

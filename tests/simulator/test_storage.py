@@ -80,3 +80,5 @@ def test_host_alias_is_the_same_memory() -> None:
     assert alias.device.type == "cpu" and x.tolist() == [3.0, 3.0]
     del x
     assert torch.empty(0).set_(alias).tolist() == [3.0, 3.0]
+    with pytest.raises(ValueError, match="getHostAliasStorage: expected an MPS storage, got device=cpu"):
+        torch.mps._host_alias_storage(torch.zeros(2).untyped_storage())

@@ -9,14 +9,14 @@ import pytest
 from patcher.changes.torch import linear
 from patcher.errors import SimulatorUnavailable
 from patcher.macs import machine
-from patcher.macs.mac import DEFAULT_TORCH, TORCH, release_of
+from patcher.macs.mac import DEFAULT_TORCH, TORCH, default_torch, release_of
 from patcher.simulator import Device, start
 from patcher.simulator.rules import tables
 from patcher.simulator.wheels import records
 from tests.process import ROOT, run_module, run_python
 from tests.simulator import conftest
 
-OTHERS = [release for release in TORCH if release != release_of(DEFAULT_TORCH)]
+OTHERS = [release for release in TORCH if release != release_of(default_torch())]
 
 
 def test_every_release_has_its_data() -> None:
@@ -84,4 +84,4 @@ def test_rules_of_the_other_releases(release: str) -> None:
     names = ("rules", "rules_dtypes", "rules_attention", "memory", "refusals", "meter")
     files = [f"test_{name}.py" for name in names]
     paths = [ROOT / "tests" / "simulator" / name for name in files]
-    run_python("-m", "pytest", "-n0", "-m", "not slow", *paths, PATCHER_TESTED_TORCH=release)
+    run_python("-m", "pytest", "-n0", "-m", "not slow", *paths, PATCHER_SIMULATE_TORCH=release)

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torchgen
 
+from patcher.drift import archives
+from patcher.engine.signatures import parse_signature
+from patcher.engine.targets import is_expected
 from patcher.errors import InvalidSwitch
 from patcher.simulator.wheels import __main__ as command
-from patcher.simulator.wheels import contents, records
+from patcher.simulator.wheels import contents, records, targets
 from patcher.simulator.wheels.macho import Library, MachOError, addresses_made
 from patcher.simulator.wheels.metallib import MetallibError, function_names
 from tests.process import run_python
@@ -92,6 +95,7 @@ def wheel(dylib: bytes, tmp_path: Path) -> Path:
         "torch/mps/__init__.py": PYTHON,
         "torch/cuda/__init__.py": "def seed(): ...\n",
         "torch/include/ATen/mps/MPSAllocator.h": "#pragma once\n",
+        "torch-9.1.0.dist-info/METADATA": "Metadata-Version: 2.4\nName: torch\nVersion: 9.1.0\n",
     }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
@@ -116,6 +120,7 @@ def test_a_wheel_is_read(wheel: Path) -> None:
         "torch/mps seed()",
     }
     assert "torch/mps class Event(object)" in found.sections["python"]
+    assert found.sections["targets"] == {"torch.cuda:seed ()"}
     assert {line.split(" ")[0] for line in found.sections["headers"]} == {"ATen/mps/MPSAllocator.h"}
     assert found.with_kernel() == {"add.Tensor"}
     assert found.by_hand() == {"mode"}
@@ -225,7 +230,26 @@ def test_what_is_known_of_the_releases() -> None:
     assert "MPSHeapAllocatorImpl::split_free_block" in new.sections["allocator"] - old.sections["allocator"]
 
 
+@pytest.mark.parametrize("release", records.releases())
+def test_changes_to_torch_fit_each_release(release: str) -> None:
+    """One that does not is refused on a Mac with that torch. 2.14 gave two functions more parameters, 2.15 one."""
+    lines = [line.partition(" ") for line in records.record(release).sections["targets"]]
+    known = {target for target, _, _ in (line.partition(" ") for line in records.record("2.13").sections["targets"])}
+    for patch in targets.patches():
+        found = [text for target, _, text in lines if target == patch.target]
+        if not patch.adds and (found or patch.target in known):
+            assert any(is_expected(patch, parse_signature(text)) for text in found), (patch.target, found)
+
+
+@pytest.mark.slow
+def test_targets_of_torch_2_13_are_those_of_the_installed_torch() -> None:
+    """Every change of a function that a text defines has its line: who adds one records the wheels again."""
+    release = archives.installed("torch", {"torch"})
+    assert release is not None
+    assert targets.of(release) == records.record("2.13").sections["targets"]
+
+
 def test_a_release_that_is_not_known_is_refused() -> None:
     """By name, with those that are known."""
-    with pytest.raises(InvalidSwitch, match=r"(?s)expected: +torch 2.13 or 2.14.*found: +torch 2.12"):
+    with pytest.raises(InvalidSwitch, match=r"(?s)expected: +torch 2.13, 2.14, 2.15.*found: +torch 2.12"):
         records.record("2.12")

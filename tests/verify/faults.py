@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,14 +21,18 @@ from torch.nn import functional
 
 from patcher import patch_for_mac
 from patcher.macs import machine
+from patcher.replacements.torch import concatenation, indexing
 from patcher.simulator import start
 from patcher.simulator.faults import FAULTS, inject
-from patcher.verify import device, hazards, training
+from patcher.verify import device, hazards, lookups, training
 from patcher.verify.check import Check, Situation
 
 MAC = "M1 8GB, torch 2.13"
 ALSO = [("matmul-long-sum", "dW over 32767 tokens")]
 """Probes of a fault besides the one that its description names."""
+
+BEYOND, SMALL = 2**31, 2**12
+"""Faults that show beyond so many elements show beyond these few here: to their probes and to the guards as well."""
 
 argmax = torch.argmax
 
@@ -74,12 +79,18 @@ def main() -> None:
     folder = Path(sys.argv[1])
     here = Situation(machine.detect(MAC), False, folder)
 
-    def run(check: Check, *faults: str) -> tuple[str, str]:
-        with inject(*faults):
+    def run(check: Check, *faults: str, here: Situation = here) -> tuple[str, str]:
+        with inject(*faults, sizes={name: SMALL for name in faults if FAULTS[name].size == BEYOND}):
             result = check.run(here)
         return result.status.value, result.detail
 
     start(MAC)
+    little = replace(here, machine=replace(here.machine, memory_bytes=2**31))
+    too_large = {check.name: run(check, here=little) for check in lookups.CHECKS if "2^31" in check.name}
+    for module, name in ((lookups, "BEYOND"), (concatenation, "MOST_ELEMENTS"), (indexing, "MOST_ELEMENTS")):
+        assert getattr(module, name) == BEYOND
+        setattr(module, name, SMALL)
+
     wrong = {f"{fault}: {check.name}": run(check, fault) for fault, check in of_the_device()}
     right = {check.name: run(check) for _, check in of_the_device()}
     patch_for_mac(simulate=MAC, strict=False)
@@ -90,7 +101,7 @@ def main() -> None:
             with mock.patch.object(*PLANTED[check.name]):
                 planted[check.name] = run(check)
     assert planted.keys() == PLANTED.keys()
-    outcomes = {"wrong": wrong, "right": right, "guarded": guarded, "planted": planted}
+    outcomes = {"wrong": wrong, "right": right, "guarded": guarded, "planted": planted, "too large": too_large}
     (folder / "outcomes.json").write_text(json.dumps(outcomes))
     print(json.dumps(outcomes, indent=1), file=sys.stderr)
 

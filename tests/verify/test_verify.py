@@ -218,6 +218,10 @@ def test_every_probe_notices_its_fault(tmp_path: Path) -> None:
     assert ended("guarded", "ok") == outcomes["guarded"].keys() and len(outcomes["guarded"]) >= 10
     assert ended("right", "ok") == {check.name for check in CHECKS} - inherent
     assert ended("right", "FAIL") == inherent
+    assert ended("too large", "skip") == outcomes["too large"].keys() and len(outcomes["too large"]) == 2
+    assert outcomes["too large"]["lookups beyond 2^31 elements"][1] == (
+        "takes 4.0 GiB, more than half of this machine's 2 GiB"
+    )
 
 
 @pytest.mark.slow

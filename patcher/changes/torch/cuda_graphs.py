@@ -18,15 +18,22 @@ _patch = partial(
 )
 
 CHANGES: tuple[AnyChange, ...] = tuple(
-    _patch(target=f"torch.cuda{target}", replacement=f"patcher.replacements.torch.cuda_graphs:{name}", expects=expects)
-    for target, name, expects in (
-        (".graphs:CUDAGraph.__new__", "__new__", "(cls, keep_graph=False)"),
-        (":graph_pool_handle", "graph_pool_handle", "()"),
-        (":is_current_stream_capturing", "is_current_stream_capturing", "()"),
+    _patch(
+        target=f"torch.cuda{target}",
+        replacement=f"patcher.replacements.torch.cuda_graphs:{name}",
+        expects=expects,
+        may_lack=since_2_14,
+    )
+    for target, name, expects, since_2_14 in (
+        (".graphs:CUDAGraph.__new__", "__new__", "(cls, keep_graph=False)", ()),
+        (":graph_pool_handle", "graph_pool_handle", "()", ()),
+        (":is_current_stream_capturing", "is_current_stream_capturing", "()", ()),
         (
             ":make_graphed_callables",
             "make_graphed_callables",
-            "(callables, sample_args, num_warmup_iters=3, allow_unused_input=False, pool=None)",
+            "(callables, sample_args, num_warmup_iters=3, allow_unused_input=False, pool=None, "
+            "capture_error_mode='global', enable_annotations=False)",
+            ("capture_error_mode", "enable_annotations"),
         ),
     )
 )

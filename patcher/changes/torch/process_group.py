@@ -22,7 +22,8 @@ CHANGES: tuple[AnyChange, ...] = (
         target="torch.distributed:init_process_group",
         replacement=f"{_HERE}:init_process_group",
         expects="(backend=None, init_method=None, timeout=None, world_size=-1, rank=-1, store=None, group_name='', "
-        "pg_options=None, device_id=None, _ranks=None)",
+        "pg_options=None, device_id=None, _ranks=None, enable_reconfigure=False)",
+        may_lack=("enable_reconfigure",),
         why="the original says that NCCL is not built in, which no package mends on a Mac, and by default it makes a "
         "gloo for mps that takes no tensor at all",
         upstream=source(_C10D, "init_process_group"),
@@ -34,7 +35,8 @@ CHANGES: tuple[AnyChange, ...] = (
         "process_group=None, bucket_cap_mb=None, find_unused_parameters=False, check_reduction=False, "
         "gradient_as_bucket_view=False, static_graph=False, delay_all_reduce_named_params=None, "
         "param_to_hook_all_reduce=None, mixed_precision=None, device_mesh=None, skip_all_reduce_unused_params=False, "
-        "bucket_cap_mb_list=None, batched_grad_copy=False, forward_sync_buffers=None)",
+        "bucket_cap_mb_list=None, batched_grad_copy=False, forward_sync_buffers=None, lazy_bucket_allocation=False)",
+        may_lack=("lazy_bucket_allocation",),
         why="over a model on mps the original fails in gloo, which says that a tensor has the wrong type",
         upstream=source(_DDP, "DistributedDataParallel.__init__"),
     ),

@@ -25,6 +25,7 @@ def init_process_group(
     pg_options: Any = None,
     device_id: Any = None,
     _ranks: list[int] | None = None,
+    enable_reconfigure: bool = False,
 ) -> None:
     """As torch's, with gloo for the default, which is for a GPU; raises NotOnMac for NCCL."""
     if backend is not None and "nccl" in str(backend).lower():
@@ -38,8 +39,9 @@ def init_process_group(
         )
     if backend is None and (device_id is None or torch.device(device_id).type != "cpu"):
         backend, device_id = "gloo", None
+    since_2_14 = {"enable_reconfigure": True} if enable_reconfigure else {}
     original("torch.distributed:init_process_group")(
-        backend, init_method, timeout, world_size, rank, store, group_name, pg_options, device_id, _ranks
+        backend, init_method, timeout, world_size, rank, store, group_name, pg_options, device_id, _ranks, **since_2_14
     )
 
 
@@ -65,9 +67,12 @@ def __init__(  # noqa: N807 - it replaces a class's
     bucket_cap_mb_list: Any = None,
     batched_grad_copy: bool = False,
     forward_sync_buffers: bool | None = None,
+    lazy_bucket_allocation: bool = False,
 ) -> None:
     """As torch's; raises NotOnMac for a module on mps."""
     options = {name: value for name, value in locals().items() if name not in ("self", "module")}
+    if not lazy_bucket_allocation:
+        del options["lazy_bucket_allocation"]  # which came with torch 2.15
     if any(parameter.device.type == "mps" for parameter in module.parameters()):
         raise NotOnMac(
             compose(

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from patcher.simulator import meter
+from patcher.simulator.device import running
 from patcher.simulator.metal import arguments, toolchain
 from patcher.simulator.metal.translate import SOURCE_NAME, Kernel
 
 THREADGROUP_BYTES = 32768
 """Threadgroup memory of a group, on every Apple GPU."""
-ERROR_FILE, ERROR_FUNCTION, ERROR_TEXT, ERROR_LINE = 0, 128, 256, 508
+ERROR_TEXT = slice(256, 506)
 ERROR_BYTES, ERRORS = 512, 30
 """Layout of c10::metal::ErrorMessages: a count, and 30 messages with a file, a function, a text and a line."""
 SLACK = 16
@@ -114,7 +115,8 @@ class MetalKernel:
             threads: of the whole grid, in up to three dimensions; by default one for each element of the first tensor.
             group_size: threads of a threadgroup, in as many dimensions.
             arg_casts: what numbers are converted to: one cast for all, or by index of the argument.
-            error_buf_idx: where the kernel expects the buffer for its error messages.
+            error_buf_idx: where the kernel expects the buffer for its error messages, in place of an argument or behind
+                them. The first message is an AcceleratorError when the host next waits for the GPU.
         """
         if self._program.unset:
             raise RuntimeError(
@@ -126,8 +128,8 @@ class MetalKernel:
         grid, group = arguments.sizes(threads, group_size, numel, self.max_threads_per_threadgroup)
         buffers = [_buffer(value, arguments.cast_of(i, arg_casts)) for i, value in enumerate(values)]
         errors = ctypes.create_string_buffer(4 + ERRORS * ERROR_BYTES)
-        if error_buf_idx is not None:
-            buffers.insert(error_buf_idx, _memory(errors))
+        if error_buf_idx is not None and error_buf_idx <= len(buffers):
+            buffers[error_buf_idx : error_buf_idx + 1] = [_memory(errors)]
         if len(buffers) < self._kernel.buffers:
             raise RuntimeError(
                 f"{self._kernel.name} takes {self._kernel.buffers} buffers, {len(buffers)} were given: the GPU of a Mac"
@@ -135,20 +137,19 @@ class MetalKernel:
             )
         if 0 not in grid:
             self._launch(buffers, grid, group)
-            self._meter(values, error_buf_idx)
-        _raise_reported(errors.raw)
+            self._meter(values)
+        _report(errors.raw)
 
-    def _meter(self, values: list[Any], error_buf_idx: int | None) -> None:
+    def _meter(self, values: list[Any]) -> None:
         """Puts the launch down: what may be written counts as written, the rest as read, each tensor whole."""
         written = self._kernel.written
         read_bytes = written_bytes = 0
         tensors = []
         for i, value in enumerate(values):
             if isinstance(value, torch.Tensor) and value.device.type == "mps":
-                position = i + (error_buf_idx is not None and i >= error_buf_idx)
                 tensors.append(value)
-                read_bytes += 0 if position in written else value.nbytes
-                written_bytes += value.nbytes if position in written else 0
+                read_bytes += 0 if i in written else value.nbytes
+                written_bytes += value.nbytes if i in written else 0
         meter.record_shader(self._kernel.name, read_bytes, written_bytes, tensors)
 
     def _launch(self, buffers: list[_Buffer], grid: list[int], group: list[int]) -> None:
@@ -205,18 +206,13 @@ def _with_line(message: str, library: Path) -> str:
     return f"{places[0]}: {text}" if places else text
 
 
-def _raise_reported(errors: bytes) -> None:
-    """Raises what the kernel has reported with TORCH_REPORT_ERROR."""
-    count = int.from_bytes(errors[:4], "little")
-    if count == 0:
-        return
-    first = errors[4 : 4 + ERROR_BYTES]
-    texts = [
-        first[begin:end].split(b"\0")[0].decode(errors="replace")
-        for begin, end in ((ERROR_FILE, ERROR_FUNCTION), (ERROR_FUNCTION, ERROR_TEXT), (ERROR_TEXT, ERROR_LINE))
-    ]
-    line = int.from_bytes(first[ERROR_LINE : ERROR_LINE + 4], "little")
-    raise torch.AcceleratorError(f"{texts[0]}:{line}: {texts[1]}: {texts[2]} ({count} reported)")
+def _report(errors: bytes) -> None:
+    """Hands on what the kernel has reported with TORCH_REPORT_ERROR."""
+    if int.from_bytes(errors[:4], "little"):
+        text = errors[4:][ERROR_TEXT].split(b"\0")[0]
+        device = running()
+        assert device is not None
+        device.native.report_error(text.decode(errors="replace"))
 
 
 class ShaderLibrary:

@@ -60,12 +60,14 @@ class Kernel:
         function: the C++ function, with template arguments.
         parameters: in the order of the function.
         max_threads: of a threadgroup.
+        signature: its parameters as an instantiation has them, which tell template arguments that are not written out.
     """
 
     name: str
     function: str
     parameters: tuple[Parameter, ...]
     max_threads: int = MAX_THREADS
+    signature: str = ""
 
     @property
     def buffers(self) -> int:
@@ -104,6 +106,7 @@ def translate(preprocessed: str, constants: Mapping[int, int | float | bool]) ->
         raise ShaderError("\n".join(f"{SOURCE_NAME}:{finding.line}: error: {finding.message}" for finding in findings))
     found = _kernels(tokens)
     _make_literals_float(tokens)
+    _convert_between_halves(tokens)
     _set_function_constants(tokens, constants)
     _drop_address_space_overloads(tokens)
     tokens = Tokens(str(tokens))
@@ -146,7 +149,8 @@ def _kernel(tokens: Tokens, at: int, found: _Found) -> int:
     function = join(tokens.between(following + 1, opening))
     if "template" in head and "host_name" in head:
         end = tokens.find(";", closing)
-        _instantiate(tokens, found, head, function, begin, end)
+        signature = _without_attributes(tokens, opening + 1, closing)
+        _instantiate(tokens, found, head, function, begin, end, signature)
         return end
     if tokens[closing + 1] == ";":
         return closing  # its definition comes later
@@ -158,14 +162,28 @@ def _kernel(tokens: Tokens, at: int, found: _Found) -> int:
     return closing
 
 
-def _instantiate(tokens: Tokens, found: _Found, head: list[str], function: str, begin: int, end: int) -> None:
+def _instantiate(
+    tokens: Tokens, found: _Found, head: list[str], function: str, begin: int, end: int, signature: str = ""
+) -> None:
     name, template = _host_name(head), function.partition("<")[0].split("::")[-1].strip()
     primary = found.templates.get(template)
     if name is None or primary is None:
         line = tokens.line(begin)
         raise ShaderError(f"{SOURCE_NAME}:{line}: error: explicit instantiation of '{template}', which is no template")
-    found.kernels[name] = Kernel(name, function, primary.parameters, min(primary.max_threads, _max_threads(head)))
+    threads = min(primary.max_threads, _max_threads(head))
+    found.kernels[name] = Kernel(name, function, primary.parameters, threads, signature)
     tokens.replace(begin, end)
+
+
+def _without_attributes(tokens: Tokens, begin: int, end: int) -> str:
+    kept, at = [], begin
+    while at < end:
+        if tokens[at] == "[[":
+            at = tokens.closing(at)
+        else:
+            kept.append(tokens[at])
+        at += 1
+    return join(kept)
 
 
 def _host_name(attributes: list[str]) -> str | None:
@@ -235,7 +253,7 @@ def _launchers(kernels: list[Kernel]) -> str:
         lines += [
             f'__attribute__((no_sanitize("thread"))) static void metal_cpu_enter_{i}(void** b) {{',
             "  const metal_cpu::Lane& t = *metal_cpu::metal_cpu_lane();",
-            f"  (void)t; (void)b; ::{kernel.function}({arguments});",
+            f"  (void)t; (void)b; {_callee(kernel)}({arguments});",
             "}",
             'extern "C" __attribute__((visibility("default")))',
             f"void metal_cpu_launch_{i}(void** b, const uint* grid, const uint* group, void* launch) {{",
@@ -243,6 +261,11 @@ def _launchers(kernels: list[Kernel]) -> str:
             "}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _callee(kernel: Kernel) -> str:
+    function = f"::{kernel.function.removeprefix('::')}"
+    return f"static_cast<void (*)({kernel.signature})>({function})" if kernel.signature else function
 
 
 # ---- literals -----------------------------------------------------------------------------------------------------
@@ -255,6 +278,18 @@ def _make_literals_float(tokens: Tokens) -> None:
     for at in range(len(tokens)):
         if _FRACTION.fullmatch(tokens[at]):
             tokens.replace(at, at + 1, tokens[at] + "f")
+
+
+def _convert_between_halves(tokens: Tokens) -> None:
+    """``static_cast<T>(x)`` converts half to bfloat and back, which clang refuses: it becomes a function that does.
+
+    Casts to types that are written out and are neither stay as they are.
+    """
+    for at in range(len(tokens)):
+        to = tokens[at + 2]
+        named = tokens[at] == "static_cast" and to.isidentifier() and tokens[at + 3] == ">"
+        if named and (to in ("half", "bfloat") or not lints.PLAIN_TYPE.fullmatch(to)):
+            tokens.replace(at, at + 1, "::metal::cpu_cast")
 
 
 # ---- declarations -------------------------------------------------------------------------------------------------
@@ -342,7 +377,7 @@ def _drop_attributes(tokens: Tokens) -> None:
 
 
 def _drop_address_space_overloads(tokens: Tokens) -> None:
-    """Keeps one of the functions that differ in nothing but address spaces: here they are the same function."""
+    """Keeps one of the functions that differ in nothing but address spaces, where that makes them the same function."""
     seen: dict[tuple[object, ...], list[str]] = {}
     scopes: list[str] = []
     at = 0
@@ -353,7 +388,7 @@ def _drop_address_space_overloads(tokens: Tokens) -> None:
         elif token == "{":
             begin = tokens.statement_begin(at)
             head = tokens.between(begin, at)
-            shape = join([word for word in head if word not in ADDRESS_SPACES])
+            shape = _without_address_spaces(head)
             if ")" in head and head[0] not in ("if", "for", "while", "switch", "else", "do"):
                 end = tokens.closing(at)
                 if seen.setdefault((*scopes, shape), head) != head:
@@ -362,3 +397,11 @@ def _drop_address_space_overloads(tokens: Tokens) -> None:
                 continue
             scopes.append(shape if {"namespace", "struct", "class"} & set(head) else f"block {at}")
         at += 1
+
+
+def _without_address_spaces(head: list[str]) -> str:
+    """The head of a function as C++ has it, where ``constant`` is ``const`` and no other address space is anything."""
+    words = [
+        "const" if word == "constant" else word for word in head if word == "constant" or word not in ADDRESS_SPACES
+    ]
+    return join([word for word, before in zip(words, ["", *words], strict=False) if not word == before == "const"])

@@ -174,8 +174,9 @@ void fallback(const c10::OperatorHandle& op, c10::Stack* stack) {
 void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchKey key) {
   Operator& description = lookup(op);
   description.count.fetch_add(1, std::memory_order_relaxed);
+  bool on_host = description.rules != nullptr && (description.rules->missing || description.rules->on_cpu);
   if (description.rules != nullptr && key == c10::DispatchKey::CPU) {
-    rules::check(*description.rules, op, *stack);
+    on_host = rules::check(*description.rules, op, *stack);
   }
   if (!description.has_cpu_kernel) {
     rules::throw_missing(op);
@@ -183,7 +184,7 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
 
   std::optional<meter::Kernel> metered;
   if (meter::on()) {
-    metered.emplace(op, *stack, description.rules != nullptr && (description.rules->missing || description.rules->on_cpu));
+    metered.emplace(op, *stack, on_host);
   }
   const size_t count = op.schema().arguments().size();
   const size_t first = stack->size() - count;
@@ -195,6 +196,7 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
   Aliases aliases;
   SparseAliases sparse(aliases);
   Arguments arguments(op, description, sparse);
+  const c10::IValue generator = description.generator == kNone ? c10::IValue() : (*stack)[first + description.generator];
   for (size_t i = 0; i < count; ++i) {
     arguments.move((*stack)[first + i], i);
   }
@@ -210,6 +212,9 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
         coalesce_in_place(stack->back().toTensor());
       }
     }
+  }
+  if (description.generator != kNone && (*stack)[first].isTensor()) {
+    count_draws(description.name, generator.toOptional<at::Generator>(), (*stack)[first].toTensor());
   }
   if (spoil) {
     spoil(stack);

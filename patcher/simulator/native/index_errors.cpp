@@ -19,14 +19,6 @@ std::atomic<bool> pending{false};
 std::mutex guarding;
 std::string message;
 
-void keep(const std::string& told) {
-  const std::lock_guard<std::mutex> lock(guarding);
-  if (!pending) {
-    message = told;
-    pending = true;
-  }
-}
-
 Tensor within(const Tensor& index, int64_t lowest, int64_t size) {
   return index.clamp(lowest, size - 1);
 }
@@ -91,6 +83,14 @@ std::string words(const std::string& told) {
 }
 
 }  // namespace
+
+void keep(const std::string& told) {
+  const std::lock_guard<std::mutex> lock(guarding);
+  if (!pending) {
+    message = told;
+    pending = true;
+  }
+}
 
 void run(const std::string& op, c10::Stack* stack, size_t count, const std::function<void()>& kernel) {
   const size_t start = op.find("::") + 2;

@@ -1,6 +1,7 @@
 // The Python module: what patcher/simulator/device.py calls.
 #include "faults.h"
 #include "fork.h"
+#include "index_errors.h"
 #include "memory_module.h"
 #include "meter.h"
 #include "products.h"
@@ -40,7 +41,10 @@ py::dict products() {
 py::object host_alias(const py::object& storage) {
   TORCH_CHECK_TYPE(THPStorage_Check(storage.ptr()), "expected a torch.UntypedStorage");
   const c10::Storage source = THPStorage_Unpack(storage.ptr());
-  TORCH_CHECK(source.device().type() == simulator::kType, "expected a storage on mps, got ", source.device());
+  // MPSAllocator.mm, getHostAliasStorage
+  TORCH_CHECK_VALUE(
+      source.device().type() == simulator::kType,
+      "getHostAliasStorage: expected an MPS storage, got device=", source.device());
   return py::reinterpret_steal<py::object>(THPStorage_Wrap(simulator::cpu_alias(source)));
 }
 
@@ -64,6 +68,7 @@ PYBIND11_MODULE(_simulated_mps, module) {
   module.def("operator_counts", &operator_counts);
   module.def("reset_operator_counts", &simulator::reset_operator_counts);
   module.def("host_alias", &host_alias);
+  module.def("report_error", &simulator::index_errors::keep, py::arg("told"));
   module.def("register_sparse", &simulator::register_sparse, py::arg("names"));
   module.def("fault_names", &simulator::fault_names);
   module.def("set_faults", &simulator::set_faults, py::arg("faults"));

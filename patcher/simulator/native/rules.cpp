@@ -12,7 +12,6 @@
 #include <mutex>
 #include <optional>
 #include <sstream>
-#include <unordered_set>
 
 namespace simulator::rules {
 namespace {
@@ -22,6 +21,7 @@ struct State {
   std::atomic<bool> cpu_fallback{false};
   std::mutex mutex;
   Counts missing, fell_back, refused;
+  std::unordered_set<std::string> said;  // rules that have warned
   std::atomic<uint64_t> float64{0};
 };
 
@@ -48,32 +48,33 @@ Counts copy_of(const Counts& counts) {
   return counts;
 }
 
-// TORCH_WARN_ONCE in a kernel.
-void say_once(const std::string& rule, const std::string& message) {
-  static auto* said = new std::unordered_set<std::string>;
+void count_on_cpu(const std::string& name) {
+  count(state().fell_back, name);
+  witness::tell("fell_back", name);
+}
+
+// As TORCH_WARN_ONCE, by the name of what is said. Without a place torch adds none to the message.
+void warn_once(
+    const std::string& name, const std::string& message, const std::optional<c10::SourceLocation>& place = {}) {
   {
     const std::lock_guard<std::mutex> lock(state().mutex);
-    if (!said->insert(rule).second && !c10::WarningUtils::get_warnAlways()) {
+    if (!state().said.insert(name).second && !c10::WarningUtils::get_warnAlways()) {
       return;
     }
   }
   c10::warn(c10::Warning(
-      c10::UserWarning(), {__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, message, /*verbatim=*/false));
+      c10::UserWarning(), place.value_or(c10::SourceLocation{}), message, /*verbatim=*/!place.has_value()));
 }
 
 // torch's own text and place: MPSFallback.mm, mps_fallback. Only the first operator of a process is ever named.
-void warn_once(const std::string& name) {
-  static std::atomic<bool> warned{false};
-  if (warned.exchange(true) && !c10::WarningUtils::get_warnAlways()) {
-    return;
-  }
+void warn_of_fallback(const std::string& name) {
   const c10::SourceLocation place{
       "mps_fallback", "/Users/runner/work/pytorch/pytorch/pytorch/aten/src/ATen/mps/MPSFallback.mm", 14};
-  c10::warn(c10::Warning(
-      c10::UserWarning(), place,
+  warn_once(
+      "mps_fallback",
       "The operator '" + name + "' is not currently supported on the MPS backend and will fall back to run on the CPU."
       " This may have performance implications.",
-      /*verbatim=*/false));
+      place);
 }
 
 // Above zero while the parts of an operator run that is one kernel on a Mac, or wholly on the CPU: no rule is for them.
@@ -123,11 +124,22 @@ void each_tensor(const c10::OperatorHandle& op, const c10::Stack& stack, Visit v
   }
 }
 
+int64_t matrix_bytes(const at::Tensor& tensor) {
+  return tensor.dim() < 2 ? 0 : tensor.size(-2) * tensor.size(-1) * static_cast<int64_t>(tensor.itemsize());
+}
+
 bool too_large(const Rule& rule, const at::Tensor& tensor) {
   if (rule.dim_over >= 0 && tensor.dim() <= rule.dim_over) {
     return false;
   }
   if (rule.numel_over >= 0 && tensor.numel() <= rule.numel_over) {
+    return false;
+  }
+  if (rule.sides_over >= 0 &&
+      (tensor.dim() < 2 || std::min(tensor.size(-2), tensor.size(-1)) <= rule.sides_over)) {
+    return false;
+  }
+  if (rule.matrix_bytes_over >= 0 && matrix_bytes(tensor) <= rule.matrix_bytes_over) {
     return false;
   }
   if (rule.size_over >= 0) {
@@ -139,21 +151,6 @@ bool too_large(const Rule& rule, const at::Tensor& tensor) {
     return false;
   }
   return true;
-}
-
-int64_t matrix_bytes(const at::Tensor& tensor) {
-  return tensor.dim() < 2 ? 0 : tensor.size(-1) * tensor.size(-2) * static_cast<int64_t>(tensor.element_size());
-}
-
-bool matrix_too_large(const Rule& rule, const at::Tensor& tensor) {
-  if (rule.matrix_over < 0 && rule.matrix_bytes_over < 0) {
-    return true;
-  }
-  if (tensor.numel() == 0 || tensor.dim() < 2) {
-    return false;
-  }
-  return rule.matrix_over >= 0 ? std::min(tensor.size(-1), tensor.size(-2)) > rule.matrix_over
-                               : rule.copies * matrix_bytes(tensor) > rule.matrix_bytes_over;
 }
 
 unsigned macos_number() {
@@ -195,6 +192,14 @@ const c10::IValue* argument_named(const std::string& name, const c10::OperatorHa
   return nullptr;
 }
 
+bool matches(const c10::IValue& value, const std::string& wanted) {
+  if (wanted == "negative" || wanted == "nonzero") {
+    const bool number = value.isInt() || value.isDouble();
+    return number && (wanted == "negative" ? value.toScalar().toDouble() < 0 : value.toScalar().toDouble() != 0);
+  }
+  return text_of(value) == wanted;
+}
+
 bool applies(const Rule& rule, const c10::OperatorHandle& op, const c10::Stack& stack) {
   if (rule.before_macos != 0 && macos_number() >= rule.before_macos) {
     return false;
@@ -203,7 +208,7 @@ bool applies(const Rule& rule, const c10::OperatorHandle& op, const c10::Stack& 
     return true;
   }
   const c10::IValue* value = argument_named(rule.when, op, stack);
-  return value != nullptr && text_of(*value) == rule.equals;
+  return value != nullptr && matches(*value, rule.equals);
 }
 
 std::string filled(std::string text, const std::vector<std::pair<std::string, std::string>>& values) {
@@ -215,8 +220,7 @@ std::string filled(std::string text, const std::vector<std::pair<std::string, st
   return text;
 }
 
-// Throws, or warns where the operator goes to the CPU.
-void apply(
+std::string message_of(
     const Rule& rule, const c10::OperatorHandle& op, const at::Tensor& tensor, size_t position, uint64_t dtypes) {
   std::ostringstream sizes, all;
   sizes << tensor.sizes();
@@ -227,7 +231,7 @@ void apply(
       comma = ", ";
     }
   }
-  const std::string message = filled(
+  return filled(
       rule.message,
       {{"{op}", full_name(op)},
        {"{argument}", op.schema().arguments()[position].name()},
@@ -236,15 +240,12 @@ void apply(
        {"{size}", sizes.str()},
        {"{numel}", std::to_string(tensor.numel())},
        {"{dim}", std::to_string(tensor.dim())},
-       {"{bytes}", std::to_string(rule.copies * matrix_bytes(tensor))}});
-  if (rule.on_cpu) {
-    count(state().fell_back, full_name(op));
-    witness::tell("fell_back", full_name(op));
-    say_once(rule.name, message);
-    return;
-  }
-  count(state().refused, rule.name);
-  witness::tell("refused", rule.name);
+       {"{bytes}", std::to_string(matrix_bytes(tensor))},
+       {"{twice_bytes}", std::to_string(2 * matrix_bytes(tensor))}});
+}
+
+[[noreturn]] void refuse(const Rule& rule, const std::string& message) {
+  count_refused(rule.name);
   if (rule.error == "TypeError") {
     TORCH_CHECK_TYPE(false, message);
   }
@@ -257,8 +258,11 @@ void apply(
   TORCH_CHECK(false, message);
 }
 
-void check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stack& stack) {
+// Whether the operator runs on the CPU by this rule.
+bool check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stack& stack) {
   uint64_t floating = 0;
+  std::optional<int64_t> size;
+  bool on_cpu = false;
   each_tensor(op, stack, [&](const at::Tensor& tensor, size_t position) {
     const auto& names = rule.arguments;
     if (!names.empty() &&
@@ -269,7 +273,7 @@ void check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stac
     if (rule.dtypes != 0 && (rule.dtypes & bit(dtype)) == 0) {
       return;
     }
-    if (!too_large(rule, tensor) || !matrix_too_large(rule, tensor)) {
+    if (!too_large(rule, tensor)) {
       return;
     }
     if (!rule.divisible.empty()) {
@@ -277,6 +281,9 @@ void check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stac
       if (others == nullptr || divide(tensor.sizes(), sizes_in(*others))) {
         return;
       }
+    }
+    if (rule.channels_last && tensor.suggest_memory_format() != c10::MemoryFormat::ChannelsLast) {
+      return;
     }
     if (rule.mixed) {
       if (!c10::isFloatingType(dtype) || tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
@@ -287,10 +294,24 @@ void check_rule(const Rule& rule, const c10::OperatorHandle& op, const c10::Stac
         return;
       }
     }
-    if (applies(rule, op, stack)) {
-      apply(rule, op, tensor, position, rule.mixed ? floating : bit(dtype));
+    if (rule.unequal_dim >= 0) {
+      const int64_t found = tensor.dim() > rule.unequal_dim ? tensor.size(rule.unequal_dim) : 0;
+      if (size.value_or(found) == found) {
+        size = found;
+        return;
+      }
     }
+    if (!applies(rule, op, stack)) {
+      return;
+    }
+    const std::string message = message_of(rule, op, tensor, position, rule.mixed ? floating : bit(dtype));
+    if (rule.error != "UserWarning") {
+      refuse(rule, message);
+    }
+    on_cpu = true;
+    warn_once(rule.name, message);
   });
+  return on_cpu;
 }
 
 // ---- composite operators that have a kernel of their own on a Mac -------------------------------------------------
@@ -356,7 +377,7 @@ std::unique_ptr<const Verdict> verdict(const c10::OperatorHandle& op) {
   }
   for (const Rule& rule : result->rules) {
     const bool sized = !rule.divisible.empty() || rule.dim_over >= 0 || rule.size_over >= 0 || rule.numel_over >= 0 ||
-        rule.matrix_over >= 0 || rule.matrix_bytes_over >= 0;
+        rule.sides_over >= 0 || rule.matrix_bytes_over >= 0 || rule.unequal_dim >= 0 || rule.channels_last;
     result->sizes = result->sizes || sized;
     result->mixed = result->mixed || rule.mixed;
     if (!sized && !rule.mixed) {
@@ -383,27 +404,31 @@ void throw_missing(const c10::OperatorHandle& op) {
       " fallback for this op. WARNING: this will be slower than running natively on MPS.");
 }
 
-void check(const Verdict& verdict, const c10::OperatorHandle& op, const c10::Stack& stack) {
+bool check(const Verdict& verdict, const c10::OperatorHandle& op, const c10::Stack& stack) {
   if (verdict.missing || verdict.on_cpu) {
     if (parts == 0) {
       if (verdict.missing && !state().cpu_fallback) {
         throw_missing(op);
       }
       const std::string name = full_name(op);
-      count(state().fell_back, name);
-      witness::tell("fell_back", name);
-      warn_once(name);
+      count_on_cpu(name);
+      warn_of_fallback(name);
     }
-    return;
+    return true;
   }
+  bool on_cpu = false;
   uint64_t dtypes = 0;
   each_tensor(op, stack, [&](const at::Tensor& tensor, size_t) { dtypes |= bit(tensor.scalar_type()); });
   const bool several = (dtypes & (dtypes - 1)) != 0;
   if (parts == 0 && ((dtypes & verdict.watched) != 0 || (verdict.mixed && several) || verdict.sizes)) {
     for (const Rule& rule : verdict.rules) {
-      check_rule(rule, op, stack);
+      on_cpu = check_rule(rule, op, stack) || on_cpu;
     }
   }
+  if (on_cpu) {
+    count_on_cpu(full_name(op));
+  }
+  return on_cpu;
 }
 
 void check_copy(const at::Tensor& destination, const at::Tensor& source) {

@@ -21,26 +21,27 @@ namespace simulator::rules {
 
 using Counts = std::map<std::string, uint64_t>;
 
-// A call that a Mac refuses, or computes on the CPU. Every condition that is set must hold, for one tensor on mps among the arguments.
+// A call that a Mac refuses. Every condition that is set must hold, for one tensor on mps among the arguments.
 struct Rule {
   std::string name;
-  std::string error;          // Python's name of the exception
-  std::string message;        // {op}, {argument}, {dtype}, {dtypes}, {size}, {numel}, {dim}, {bytes} are filled in
+  std::string error;          // Python's name of the exception; "UserWarning": it is said once, and the CPU computes
+  std::string message;        // {op}, {argument}, {dtype}, {dtypes}, {size}, {numel}, {dim}, {bytes}, {twice_bytes} (of a
+                              // matrix) are filled in
   std::vector<std::string> arguments;  // names of those that are looked at; none: every tensor
   uint64_t dtypes = 0;        // one bit per ScalarType; 0: any
   int64_t dim_over = -1;      // more dimensions than this
   int64_t size_over = -1;     // a dimension longer than this
   int64_t numel_over = -1;    // more elements than this
-  int64_t matrix_over = -1;   // the last two dimensions both longer than this
-  int64_t matrix_bytes_over = -1;  // `copies` of such a matrix have more bytes than this
-  int64_t copies = 1;
-  bool on_cpu = false;        // the message is a warning, once
+  int64_t sides_over = -1;    // matrices of which both sides are longer than this
+  int64_t matrix_bytes_over = -1;  // matrices of more bytes than this
+  int64_t unequal_dim = -1;   // the looked-at tensors differ in the size of this dimension
   std::string divisible;      // name of a list of sizes: they and the last sizes of the tensor must divide each other
   bool mixed = false;         // floating point tensors of more than one dtype among the looked-at arguments
+  bool channels_last = false; // four dimensions, the channels next to each other
   std::vector<std::string> except;  // operators that a rule of every operator is not for
   unsigned before_macos = 0;  // major * 100 + minor
   std::string when;           // name of another argument ...
-  std::string equals;         // ... and its value, as text
+  std::string equals;         // ... and its value, as text; or "complex", "negative", "nonzero"
 };
 
 // What is known of one operator.
@@ -69,8 +70,8 @@ bool cpu_fallback();
 bool is_present(const c10::OperatorHandle& op);
 // Null where the operator has no rule.
 std::unique_ptr<const Verdict> verdict(const c10::OperatorHandle& op);
-// Throws what a Mac throws; counts and warns where the operator goes to the CPU.
-void check(const Verdict& verdict, const c10::OperatorHandle& op, const c10::Stack& stack);
+// Throws what a Mac throws; counts and warns where the operator goes to the CPU, and returns whether it does.
+bool check(const Verdict& verdict, const c10::OperatorHandle& op, const c10::Stack& stack);
 // A copy converts on the GPU where its source is there, which does not know float8.
 void check_copy(const at::Tensor& destination, const at::Tensor& source);
 // NotImplementedError in the Mac's words.

@@ -29,12 +29,12 @@ Rule rule_of(const py::dict& fields) {
   rule.dim_over = fields["dim_over"].cast<int64_t>();
   rule.size_over = fields["size_over"].cast<int64_t>();
   rule.numel_over = fields["numel_over"].cast<int64_t>();
-  rule.matrix_over = fields["matrix_over"].cast<int64_t>();
+  rule.sides_over = fields["sides_over"].cast<int64_t>();
   rule.matrix_bytes_over = fields["matrix_bytes_over"].cast<int64_t>();
-  rule.copies = fields["copies"].cast<int64_t>();
-  rule.on_cpu = fields["on_cpu"].cast<bool>();
+  rule.unequal_dim = fields["unequal_dim"].cast<int64_t>();
   rule.divisible = fields["divisible"].cast<std::string>();
   rule.mixed = fields["mixed"].cast<bool>();
+  rule.channels_last = fields["channels_last"].cast<bool>();
   rule.except = fields["except_"].cast<std::vector<std::string>>();
   rule.before_macos = fields["before_macos"].cast<unsigned>();
   rule.when = fields["when"].cast<std::string>();

@@ -44,6 +44,8 @@ const at::Generator& default_generator();
 at::Generator new_generator();
 // The CPU generator whose state an mps generator owns; none given means the default mps generator.
 at::Generator cpu_generator(const std::optional<at::Generator>& generator);
+// Advances the offset of an mps generator by what an operator has drawn from it.
+void count_draws(const std::string& op, const std::optional<at::Generator>& generator, const at::Tensor& drawn);
 
 // ---- the same bytes as CPU tensors (alias.cpp) -------------------------------------------------------------------
 

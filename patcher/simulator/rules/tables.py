@@ -30,33 +30,34 @@ CLASSES = {
 }
 """Words that a data file may use for several dtypes."""
 
-ERRORS = ("RuntimeError", "TypeError", "NotImplementedError", "SyntaxError")
+NOTICE = "UserWarning"
+ERRORS = ("RuntimeError", "TypeError", "NotImplementedError", "SyntaxError", NOTICE)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Calls that a Mac refuses, or computes on the CPU.
+    """Calls that a Mac refuses.
 
     Attributes:
         name: of the rule; counted under it in `Rules.refused`.
         operators: with namespace and overload: ``aten::add.out``; ``*`` stands for every one.
         message: what is raised; ``{op}``, ``{argument}``, ``{dtype}``, ``{dtypes}``, ``{size}``, ``{numel}``,
-            ``{dim}`` are filled in.
+            ``{dim}``, ``{bytes}`` and ``{twice_bytes}`` of a matrix are filled in.
         source: where it is known from.
-        error: the exception's class.
+        error: the exception's class. `NOTICE`: nothing is refused; the operator runs on the CPU, and that is said once.
         except_: operators that a rule of every operator is not for.
         arguments: names of the arguments that are looked at; none means every tensor.
         dtypes: refused; none means any.
         dim_over, size_over, numel_over: refused are more dimensions, a longer dimension, more elements than this;
             -1 does not look.
+        sides_over, matrix_bytes_over: matrices are refused of which both sides are longer, or which have more bytes.
+        unequal_dim: tensors are refused whose sizes in this dimension differ.
         divisible: name of a list of sizes, which the last sizes of the tensor must all divide, or be divided by.
+        channels_last: refused are tensors of four dimensions in this memory format.
         mixed: refused are floating point tensors of more than one dtype.
-        matrix_over: refused are matrices, in the last two dimensions, whose shorter side is longer than this; -1 does
-            not look. A tensor without elements is never refused for this or the next.
-        matrix_bytes_over: ... of which ``copies`` have more bytes together than this, ``{bytes}`` in the message.
-        on_cpu: not refused: the operator itself goes to the CPU, and says the message as a UserWarning once.
         before_macos: it holds on an older macOS only (``major * 100 + minor``); 0: on all.
-        when, equals: it holds where another argument has this value, as text; ``complex`` is any that is not real.
+        when, equals: it holds where another argument has this value, as text; ``complex`` is any that is not real,
+            ``negative`` and ``nonzero`` any such number.
     """
 
     name: str
@@ -70,12 +71,12 @@ class Refusal:
     dim_over: int = -1
     size_over: int = -1
     numel_over: int = -1
-    divisible: str = ""
-    mixed: bool = False
-    matrix_over: int = -1
+    sides_over: int = -1
     matrix_bytes_over: int = -1
-    copies: int = 1
-    on_cpu: bool = False
+    unequal_dim: int = -1
+    divisible: str = ""
+    channels_last: bool = False
+    mixed: bool = False
     before_macos: int = 0
     when: str = ""
     equals: str = ""
@@ -94,7 +95,7 @@ class Table:
         present: operators with an mps kernel that torch's list does not name.
         absent: operators that torch's list names although a Mac has no working kernel.
         on_cpu: operators that a Mac always sends to the CPU.
-        refusals: dtypes, sizes and mixtures that are refused, and sizes that an operator computes on the CPU.
+        refusals: dtypes, sizes and mixtures that are refused.
     """
 
     present: tuple[str, ...]
@@ -129,11 +130,8 @@ def _data(release: str) -> dict[str, Any]:
     if "after" not in data:
         return data
     base = _data(data["after"])
-    sections = {}
-    for section in ("refuse", "fall_back"):
-        kept = {name: rule for name, rule in base[section].items() if name not in data["gone"]}
-        sections[section] = {**kept, **data.get(section, {})}
-    return {"operators": {**base["operators"], **data["operators"]}, **sections}
+    kept = {name: rule for name, rule in base["refuse"].items() if name not in data["gone"]}
+    return {"operators": {**base["operators"], **data["operators"]}, "refuse": {**kept, **data["refuse"]}}
 
 
 def gone(operators: set[str], version: str) -> Refusal:
@@ -151,10 +149,7 @@ def table(data: dict[str, Any]) -> Table:
     operators = {key: _operators(names) for key, names in data["operators"].items()}
     return Table(
         **operators,
-        refusals=(
-            *(_refusal(name, entry) for name, entry in data["refuse"].items()),
-            *(_refusal(name, {**entry, "on_cpu": True}) for name, entry in data["fall_back"].items()),
-        ),
+        refusals=tuple(_refusal(name, entry) for name, entry in data["refuse"].items()),
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads a wheel of torch for macOS: operators, refusals, Metal kernels, Python's side of mps, the allocator.
+"""Reads a wheel of torch for macOS: operators, refusals, Metal kernels, Python's side of mps, the allocator, targets.
 
 A section is a set of lines, so that two releases differ by lines. Nothing of the wheel is imported or run.
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from patcher.simulator.rules import presence
+from patcher.simulator.wheels import targets
 from patcher.simulator.wheels.macho import Library
 from patcher.simulator.wheels.metallib import function_names
 from patcher.simulator.wheels.records import Record
@@ -64,6 +65,7 @@ def read(path: Path) -> Record:
                 "kernels": kernels(library),
                 "allocator": allocator(library),
                 "python": {line for name in python for line in interface(name, wheel.read(name).decode())},
+                "targets": targets.read(path),
                 "headers": {f"{_within(name)} {_digest(wheel.read(name))}" for name in headers},
             },
         )

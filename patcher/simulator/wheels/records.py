@@ -27,7 +27,7 @@ class Record:
         wheel: the file's name.
         sha256: of the wheel.
         sections: lines by section: ``operators``, ``registered``, ``refusals``, ``kernels``, ``allocator``, ``python``,
-            ``headers``; `contents` says what each is.
+            ``targets``, ``headers``; `contents` says what each is.
     """
 
     torch: str
@@ -78,7 +78,7 @@ def record(release: str) -> Record:
         raise InvalidSwitch(
             compose(
                 "nothing is known of this torch for macOS",
-                expected=f"torch {' or '.join(releases())}",
+                expected=f"torch {', '.join(releases())}",
                 found=f"torch {release}",
                 run=f"use torch {releases()[-1]}; a checkout learns a release with make wheel RELEASE=...",
             )

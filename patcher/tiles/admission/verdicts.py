@@ -21,7 +21,7 @@ PACKAGE = Path(environment.__file__).parent
 """What the numbers of both back ends depend on, beside the machine: the language, and what is changed of torch."""
 
 PREFIXES = ("PYTORCH_MPS_", "MTL_")
-NAMES = frozenset(("PATCHER_WITHOUT", "PATCHER_SIMULATE_FAULTS", "UNSLOTH_SIMULATE_MAC"))
+NAMES = frozenset(("PATCHER_WITHOUT", "PATCHER_SIMULATE_FAULTS", "PATCHER_SIMULATE_TORCH", "UNSLOTH_SIMULATE_MAC"))
 """Variables that may change numbers: torch's fast mathematics, Metal's debugging, changes and machines; the limits of
 torch's allocator do not."""
 

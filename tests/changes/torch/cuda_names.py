@@ -88,6 +88,13 @@ EXCEPTIONS = {
 }
 """What is not called, and why."""
 
+SINCE_2_14 = {
+    "export_dot": "takes a CUDAGraph, which is refused",
+    "export_graph_data": "takes a CUDAGraph, which is refused",
+    "graph_annotations": "a module about the kernels of a CUDAGraph",
+}
+"""The same for what torch 2.13 has not yet."""
+
 
 def public_names() -> set[str]:
     return {name for module in MODULES for name in importlib.import_module(module).__all__}

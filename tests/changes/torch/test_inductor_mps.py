@@ -34,6 +34,15 @@ def rows(seen, x):
     seen.add_(x.sum(-1))
     return x / x.sum(-1, keepdim=True)
 
+@torch.compile
+def margin(x, chosen):
+    return torch.nn.functional.multi_margin_loss(x, chosen)
+
+def gradient():
+    x = torch.zeros(1, 10, device="mps", requires_grad=True)
+    margin(x, torch.tensor([3], device="mps")).backward()
+    return [round(share, 6) for share in x.grad.flatten().tolist()]
+
 def run():
     total, seen = torch.ones((), device="mps"), torch.ones(3, device="mps")
     add_up(total, torch.ones(2048, device="mps"))
@@ -42,7 +51,7 @@ def run():
     return [total.item(), *seen.tolist(), *{round(share, 7) for share in shares.flatten().tolist()}]
 
 try:
-    print(json.dumps(run()))
+    print(json.dumps({"sums": run(), "gradient": gradient()}))
 except RuntimeError as error:
     print(json.dumps(str(error)))
 """
@@ -71,6 +80,14 @@ def test_the_checker_of_metal_code_sees_the_race_in_unpatched_torch(tmp_path: Pa
 
 @pytest.mark.slow
 def test_patched_code_adds_once_and_has_no_race(tmp_path: Path) -> None:
-    """One sum and three, and code without a sum, under the checker; what Inductor cached unpatched is not used."""
-    assert outcome(tmp_path, patched=False, check=False)[0] > 2049
-    assert outcome(tmp_path, patched=True, check=True) == [2049.0, 1502.0, 1502.0, 1502.0, round(1 / 1500, 7)]
+    """One sum and three, and code without a sum, under the checker; what Inductor cached unpatched is not used.
+
+    The gradient of a margin loss adds a sum to the place of the chosen class, atomically: unpatched, once for each of
+    the ten threads.
+    """
+    unpatched = outcome(tmp_path, patched=False, check=False)
+    assert unpatched["sums"][0] > 2049
+    assert unpatched["gradient"] == [0.1] * 3 + [-9.0] + [0.1] * 6
+    patched = outcome(tmp_path, patched=True, check=True)
+    assert patched["sums"] == [2049.0, 1502.0, 1502.0, 1502.0, round(1 / 1500, 7)]
+    assert patched["gradient"] == [0.1] * 3 + [-0.9] + [0.1] * 6

@@ -167,18 +167,28 @@ def test_function_constants_without_a_value() -> None:
         lib.constants(filled(2), threads=2)
 
 
-def test_reported_errors_are_raised() -> None:
-    """TORCH_REPORT_ERROR of <c10/metal/error.h>: the first message, with its place, and how many there were."""
+def test_reported_errors_are_raised_at_the_next_wait() -> None:
+    """TORCH_REPORT_ERROR of <c10/metal/error.h>: the text of the first message, as torch's checkLastError has it."""
     lib = torch.mps.compile_shader(
         "#include <c10/metal/error.h>\n"
         "kernel void check(device float* out, device c10::metal::ErrorMessages* errors,\n"
         "                  uint i [[thread_position_in_grid]]) {\n"
-        '  if (out[i] < 0) { TORCH_REPORT_ERROR(errors, "value ", long(i), " is negative"); }\n'
+        '  if (out[i] < 0) { TORCH_REPORT_ERROR(errors, "value ", long(i), " of ", long(-out[i]), " is negative"); }\n'
         "}\n"
+        "kernel void middle(device float* out, device c10::metal::ErrorMessages* errors, constant float* x,\n"
+        "                   uint i [[thread_position_in_grid]]) { out[i] = x[i]; }\n"
     )
-    lib.check(torch.ones(8, device="mps"), error_buf_idx=1)
-    with pytest.raises(torch.AcceleratorError, match=r"program_source:\d+: check: value 0 is negative \(8 reported\)"):
-        lib.check(-torch.ones(8, device="mps"), error_buf_idx=1)
+    ones = torch.ones(8, device="mps")
+    lib.check(ones, error_buf_idx=1)
+    torch.mps.synchronize()
+    lib.check(-ones, error_buf_idx=1)
+    lib.check(-2 * ones, error_buf_idx=1)
+    with pytest.raises(torch.AcceleratorError, match=r"^value 0 of 1 is negative"):
+        torch.mps.synchronize()
+    torch.mps.synchronize()
+    out = torch.zeros(8, device="mps")
+    lib.middle(out, ones, 2 * ones, error_buf_idx=1)  # in place of the argument of that number
+    assert out.tolist() == [2.0] * 8
 
 
 def test_torch_headers() -> None:

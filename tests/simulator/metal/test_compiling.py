@@ -195,3 +195,68 @@ def test_the_device_starts_without_looking_for_a_compiler() -> None:
         "assert not [name for name in sys.modules if name.startswith('patcher.simulator.metal.')]\n"
     )
     run_python("-c", code)
+
+
+def test_overloads_for_constant_and_for_device_memory() -> None:
+    """``constant void*`` and ``device const void*`` are the same to C++, as in torch 2.14's <c10/metal/indexing.h>."""
+    source = """
+        template <typename T> T at(constant void* p, uint i) { return static_cast<constant T*>(p)[i]; }
+        template <typename T> T at(device const void* p, uint i) { return static_cast<device const T*>(p)[i]; }
+        template <typename T> device T& at(device void* p, uint i) { return static_cast<device T*>(p)[i]; }
+        kernel void add(device float* o, constant float* x, device const float* y, uint i [[thread_position_in_grid]]) {
+            at<float>(o, i) = at<float>(x, i) + at<float>(y, i);
+        }
+    """
+    out, x = torch.zeros(3, device="mps"), torch.arange(3.0, device="mps")
+    torch.mps.compile_shader(source).add(out, x, x)
+    assert out.tolist() == [0, 2, 4]
+
+
+def test_an_instantiation_names_its_template_from_outside_and_leaves_arguments_to_be_deduced() -> None:
+    """As torch 2.15's REGISTER_TERNARY_OP does: the parameters tell T0, which has another default."""
+    source = """
+        namespace own {
+        template <typename T, typename T0 = T>
+        kernel void scale(device T* o, constant T0* x, uint i [[thread_position_in_grid]]) { o[i] = x[i] * 2; }
+        }
+        template [[host_name("scale")]] kernel void ::own::scale<float>(
+            device float* o, constant int* x, uint i [[thread_position_in_grid]]);
+    """
+    out = torch.zeros(3, device="mps")
+    torch.mps.compile_shader(source).scale(out, torch.arange(3, dtype=torch.int32, device="mps"))
+    assert out.tolist() == [0, 2, 4]
+
+
+def test_half_and_bfloat_are_cast_to_each_other() -> None:
+    """By a cast in a template too, as in torch's cast_to; half has more digits, bfloat a larger range."""
+    source = """
+        template <typename T, typename U> T to(U x) { return static_cast<T>(x); }
+        kernel void there_and_back(device bfloat* b, device half* h, constant half* x, constant bfloat* y,
+                                   uint i [[thread_position_in_grid]]) {
+            b[i] = to<bfloat>(x[i]);
+            h[i] = static_cast<half>(y[i]);
+        }
+    """
+    x = torch.tensor([1 + 2**-10, 3, -65504])
+    b, h = torch.zeros(3, dtype=torch.bfloat16, device="mps"), torch.zeros(3, dtype=torch.half, device="mps")
+    torch.mps.compile_shader(source).there_and_back(b, h, x.half().to("mps"), (x * 2).bfloat16().to("mps"))
+    assert b.tolist() == x.bfloat16().tolist()
+    assert h.tolist() == (x * 2).bfloat16().half().tolist() == [2, 6, float("-inf")]
+
+
+REGISTERED = """
+    #include <c10/metal/indexing.h>
+    struct twice_functor { template <typename T> T operator()(const T x) { return x + x; } };
+    struct plus_functor { template <typename T> T operator()(const T a, const T b) { return a + b; } };
+    REGISTER_UNARY_OP(twice, half, half);
+    REGISTER_BINARY_OP(plus, long, long);
+"""
+
+
+def test_kernels_that_torchs_macros_register() -> None:
+    """An operator written with torch's own <c10/metal/indexing.h>: some thirty instantiations of its templates."""
+    library = torch.mps.compile_shader(REGISTERED)
+    x, out = torch.arange(5, device="mps"), torch.zeros(5, dtype=torch.int64, device="mps")
+    library.plus_dense_long_long(out, x, x + 1, 5, threads=5)
+    assert out.tolist() == [1, 3, 5, 7, 9]
+    assert "twice_strided_half_half" in dir(library)

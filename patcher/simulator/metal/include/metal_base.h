@@ -167,6 +167,15 @@ METAL_TRAIT(is_arithmetic) METAL_TRAIT(is_scalar) METAL_TRAIT(is_pointer) METAL_
 template <class A, class B> struct is_convertible : bool_constant<is_convertible_v<A, B>> {};
 template <class A, class B> struct is_base_of : bool_constant<is_base_of_v<A, B>> {};
 
+// What static_cast becomes: clang does not convert half to bfloat and back.
+template <class A, class B> constexpr bool cpu_are_halves_v =
+    (is_same_v<A, half> && is_same_v<B, bfloat>) || (is_same_v<A, bfloat> && is_same_v<B, half>);
+template <class To, class From> requires cpu_are_halves_v<To, From>
+METAL_INLINE constexpr To cpu_cast(From from) { return To(float(from)); }
+template <class To, class From>
+  requires(!cpu_are_halves_v<To, remove_cv_t<remove_reference_t<From>>> && requires(From&& from) { static_cast<To>(static_cast<From&&>(from)); })
+METAL_INLINE constexpr To cpu_cast(From&& from) { return static_cast<To>(static_cast<From&&>(from)); }
+
 template <class T> struct make_unsigned { typedef __make_unsigned(T) type; };
 template <class T> struct make_signed { typedef __make_signed(T) type; };
 template <class T> using make_unsigned_t = typename make_unsigned<T>::type;
