@@ -126,9 +126,13 @@ REFUSED: dict[str, tuple[str, Callable[[Tensor], object]]] = {
         "expected 'self' and 'other' to have same size, but [3, 4] != [4, 3]",
         lambda x: x + x.t(),
     ),
-    "product with a vector of other length": (
+    "product with a matrix of other height": (
         "addmm: dense (mat2) dim0 must be 4, got 3",
-        lambda x: x.mv(torch.ones(3, device="mps")),
+        lambda x: x @ torch.ones(3, 2, device="mps"),
+    ),
+    "product with a vector in bool": (
+        "Failed to create function state object for: spmm_addmm_coo_bool",
+        lambda x: x.bool().mv(torch.ones(4, dtype=torch.bool, device="mps")),
     ),
     "product in bool": (
         "Failed to create function state object for: spmm_addmm_coo_bool",

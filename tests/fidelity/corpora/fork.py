@@ -205,7 +205,7 @@ class Fork(Claims):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "script.py"  # which the child imports
             path.write_text(script)
-            done = run_python(path, timeout=120, check=False)
+            done = run_python(path, timeout=120)
         yield done.stdout.strip(), str(([2.0, 2.0], False))
 
 
