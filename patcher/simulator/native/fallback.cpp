@@ -6,6 +6,7 @@
 #include "simulator.h"
 #include "sparse.h"
 #include "widen.h"
+#include "words.h"
 
 #include <ATen/core/op_registration/adaption.h>
 #include <ATen/core/stack.h>
@@ -198,10 +199,17 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
   {
     // Autocast for the CPU is none of this tensor's business.
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    if (key == c10::DispatchKey::CPU) {
-      index_errors::run(description.name, stack, count, [&] { run_cpu_kernel(op, description.widening, stack); });
-    } else {
-      op.redispatchBoxed(c10::DispatchKeySet(key), stack);
+    try {
+      if (key == c10::DispatchKey::CPU) {
+        index_errors::run(description.name, stack, count, [&] { run_cpu_kernel(op, description.widening, stack); });
+      } else {
+        op.redispatchBoxed(c10::DispatchKeySet(key), stack);
+      }
+    } catch (const c10::Error& error) {
+      if (!on_host) {
+        words::reword(description.name, error.what_without_backtrace(), aliases.contiguous());
+      }
+      throw;
     }
   }
   if (description.generator != kNone && (*stack)[first].isTensor()) {
