@@ -76,7 +76,8 @@ def metallib(*names: str) -> bytes:
 def dylib(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A library for macOS on arm64, by the compiler and linker of the ziglang package."""
     folder = tmp_path_factory.mktemp("dylib")
-    kernels = metallib("softmax_float", "softmax_half", "gemv_t_float_32", "scan")
+    iterated = [f"hypot_{layout}_{each}_{each}" for layout in ("dense", "strided") for each in ("half", "float")]
+    kernels = metallib("softmax_float", "softmax_half", "gemv_t_float_32", "scan", *iterated, "flip_dense_int_int")
     numbers = ", ".join(map(str, kernels))
     (folder / "a.c").write_text(SOURCE.replace("{KERNELS}", f"{{{numbers}}}"))
     target = ("-target", "aarch64-macos", "-shared", "-nostdlib", "-Wl,-undefined,dynamic_lookup")
@@ -111,7 +112,9 @@ def test_a_wheel_is_read(wheel: Path) -> None:
     assert found.sections["operators"] == {"add.Tensor MPS", "add.out MPS", "mode"}
     assert found.sections["registered"] == {"added MPS mode", "lacking MPS add.out"}
     assert found.sections["refusals"] == {"Linear.mm: linear: no such dtype ", "MPSStream.h: two\\nlines here"}
-    assert found.sections["kernels"] == {"softmax 2 0", "gemv_t 1 0", "scan 1 0"}
+    assert found.sections["kernels"] == {"softmax 2 0", "gemv_t 1 0", "scan 1 0", "hypot 4 0", "flip 1 0"}
+    assert found.sections["types"] == {"hypot float half"}
+    assert found.types() == {"hypot": ["float", "half"]}
     assert found.sections["allocator"] == {"MPSHeapAllocatorImpl::free_buffer"}
     assert {line.rpartition(" ")[0] for line in found.sections["python"]} == {
         "torch/mps LIMIT =",
@@ -186,7 +189,8 @@ def test_a_release_is_compared_with_the_one_before(
     try:
         assert command.main([str(wheel)]) == 0
         printed = capsys.readouterr().out
-        assert printed.endswith("after: 9.0\n\n[kernels]\n+ gemv_t 1 0\n+ softmax 2 0\n- sort 2 0\n\n")
+        came = "+ flip 1 0\n+ gemv_t 1 0\n+ hypot 4 0\n+ softmax 2 0\n"
+        assert printed.endswith(f"after: 9.0\n\n[kernels]\n{came}- sort 2 0\n\n")
         assert command.main([str(wheel), "--check"]) == 1
         assert command.main([str(wheel), "--record"]) == 0
         records.releases.cache_clear()

@@ -8,6 +8,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <algorithm>
+
 namespace simulator {
 namespace {
 
@@ -196,6 +198,10 @@ at::Tensor Aliases::to_mps(at::Tensor result) {
     mps.unsafeGetTensorImpl()->set_wrapped_number(true);
   }
   return mps;
+}
+
+bool Aliases::contiguous() const {
+  return std::all_of(tensors_.begin(), tensors_.end(), [](const TensorPair& pair) { return pair.mps.is_contiguous(); });
 }
 
 void Aliases::write_back() {

@@ -7,6 +7,7 @@
 #include "sparse.h"
 #include "sparse_checks.h"
 #include "widen.h"
+#include "words.h"
 
 #include <ATen/core/op_registration/adaption.h>
 #include <ATen/core/stack.h>
@@ -204,13 +205,20 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
   {
     // Autocast for the CPU is none of this tensor's business.
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    if (key == c10::DispatchKey::CPU) {
-      index_errors::run(description.name, stack, count, [&] { run_cpu_kernel(op, description.widening, stack); });
-    } else {
-      run_sparse_kernel(op, description.widening, stack);
-      if (coalesces) {
-        coalesce_in_place(stack->back().toTensor());
+    try {
+      if (key == c10::DispatchKey::CPU) {
+        index_errors::run(description.name, stack, count, [&] { run_cpu_kernel(op, description.widening, stack); });
+      } else {
+        run_sparse_kernel(op, description.widening, stack);
+        if (coalesces) {
+          coalesce_in_place(stack->back().toTensor());
+        }
       }
+    } catch (const c10::Error& error) {
+      if (!on_host) {
+        words::reword(description.name, error.what_without_backtrace(), aliases.contiguous());
+      }
+      throw;
     }
   }
   if (description.generator != kNone && (*stack)[first].isTensor()) {

@@ -1,6 +1,7 @@
 // What a Mac's mps device refuses, and what it sends to the CPU.
 #include "rules.h"
 #include "witness.h"
+#include "words.h"
 
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
@@ -234,6 +235,8 @@ std::string message_of(
   return filled(
       rule.message,
       {{"{op}", full_name(op)},
+       {"{name}", words::kernel_name(full_name(op))},
+       {"{metal}", words::metal_name(c10::toString(tensor.scalar_type()))},
        {"{argument}", op.schema().arguments()[position].name()},
        {"{dtype}", c10::toString(tensor.scalar_type())},
        {"{dtypes}", all.str()},

@@ -25,8 +25,8 @@ using Counts = std::map<std::string, uint64_t>;
 struct Rule {
   std::string name;
   std::string error;          // Python's name of the exception; "UserWarning": it is said once, and the CPU computes
-  std::string message;        // {op}, {argument}, {dtype}, {dtypes}, {size}, {numel}, {dim}, {bytes}, {twice_bytes} (of a
-                              // matrix) are filled in
+  std::string message;        // {op}, {name}, {metal} (see words.h), {argument}, {dtype}, {dtypes}, {size}, {numel},
+                              // {dim}, {bytes}, {twice_bytes} (of a matrix) are filled in
   std::vector<std::string> arguments;  // names of those that are looked at; none: every tensor
   uint64_t dtypes = 0;        // one bit per ScalarType; 0: any
   int64_t dim_over = -1;      // more dimensions than this

@@ -1,5 +1,6 @@
 // The Python face of the rules.
 #include "rules.h"
+#include "words.h"
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -47,7 +48,8 @@ void load(
     const std::vector<std::string>& on_cpu,
     const py::list& refusals,
     const std::string& commit,
-    bool cpu_fallback) {
+    bool cpu_fallback,
+    words::Kernels kernels) {
   Data data;
   data.present.insert(present.begin(), present.end());
   data.on_cpu.insert(on_cpu.begin(), on_cpu.end());
@@ -61,6 +63,7 @@ void load(
   data.commit = commit;
   data.cpu_fallback = cpu_fallback;
   set_data(std::move(data));
+  words::set_kernels(std::move(kernels));
   register_direct();
   guard_composites();
 }
@@ -70,7 +73,7 @@ void load(
 void bind(py::module_& module) {
   module.def(
       "load_rules", &load, py::arg("present"), py::arg("on_cpu"), py::arg("refusals"), py::arg("commit"),
-      py::arg("cpu_fallback"));
+      py::arg("cpu_fallback"), py::arg("kernels"));
   module.def("set_cpu_fallback", &set_cpu_fallback);
   module.def("cpu_fallback", &cpu_fallback);
   module.def("rules_missing", &missing);

@@ -59,6 +59,9 @@ class Aliases {
   // Carries over what the kernel has resized.
   void write_back();
 
+  // Whether all arguments so far are.
+  bool contiguous() const;
+
  private:
   struct TensorPair {
     at::Tensor mps;

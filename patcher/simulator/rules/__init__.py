@@ -13,6 +13,9 @@ from patcher.macs.mac import release_of
 from patcher.simulator.rules import tables
 from patcher.simulator.wheels import records
 
+INDICES = {"int", "long"}
+"""What a kernel such as gather's reads by its name is the index; its numbers are of any dtype."""
+
 
 class Rules:
     """What the simulated Mac has refused since the start or the last `reset`."""
@@ -88,6 +91,7 @@ def load(native: ModuleType, torch: ModuleType, version: str) -> None:
         refusals=[refusal.native(torch) for refusal in refusals],
         commit=wheel.commit,
         cpu_fallback=tables.fallback_wanted(),
+        kernels={family: set(types) for family, types in wheel.types().items() if not set(types) <= INDICES},
     )
 
 

@@ -41,8 +41,9 @@ class Refusal:
     Attributes:
         name: of the rule; counted under it in `Rules.refused`.
         operators: with namespace and overload: ``aten::add.out``; ``*`` stands for every one.
-        message: what is raised; ``{op}``, ``{argument}``, ``{dtype}``, ``{dtypes}``, ``{size}``, ``{numel}``,
-            ``{dim}``, ``{bytes}`` and ``{twice_bytes}`` of a matrix are filled in.
+        message: what is raised; ``{op}``, ``{name}`` and ``{metal}`` (operator and dtype as in a Metal kernel's name),
+            ``{argument}``, ``{dtype}``, ``{dtypes}``, ``{size}``, ``{numel}``, ``{dim}``, ``{bytes}`` and
+            ``{twice_bytes}`` of a matrix are filled in.
         source: where it is known from.
         error: the exception's class. `NOTICE`: nothing is refused; the operator runs on the CPU, and that is said once.
         except_: operators that a rule of every operator is not for.

@@ -39,6 +39,11 @@ _VARIANT = re.compile(
 """In a kernel's name, what tells its instantiations apart: types, sizes, and TensorIterator's forms."""
 
 
+_TYPE = "bool|u?char|u?short|u?int|u?long|half2?|float2?|bfloat"
+_ITERATED = re.compile(rf"(?P<family>\w+?)_(?P<layout>dense|strided)_(?:{_TYPE})_(?P<type>{_TYPE})(?:_(?:{_TYPE}))?")
+"""Kernels of TensorIterator: ``hypot_dense_float_float`` writes and reads float where memory has no gaps."""
+
+
 def read(path: Path) -> Record:
     """What a wheel holds.
 
@@ -63,6 +68,7 @@ def read(path: Path) -> Record:
                 "registered": registered(library, listed),
                 "refusals": refusals(library),
                 "kernels": kernels(library),
+                "types": types(library),
                 "allocator": allocator(library),
                 "python": {line for name in python for line in interface(name, wheel.read(name).decode())},
                 "targets": targets.read(path),
@@ -118,13 +124,25 @@ def refusals(library: Library) -> set[str]:
 
 def kernels(library: Library) -> set[str]:
     """Metal kernels by family, with the number of instantiations in each of `KERNELS`: ``softmax 12 12``."""
-    counts = []
-    for name in KERNELS:
-        section = library.section(name)
-        found = function_names(library.content(section)) if section is not None else []
-        counts.append(Counter(_VARIANT.sub("", each) for each in found))
+    counts = [Counter(_VARIANT.sub("", each) for each in names) for names in _kernel_names(library)]
     families = set().union(*counts)
     return {" ".join([family, *(str(count[family]) for count in counts)]) for family in families}
+
+
+def types(library: Library) -> set[str]:
+    """What the kernels of TensorIterator read, by family: ``hypot bfloat float half``."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for name in set().union(*_kernel_names(library)):
+        if match := _ITERATED.fullmatch(name):
+            found.setdefault(match["family"], {}).setdefault(match["layout"], set()).add(match["type"])
+    whole = {family: by["dense"] for family, by in found.items() if by.keys() == {"dense", "strided"}}
+    return {" ".join([family, *sorted(read)]) for family, read in whole.items()}
+
+
+def _kernel_names(library: Library) -> list[list[str]]:
+    """Names in each of `KERNELS`."""
+    sections = (library.section(name) for name in KERNELS)
+    return [function_names(library.content(section)) if section is not None else [] for section in sections]
 
 
 def allocator(library: Library) -> set[str]:

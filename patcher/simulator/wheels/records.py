@@ -26,8 +26,8 @@ class Record:
         commit: of PyTorch's repository.
         wheel: the file's name.
         sha256: of the wheel.
-        sections: lines by section: ``operators``, ``registered``, ``refusals``, ``kernels``, ``allocator``, ``python``,
-            ``targets``, ``headers``; `contents` says what each is.
+        sections: lines by section: ``operators``, ``registered``, ``refusals``, ``kernels``, ``types``, ``allocator``,
+            ``python``, ``targets``, ``headers``; `contents` says what each is.
     """
 
     torch: str
@@ -54,6 +54,11 @@ class Record:
     def by_hand(self, backend: str = "MPS") -> set[str]:
         """The operators that the binary registers for a backend though torch's list names no kernel."""
         return self._registered("added", backend)
+
+    def types(self) -> dict[str, list[str]]:
+        """What each kernel of TensorIterator reads, by Metal's names of types."""
+        families = (line.split(" ") for line in self.sections["types"])
+        return {family: types for family, *types in families}
 
     def _registered(self, how: str, backend: str) -> set[str]:
         lines = (line.split(" ") for line in self.sections["registered"])
