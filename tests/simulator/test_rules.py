@@ -199,3 +199,13 @@ def test_a_torch_without_data_is_refused_by_name() -> None:
     """Rules of one release are not guessed for another."""
     with pytest.raises(SimulatorUnavailable, match=r"found: +torch 2\.12\n"):
         tables.for_torch("2.12.1")
+
+
+def test_lu_solve_into_a_tensor_without_elements() -> None:
+    """torch 2.13's kernel for mps, in torch/_refs/linalg/__init__.py, leaves it so; later ones make it large enough."""
+    factors, pivots = torch.linalg.lu_factor(torch.tensor([[2.0, 1.0], [1.0, 3.0]], device="mps"))
+    right = torch.tensor([[5.0], [10.0]], device="mps")
+    out = torch.empty(0, device="mps")
+    torch.linalg.lu_solve(factors, pivots, right, out=out)
+    assert out.shape == ((0,) if TORCH == "2.13" else (2, 1))
+    assert torch.allclose(torch.linalg.lu_solve(factors, pivots, right).cpu(), torch.tensor([[1.0], [3.0]]))

@@ -146,6 +146,7 @@ SHAPES: dict[str, Callable[[Callable[[Tensor], Tensor]], Any]] = {
 
 C64, HALF, F32 = torch.complex64, torch.float16, torch.float32
 NO_COMPLEX = "linalg.lu_factor(): MPS doesn't support complex types."
+NO_HALF_LU = "linalg.lu_factor(): MPS supports float32 and complex64 inputs, got "
 TRIANGULAR = "linalg.solve.triangular(); Only float is supported!"
 
 
@@ -156,7 +157,10 @@ def eye(dtype: torch.dtype, n: int = 3) -> Tensor:
 WORDS: dict[str, tuple[Callable[[torch.dtype], object], dict[torch.dtype, dict[str, str]]]] = {
     "lu_factor": (
         lambda t: LINALG.lu_factor(eye(t)),
-        {t: {"2.13": NO_COMPLEX, "2.14": NO_COMPLEX} for t in (C64, HALF, torch.int32)},
+        {
+            **{t: {"2.13": NO_COMPLEX, "2.14": NO_COMPLEX} for t in (C64, torch.int32)},
+            HALF: {"2.13": NO_COMPLEX, "2.14": NO_COMPLEX, "2.15": f"{NO_HALF_LU}Half"},
+        },
     ),
     "lu-no-pivot": (
         lambda t: LINALG.lu(eye(t), pivot=False),
@@ -164,7 +168,14 @@ WORDS: dict[str, tuple[Callable[[torch.dtype], object], dict[torch.dtype, dict[s
     ),
     "solve": (
         lambda t: LINALG.solve(eye(t), eye(t)),
-        {t: {"2.13": "linalg.lu_factor(): MPS only supports floats.", "2.14": NO_COMPLEX} for t in (C64, HALF)},
+        {
+            C64: {"2.13": "linalg.lu_factor(): MPS only supports floats.", "2.14": NO_COMPLEX},
+            HALF: {
+                "2.13": "linalg.lu_factor(): MPS only supports floats.",
+                "2.14": NO_COMPLEX,
+                "2.15": f"{NO_HALF_LU}Half",
+            },
+        },
     ),
     "inv": (
         lambda t: LINALG.inv(eye(t)),
@@ -186,7 +197,7 @@ WORDS: dict[str, tuple[Callable[[torch.dtype], object], dict[torch.dtype, dict[s
     ),
     "cholesky": (
         lambda t: LINALG.cholesky(eye(t)),
-        {HALF: {"2.14": "linalg.cholesky: MPS supports float32 and complex64, but got Half"}},
+        {HALF: dict.fromkeys(("2.14", "2.15"), "linalg.cholesky: MPS supports float32 and complex64, but got Half")},
     ),
     "qr": (
         lambda t: LINALG.qr(eye(t)),
@@ -200,7 +211,11 @@ WORDS: dict[str, tuple[Callable[[torch.dtype], object], dict[torch.dtype, dict[s
     ),
     "svdvals": (
         lambda t: LINALG.svdvals(eye(t)),
-        {HALF: {"2.14": "linalg.svd: the MPS backend supports only float32 and complex64. Got Half."}},
+        {
+            HALF: dict.fromkeys(
+                ("2.14", "2.15"), "linalg.svd: the MPS backend supports only float32 and complex64. Got Half."
+            )
+        },
     ),
     "lu_solve": (
         lambda t: LINALG.lu_solve(eye(t), torch.tensor([1, 2, 3], dtype=torch.int32, device=DEVICE), eye(t)),
