@@ -83,7 +83,7 @@ def failures(path: Path = FAILURES) -> dict[tuple[str, str], Failure]:
 class Compiled(Corpus):
     """Each operator in float32: with its gradient where it has one, forward alone where it has none."""
 
-    EVERY: ClassVar[int] = 45
+    EVERY: ClassVar[int] = 85
 
     def __init__(self, mac: MacProfile) -> None:
         super().__init__(mac)
