@@ -208,7 +208,7 @@ def _prepare_compiler() -> None:
     torch._inductor.config.force_disable_caches = True
     torch._inductor.config.compile_threads = 1
     logging.disable(logging.CRITICAL)
-    common_methods_invocations.wrapper_set_seed = _without_seed
+    common_methods_invocations.wrapper_set_seed = _without_seed  # type: ignore[attr-defined]
 
 
 def _without_seed(op: Any, *args: Any, **kwargs: Any) -> Any:
