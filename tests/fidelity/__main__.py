@@ -62,7 +62,8 @@ def _run(corpus: str, release: str, options: argparse.Namespace, results: list[R
 def _report(agreements: dict[tuple[str, str], Agreement]) -> int:
     """Prints what agrees by corpus and release, and what is not as listed; 1 if anything is not."""
     for (corpus, release), found in agreements.items():
-        print(f"{corpus}, torch {release}: {found.agreeing} of {found.compared} cases agree: {found.percent:.2f}%")
+        if found.compared:
+            print(f"{corpus}, torch {release}: {found.agreeing} of {found.compared} cases agree: {found.percent:.2f}%")
         for result in found.unlisted:
             said = f"expected {result.expected} ({result.source}), {result.observed} {result.error}"
             print(f"not listed: {result.case}: {said}")

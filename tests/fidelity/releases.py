@@ -49,6 +49,8 @@ class Release:
     def cases(self, corpus: Corpus) -> list[Case]:
         """A corpus's cases: the installed ones, and what the release tests besides and the installed torch has."""
         here = corpus.cases()
+        if not here:
+            return here
         first, tests = here[0].corpus, {(case.name, case.test) for case in here}
         more = (case for case in self._other if case.corpus == first and (case.name, case.test) in tests)
         found = {*here, *more}

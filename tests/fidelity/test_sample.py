@@ -21,9 +21,9 @@ pytestmark = pytest.mark.slow
 
 EXACT = {"compiled": 0.5, "linalg": 0.9, "operators": 0.99}
 """The least share of what passes that is the CPU's to the last bit: its BLAS rounds by the address of its arguments.
-Compiled code calls other functions for exp and its like, and sums in another order.
 
-Modules are compared on several paths, and ``fused`` optimizers with the loop, which round otherwise.
+Modules are compared on several paths, and ``fused`` optimizers with the loop, which round otherwise. Compiled code has
+other functions for exp and its like, and sums in another order.
 """
 
 

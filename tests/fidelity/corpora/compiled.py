@@ -83,7 +83,7 @@ def failures(path: Path = FAILURES) -> dict[tuple[str, str], Failure]:
 class Compiled(Corpus):
     """Each operator in float32: with its gradient where it has one, forward alone where it has none."""
 
-    EVERY: ClassVar[int] = 45
+    EVERY: ClassVar[int] = 85
 
     def __init__(self, mac: MacProfile) -> None:
         super().__init__(mac)
@@ -208,7 +208,7 @@ def _prepare_compiler() -> None:
     torch._inductor.config.force_disable_caches = True
     torch._inductor.config.compile_threads = 1
     logging.disable(logging.CRITICAL)
-    common_methods_invocations.wrapper_set_seed = _without_seed
+    common_methods_invocations.wrapper_set_seed = _without_seed  # type: ignore[attr-defined]
 
 
 def _without_seed(op: Any, *args: Any, **kwargs: Any) -> Any:

@@ -70,6 +70,14 @@ def test_dropout_drops_half() -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.slow
+def test_maxima_of_long_are_wrong_as_they_are_on_a_mac() -> None:
+    """torch 2.13's ``simd_max<long>`` reads lanes that are not there, which are zero (pytorch#191104); int is right."""
+    x = -torch.arange(1, 101, device="mps")
+    assert torch.compile(torch.amax)(x).item() == 0
+    assert torch.compile(torch.amax)(x.int()).item() == -1
+
+
 class Block(torch.nn.Module):
     """A small decoder: embedding, attention with RoPE, SwiGLU, norms, tied head."""
 
