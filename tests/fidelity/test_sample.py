@@ -19,7 +19,10 @@ from tests.fidelity.runner import Result, Runner
 pytestmark = pytest.mark.slow
 
 EXACT = {"operators": 0.99}
-"""The least share of what passes that is the CPU's to the last bit: its BLAS rounds by the address of its arguments."""
+"""The least share of what passes that is the CPU's to the last bit: its BLAS rounds by the address of its arguments.
+
+Modules are compared on several paths, and ``fused`` optimizers with the loop, which round otherwise.
+"""
 
 
 SAMPLES = [
@@ -65,7 +68,7 @@ def test_values_are_the_cpus(results: list[Result]) -> None:
     passed = [result for result in results if result.expected == PASSES and result.observed in (EQUAL, CLOSE)]
     close = [result for result in passed if result.observed == CLOSE]
     assert passed
-    assert len(close) <= (1 - EXACT.get(results[0].corpus, 1.0)) * len(passed), close
+    assert len(close) <= (1 - EXACT.get(results[0].corpus, 0.0)) * len(passed), close
 
 
 def test_nothing_crashes(results: list[Result]) -> None:

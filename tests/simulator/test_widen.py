@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.simulator.conftest import TORCH
+
 X = torch.linspace(0.1, 2, 12).view(3, 4)
 
 HALF: dict[str, Callable[[Tensor], Tensor]] = {
@@ -46,6 +48,13 @@ def test_bool_stays_bool() -> None:
     x = torch.tensor([True, False], device="mps")
     assert x.ceil().tolist() == [True, False] and x.ceil().dtype == torch.bool
     assert x.floor_() is x and x.tolist() == [True, False]
+
+
+@pytest.mark.skipif(TORCH == "2.13", reason="torch 2.13 refuses it")
+def test_relu_of_bool_from_2_14_on() -> None:
+    """Nothing is below zero."""
+    x = torch.tensor([True, False], device="mps")
+    assert torch.relu(x).tolist() == [True, False] and torch.relu(x).dtype == torch.bool
 
 
 def test_what_the_cpu_can_do_is_left_to_it() -> None:
