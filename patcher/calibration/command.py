@@ -124,7 +124,7 @@ def _begin(order: Order, console: Console) -> tuple[Record, Path]:
             )
         )
     record.try_to_write(path)
-    console.print(f"{facts}", highlight=False)
+    console.print(f"{facts}", highlight=False, soft_wrap=True)
     return found, path
 
 

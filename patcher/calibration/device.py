@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 import patcher
+from patcher.calibration import here
 from patcher.calibration.facts import Facts
 from patcher.macs import machine
-from patcher.simulator.device import running
 
 
 def cases() -> list[str]:
@@ -26,16 +26,20 @@ def run(case: str) -> dict[str, Any]:
     """
     if torch.ones(1, device="mps").item() != 1:
         raise RuntimeError("a tensor of ones on mps holds something else")
-    simulated = running()
-    here = machine.detect() if simulated is None else simulated.mac
-    facts = Facts(
-        chip=here.chip,
+    facts = here.simulated() or _facts()
+    return {"facts": facts.to_dict(), "recommended_max_memory": torch.mps.recommended_max_memory()}
+
+
+def _facts() -> Facts:
+    """Of the machine at hand."""
+    found = machine.detect()
+    return Facts(
+        chip=found.chip,
         gpu_cores=torch.backends.mps.get_core_count(),
-        memory_bytes=here.memory_bytes,
-        macos=here.macos or (0, 0),
-        torch=torch.__version__ if simulated is None else simulated.torch,
+        memory_bytes=found.memory_bytes,
+        macos=found.macos or (0, 0),
+        torch=torch.__version__,
         python=platform.python_version(),
         patcher=patcher.__version__,
-        simulated=simulated is not None,
+        simulated=False,
     )
-    return {"facts": facts.to_dict(), "recommended_max_memory": torch.mps.recommended_max_memory()}

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from patcher.calibration import here
 from patcher.calibration.facts import Facts
 from patcher.calibration.words import said, without_paths
 
@@ -37,10 +38,7 @@ def main() -> None:
 def _part(module: str, simulated: str | None) -> Any:
     """The module that has the cases, imported when the device is there."""
     if simulated is not None:
-        importlib.import_module("torch")
-        from patcher.simulator import start
-
-        start(Facts.from_dict(json.loads(simulated)))
+        here.simulate(Facts.from_dict(json.loads(simulated)))
     return importlib.import_module(module)
 
 

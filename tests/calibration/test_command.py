@@ -17,7 +17,7 @@ from rich.console import Console
 import verify_apple
 from patcher.calibration import command, record, runner
 from patcher.calibration.facts import Facts
-from patcher.calibration.parts import PARTS, Part
+from patcher.calibration.parts import DEVICE, PARTS, Part
 from patcher.calibration.record import COMPLETE, LEFT_OUT, UNFINISHED
 from patcher.calibration.runner import NoAnswer
 from tests.machines import M3_MAX
@@ -240,6 +240,18 @@ def test_on_a_mac_the_real_device_is_measured(
     monkeypatch.setattr(verify_apple.command, "run", lambda order, console: orders.append(order) or 0)
     assert verify_apple.main(arguments) == 0
     assert orders == [command.Order(file, parts, sample, simulated=None)]
+
+
+@pytest.mark.slow
+def test_a_real_mac_needs_no_simulator() -> None:
+    """Neither the command nor any part imports it where none is asked for."""
+    modules = [part.module for part in (DEVICE, *PARTS)]
+    code = (
+        "import importlib, sys, verify_apple\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        "assert not [name for name in sys.modules if name.startswith('patcher.simulator')]\n"
+    )
+    run_python("-c", code)
 
 
 def test_each_part_is_a_module() -> None:

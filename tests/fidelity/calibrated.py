@@ -1,6 +1,6 @@
 """The part of a calibration that is torch's operator database, on the device at hand: a real Mac's or a simulated one.
 
-`patcher.calibration.worker` runs it. It does without the simulator, which a Mac has not.
+`patcher.calibration.worker` runs it. On a real Mac it does without the simulator.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from patcher.calibration import here
 from patcher.calibration.words import without_paths
 from patcher.macs import machine
-from patcher.simulator.device import running
 from tests.fidelity.cases import Case
 from tests.fidelity.corpora.operators import Operators
 from tests.fidelity.measure import REFUSED, observe
@@ -25,11 +25,13 @@ UNDEFINED = ("as_strided.partial_views", "empty", "new_empty", "resize_", "resiz
 
 @functools.cache
 def _corpus() -> Operators:
-    device = running()
-    if device is None:
+    simulated = here.simulated()
+    if simulated is None:
         return Operators(machine.detect())
-    device.set_products("native")  # compared with torch's CPU kernels, on any host
-    return Operators(device.mac)
+    from patcher.simulator import start
+
+    start().set_products("native")  # compared with torch's CPU kernels, on any host
+    return Operators(simulated)
 
 
 @functools.cache

@@ -19,11 +19,11 @@ from unittest import mock
 
 import torch
 
-from patcher.calibration import device, runner
+from patcher.calibration import command, device, here, runner
 from patcher.calibration.facts import Facts
 from patcher.calibration.parts import BY_NAME, Part
 from patcher.calibration.record import COMPLETE, PartRecord, Record
-from patcher.simulator import start
+from patcher.macs import machine
 from patcher.simulator.faults import inject
 from patcher.simulator.metal import library
 from tests.fidelity import against
@@ -111,7 +111,7 @@ WITH_PROCESSES = ("none", "longer tensors")
 
 def main() -> None:
     torch.set_num_threads(1)
-    start(MAC)
+    here.simulate(command.facts_of(machine.detect(MAC)))
     answers = device.run("device")
     facts = Facts.from_dict(answers["facts"])
     found = {}
