@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import json
 import re
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import Any
 from tests.fidelity import corpora, releases
 from tests.fidelity.cases import Case
 from tests.fidelity.expectations import Expectation
+from tests.process import run_python
 
 DATABASES = "torch.testing._internal"
 
@@ -68,9 +68,7 @@ def _different(here: dict[Case, Expectation], there: dict[Case, Expectation]) ->
 
 def _expectations(wheel: str) -> dict[Case, Expectation]:
     """Of every case; ``""`` for the installed torch. In a process of its own: torch's databases are loaded once."""
-    found = subprocess.run(
-        [sys.executable, "-m", "tests.fidelity.wheel", "--expectations", wheel], stdout=subprocess.PIPE, check=True
-    )
+    found = run_python("-m", "tests.fidelity.wheel", "--expectations", wheel)
     return {Case(*case): Expectation(**said) for case, said in json.loads(found.stdout.splitlines()[-1])}
 
 
