@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.fidelity.cases import Case
 from tests.fidelity.corpora import Corpus
@@ -30,6 +30,7 @@ class Claim:
 class Claims(Corpus):
     """A corpus of claims, which `claims` makes."""
 
+    LISTED: ClassVar[bool] = False
     _made: dict[Case, Claim] | None = None
 
     def claims(self) -> Iterator[Claim]:

@@ -29,10 +29,12 @@ class Corpus(ABC):
 
     Attributes:
         EVERY: ``make test`` runs every Nth case, which should take a few seconds.
+        LISTED: what is expected is in torch's own tests, which each release's wheel has.
         mac: the simulated Mac; its torch may be another than the one that computes.
     """
 
     EVERY: ClassVar[int]
+    LISTED: ClassVar[bool] = True
 
     def __init__(self, mac: MacProfile) -> None:
         self.mac = mac

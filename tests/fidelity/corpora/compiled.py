@@ -84,6 +84,7 @@ class Compiled(Corpus):
     """Each operator in float32: with its gradient where it has one, forward alone where it has none."""
 
     EVERY: ClassVar[int] = 85
+    LISTED: ClassVar[bool] = False
 
     def __init__(self, mac: MacProfile) -> None:
         super().__init__(mac)
