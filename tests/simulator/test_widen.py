@@ -57,6 +57,24 @@ def test_relu_of_bool_from_2_14_on() -> None:
     assert torch.relu(x).tolist() == [True, False] and torch.relu(x).dtype == torch.bool
 
 
+MIXED: dict[str, Callable[[str], Tensor]] = {
+    "tau dtype Half does not match input dtype Float": lambda device: torch.linalg.householder_product(
+        torch.eye(3, device=device), torch.ones(3, dtype=torch.half, device=device)
+    ),
+    "expected scalar type Half but found Float": lambda device: torch.mm(
+        torch.eye(3).to_sparse().to(device, torch.half), torch.eye(3, device=device)
+    ),
+}
+
+
+@pytest.mark.parametrize("words", MIXED)
+def test_two_dtypes_stay_refused(words: str) -> None:
+    """Copies in one wider dtype would hide that a call is wrong; the words are torch's, of the dtypes given."""
+    for device in ("cpu", "mps"):
+        with pytest.raises(RuntimeError, match=words):
+            MIXED[words](device)
+
+
 def test_what_the_cpu_can_do_is_left_to_it() -> None:
     """A bool to an integer power is an integer, as on the CPU."""
     result = torch.tensor([True, False], device="mps") ** torch.tensor([2, 3], device="mps")

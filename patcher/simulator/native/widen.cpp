@@ -11,6 +11,7 @@
 
 #include <initializer_list>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -207,7 +208,13 @@ uint64_t dtypes_on(const c10::Stack& stack, size_t first) {
   return dtypes;
 }
 
-// The kernel itself is asked first.
+// Before it has written anything. relu says it of bool in words of its own.
+bool lacks_dtype(const c10::Error& error) {
+  return dynamic_cast<const c10::NotImplementedError*>(&error) != nullptr ||
+      std::string_view(error.what_without_backtrace()).find("Boolean inputs not supported") != std::string_view::npos;
+}
+
+// The kernel itself is asked first. What else it refuses, such as operands of two dtypes, stays refused.
 void run_or_widen(
     const c10::OperatorHandle& op, c10::DispatchKey key, uint64_t lacking, c10::Stack* stack) {
   const size_t first = stack->size() - op.schema().arguments().size();
@@ -218,7 +225,10 @@ void run_or_widen(
   const std::vector<c10::IValue> arguments(stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end());
   try {
     op.redispatchBoxed(c10::DispatchKeySet(key), stack);
-  } catch (const c10::Error&) {  // NotImplementedError; of relu a plain one
+  } catch (const c10::Error& error) {
+    if (!lacks_dtype(error)) {
+      throw;
+    }
     stack->resize(first);
     run_wide(op, key, lacking, arguments, stack);
   }
