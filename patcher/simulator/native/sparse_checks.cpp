@@ -3,6 +3,7 @@
 #include "sparse_checks.h"
 
 #include "rules.h"
+#include "words.h"
 
 #include <ATen/Functions.h>
 #include <ATen/ScalarOps.h>
@@ -25,36 +26,6 @@ constexpr uint64_t kLongOrFloating = kFloating | bit(ScalarType::Long) | bit(Sca
 constexpr uint64_t kNumbers = kLongOrFloating | bit(ScalarType::Int) | bit(ScalarType::Short) | bit(ScalarType::Char) |
     bit(ScalarType::Byte);
 
-// aten/src/ATen/native/mps/OperationUtils.mm, scalarToMetalTypeString.
-std::string metal_type(ScalarType dtype) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return "float";
-    case ScalarType::Half:
-      return "half";
-    case ScalarType::BFloat16:
-      return "bfloat";
-    case ScalarType::Int:
-      return "int";
-    case ScalarType::Long:
-      return "long";
-    case ScalarType::Short:
-      return "short";
-    case ScalarType::Char:
-      return "char";
-    case ScalarType::Byte:
-      return "uchar";
-    case ScalarType::Bool:
-      return "bool";
-    case ScalarType::ComplexFloat:
-      return "float2";
-    case ScalarType::ComplexHalf:
-      return "half2";
-    default:
-      TORCH_CHECK_TYPE(false, "Undefined type ", dtype);
-  }
-}
-
 #define REFUSE_UNLESS(holds, ...)                    \
   do {                                               \
     if (!(holds)) {                                  \
@@ -66,7 +37,8 @@ std::string metal_type(ScalarType dtype) {
 // A Metal function is looked up by its name when the kernel is first needed.
 void need_kernel(const char* kernel, ScalarType dtype, uint64_t dtypes) {
   REFUSE_UNLESS(
-      (dtypes & bit(dtype)) != 0, "Failed to create function state object for: ", kernel, "_", metal_type(dtype));
+      (dtypes & bit(dtype)) != 0, "Failed to create function state object for: ", kernel, "_",
+      words::metal_name(c10::toString(dtype)));
 }
 
 class Call {
