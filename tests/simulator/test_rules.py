@@ -201,6 +201,13 @@ def test_a_torch_without_data_is_refused_by_name() -> None:
         tables.for_torch("2.12.1")
 
 
+@pytest.mark.parametrize("release", records.releases())
+def test_a_rule_names_an_operator_once(release: str) -> None:
+    """What is listed twice is listed in another place too, and only one of them is kept right."""
+    for rule in tables.for_torch(release).refusals:
+        assert len(set(rule.operators)) == len(rule.operators), rule.name
+
+
 def test_lu_solve_into_a_tensor_without_elements() -> None:
     """torch 2.13's kernel for mps, in torch/_refs/linalg/__init__.py, leaves it so; later ones make it large enough."""
     factors, pivots = torch.linalg.lu_factor(torch.tensor([[2.0, 1.0], [1.0, 3.0]], device="mps"))
