@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+from patcher.calibration.parts import PARTS
 from patcher.changes import catalogue
 from patcher.engine.model import EnvDefault
+from patcher.macs.figures import TORCH
 from patcher.simulator.faults import FAULTS
 from tests.process import ROOT
 
@@ -40,6 +43,21 @@ def test_the_table_of_faults_is_that_of_the_simulator() -> None:
             (fault.name, f" {fault.wrong} | {fault.affects} ({fault.upstream}) | {answer} | {fault.probe or ''} ")
         )
     assert rows == expected
+
+
+def test_the_parts_of_a_calibration_have_as_many_cases_as_is_said() -> None:
+    """docs/calibration.md has a row for each; those of torch's database are counted where it is run."""
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", (ROOT / "docs" / "calibration.md").read_text(), flags=re.MULTILINE)
+    assert [name for name, _ in rows] == [part.name for part in PARTS]
+    counts = {part.name: len(importlib.import_module(part.module).cases()) for part in PARTS if part.file is None}
+    assert {name: int(count) for name, count in rows if name in counts} == counts
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "Makefile", "docs/rules.md"])
+def test_a_release_to_be_recorded_is_a_new_one(page: str) -> None:
+    """An example names the release that comes next, and no file of rules that there is."""
+    releases = re.findall(r"make wheel RELEASE=(\d+\.\d+)", (ROOT / page).read_text())
+    assert releases and not set(releases) & TORCH.keys()
 
 
 def test_links_lead_somewhere() -> None:
