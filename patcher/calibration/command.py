@@ -27,6 +27,7 @@ _SEND = (
     "It has no names, paths or numbers that tell whose Mac it is; you can read it. Please attach it to an issue of the "
     "project."
 )
+_COMPARE = "python -m tests.fidelity --against FILE compares the simulated Mac with it."
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def run(order: Order, console: Console) -> int:
     if left := begun.unfinished():
         words = f"\nnot whole yet: {', '.join(left)}; the same command without --part and --sample goes on"
         console.print(words, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\nwritten: {path.name}, {path.stat().st_size / 1024:.0f} KB. {_SEND}", soft_wrap=True)
+    words = f"\nwritten: {path.name}, {path.stat().st_size / 1024:.0f} KB. {_COMPARE if order.simulated else _SEND}"
+    console.print(words, markup=False, soft_wrap=True)
     return 0
 
 
@@ -92,7 +94,8 @@ def _measure_all(begun: Record, path: Path, order: Order, console: Console) -> b
             _measure(BY_NAME[name], begun, path, order, console)
     except KeyboardInterrupt:
         record.write(begun, path)
-        console.print(f"\nstopped; what there is, is in {path.name}: the same command goes on from it", soft_wrap=True)
+        words = f"\nstopped; what there is, is in {path.name}: the same command goes on from it"
+        console.print(words, markup=False, soft_wrap=True)
         return False
     return True
 
@@ -124,7 +127,7 @@ def _begin(order: Order, console: Console) -> tuple[Record, Path]:
             )
         )
     record.try_to_write(path)
-    console.print(f"{facts}", highlight=False, soft_wrap=True)
+    console.print(str(facts), markup=False, highlight=False, soft_wrap=True)
     return found, path
 
 

@@ -19,7 +19,7 @@ from patcher.calibration.parts import DEVICE, ROOT, START_SECONDS, Part
 
 CRASHED, HUNG = "crashed", "hung"
 
-_USERS = ("PYTORCH_", "PATCHER_WITHOUT", "PATCHER_METAL_CHECK")
+_USERS = ("PYTORCH_", "MTL_", "PATCHER_WITHOUT", "PATCHER_METAL_CHECK")
 """Beginnings of variables that would change what is measured; those of the user are left out."""
 
 

@@ -92,6 +92,20 @@ def test_the_usual_name_says_which_mac(tmp_path: Path, monkeypatch: pytest.Monke
     assert [path.name for path in tmp_path.iterdir()] == ["calibration-M1-8GB-macOS-15.5-torch-2.14.1.json"]
 
 
+def test_a_name_is_printed_as_it_is(tmp_path: Path, scripted: type[Scripted]) -> None:
+    """Brackets too, which rich takes for colours."""
+    path = tmp_path / "[red]a.json"
+    scripted.at = {"b": KeyboardInterrupt()}
+    assert "what there is, is in [red]a.json" in calibrate(path)[1]
+    assert "written: [red]a.json" in calibrate(path)[1]
+
+
+def test_the_file_of_a_simulated_mac_is_not_asked_for(tmp_path: Path) -> None:
+    """It tells nothing that is not known; what can be done with it is said."""
+    told = calibrate(tmp_path / "a.json", simulated=dataclasses.replace(FACTS, simulated=True))[1]
+    assert "attach" not in told and "--against" in told
+
+
 def test_ctrl_c_keeps_what_there_is(tmp_path: Path, scripted: type[Scripted]) -> None:
     """130, the finished cases are in the file, and the same command runs the others only."""
     path = tmp_path / "a.json"

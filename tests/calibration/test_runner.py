@@ -27,6 +27,7 @@ def found() -> dict[str, dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTORCH_MPS_HIGH_WATERMARK_RATIO", "0.5")
         patch.setenv("PATCHER_WITHOUT", "torch")
+        patch.setenv("MTL_SHADER_VALIDATION", "1")
         return run_all(PART, {})
 
 
@@ -51,9 +52,9 @@ def test_a_process_serves_until_it_is_lost(found: dict[str, dict[str, Any]]) -> 
 
 
 def test_variables_that_change_what_is_measured_are_left_out(found: dict[str, dict[str, Any]]) -> None:
-    """torch's memory limits and our switches do not count; the rest of the environment does."""
+    """torch's memory limits, Metal's debugging and our switches do not count; the rest of the environment does."""
     seen = set(found["works"]["variables"])
-    assert not {name for name in seen if name.startswith("PYTORCH_")} and "PATCHER_WITHOUT" not in seen
+    assert not {name for name in seen if name.startswith(("PYTORCH_", "MTL_"))} and "PATCHER_WITHOUT" not in seen
     assert "PATH" in seen
 
 
