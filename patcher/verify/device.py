@@ -10,14 +10,14 @@ from packaging.version import Version
 from patcher.verify.check import INSTALL, MPS, Check, Failed, Situation
 from patcher.verify.compare import assert_close, distance, tolerance
 
-OLDEST, TOO_NEW = Version("2.13"), Version("2.16.dev0")
+OLDEST, TOO_NEW = Version("2.13"), Version("2.15.dev0")
 
 
 def version(here: Situation) -> str:
     """A torch that the changes were written for."""
     found = Version(torch.__version__)
     if not OLDEST <= found < TOO_NEW:
-        raise Failed(f"torch {found}: supported are 2.13 to 2.15")
+        raise Failed(f"torch {found}: supported are 2.13 and 2.14")
     return f"torch {found}"
 
 

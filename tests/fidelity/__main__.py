@@ -56,7 +56,7 @@ def _run(corpus: str, release: str, options: argparse.Namespace, results: list[R
     if options.json:
         _write(options.json, results)
     known = {case: entry for case, entry in listed(release).items() if case.corpus == corpus}
-    return compare(results[first:], known, len(cases) == len(runner.cases))
+    return compare(results[first:], known, bool(cases) and len(cases) == len(runner.cases))
 
 
 def _report(agreements: dict[tuple[str, str], Agreement]) -> int:

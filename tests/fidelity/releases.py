@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).with_name("expected")
 ABSENT = "absent"
+OTHER_TESTS = frozenset({"2.15"})
+"""Releases whose lists are for tests that run otherwise than 2.13's: 2.15's no longer name a gradient that no device
+has, or an error that no device raises. The tests are in no wheel, so that these lists are recorded and not compared."""
 
 
 def installed() -> str:
@@ -43,6 +46,7 @@ class Release:
     """A release's expectations."""
 
     def __init__(self, release: str) -> None:
+        self._release = release
         path = path_of(release)
         self._other = dict(read(path.read_text())) if release != installed() else {}
 
@@ -51,6 +55,8 @@ class Release:
         here = corpus.cases()
         if not here:
             return here
+        if corpus.LISTED and self._release in OTHER_TESTS:
+            return []
         first, tests = here[0].corpus, {(case.name, case.test) for case in here}
         more = (case for case in self._other if case.corpus == first and (case.name, case.test) in tests)
         found = {*here, *more}

@@ -27,9 +27,10 @@ other functions for exp and its like, and sums in another order.
 """
 
 
+TESTED = releases.installed()
 SAMPLES = [
-    *((corpus, releases.installed(), 1) for corpus in corpora.names()),
-    *(("operators", release, 4) for release in releases.known() if release != releases.installed()),
+    *((corpus, TESTED, 1) for corpus in corpora.names()),
+    *(("operators", release, 4) for release in releases.known() if release not in (TESTED, *releases.OTHER_TESTS)),
 ]
 """Corpus, torch of the simulated Mac, and how much rarer than usual its cases are."""
 
