@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+
+from patcher.calibration.parts import ROOT
 
 _PATH = re.compile(r"https?://\S+|(?<![\w.)\]])(?:~|[A-Za-z]:)?(?:[/\\]+[^\s/\\'\"():,;<>]+)+[/\\]?")
 """An address of the web; or a path, from a slash at the beginning of a word on: ``/Users/somebody/x.py``, ``~/x``,
@@ -13,8 +16,14 @@ LONGEST = 300
 
 
 def without_paths(text: str) -> str:
-    """The text with ``...`` and the last name for each absolute path: ``/Users/somebody/x.py`` is ``.../x.py``."""
-    return _PATH.sub(_last_name, text.replace(str(Path.home()), "~"))
+    """The text with ``...`` and the last name for each absolute path: ``/Users/somebody/x.py`` is ``.../x.py``.
+
+    A path ends at a space, but for the home, the environment and the checkout, which may have some.
+    """
+    for folder in (sys.prefix, str(ROOT), str(Path.home())):
+        if len(folder) > 1:
+            text = text.replace(folder, "~")
+    return _PATH.sub(_last_name, text)
 
 
 def _last_name(found: re.Match[str]) -> str:

@@ -30,6 +30,13 @@ def test_a_home_with_a_space_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert without_paths("no '/Users/some body/x'") == "no '.../x'"
 
 
+@pytest.mark.parametrize("place", ["sys.prefix", "ROOT"])
+def test_other_folders_with_a_space_go(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """The environment and the checkout may lie on a disk that has its owner's name."""
+    monkeypatch.setattr(f"patcher.calibration.words.{place}", "/Volumes/some body/work")
+    assert without_paths("dlopen(/Volumes/some body/work/lib/x.dylib)") == "dlopen(.../x.dylib)"
+
+
 def test_only_the_first_line_is_kept() -> None:
     """And not all of a long one."""
     assert said(ValueError("first\nsecond")) == "first"
