@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torchgen
 
 from patcher.errors import SimulatorUnavailable
 from patcher.simulator import Device
-from patcher.simulator.rules import presence, tables
+from patcher.simulator.rules import load, presence, tables
 from patcher.simulator.wheels import records
 from tests.process import run_python
 from tests.simulator.conftest import TORCH
@@ -206,6 +207,14 @@ def test_a_rule_names_an_operator_once(release: str) -> None:
     """What is listed twice is listed in another place too, and only one of them is kept right."""
     for rule in tables.for_torch(release).refusals:
         assert len(set(rule.operators)) == len(rule.operators), rule.name
+
+
+def test_a_torch_without_the_kernel_in_python_is_taken_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The torch that computes may be a later one, where there is nothing to take away."""
+    monkeypatch.delattr(torch._refs.linalg, "mps_lib")
+    native = mock.Mock()
+    load(native, torch, "2.14.1")
+    native.load_rules.assert_called_once()
 
 
 def test_lu_solve_into_a_tensor_without_elements() -> None:

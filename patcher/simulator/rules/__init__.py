@@ -84,7 +84,7 @@ def load(native: ModuleType, torch: ModuleType, version: str) -> None:
     gone = {f"aten::{name}" for name in _of(torch.__version__) - wheel.functions()}
     present = {f"aten::{name}" for name in wheel.with_kernel()} | gone
     refusals = [*table.refusals, *([tables.gone(gone, version)] if gone else [])]
-    if "linalg_lu_solve.out" in wheel.with_kernel():
+    if "linalg_lu_solve.out" in wheel.with_kernel() and hasattr(torch._refs.linalg, "mps_lib"):
         torch._refs.linalg.mps_lib._destroy()  # torch 2.13's own kernel for mps, in Python; later ones have it in Metal
     native.register_sparse(sorted(wheel.with_kernel("SparseMPS") & _of(torch.__version__)))
     native.load_rules(
