@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 from tests.fidelity import against, corpora, releases
-from tests.fidelity.agreement import Agreement, agrees, compare, listed, table
+from tests.fidelity.agreement import Agreement, agrees, compare, has_verdict, listed, table
 from tests.fidelity.cases import Case
-from tests.fidelity.expectations import SKIPPED
 from tests.fidelity.runner import Result, Runner, side_by_side
 
 
@@ -79,7 +78,7 @@ def _chosen(cases: list[Case], release: str, options: argparse.Namespace) -> lis
         before = {
             result.case
             for result in _read(options.again)
-            if result.release == release and result.expected != SKIPPED and not agrees(result)
+            if result.release == release and has_verdict(result) and not agrees(result)
         }
         cases = [case for case in cases if case in before]
     part, parts = map(int, options.shard.split("/"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,11 @@ def test_the_list_is_well_formed(release: str) -> None:
     """Every case is given once, with a reason, and belongs to a corpus that there is."""
     assert all(entry.reason for entry in listed(release).values())
     assert {case.corpus for case in listed(release)} <= set(corpora.names())
+
+
+def test_a_case_in_which_nothing_ran_has_no_verdict() -> None:
+    """Where the operator has no kernel, torch's test of errors ends at the first input; a refusal counts."""
+    nothing = dataclasses.replace(result("a", "passes", EQUAL), samples=0)
+    refused = dataclasses.replace(result("b", "passes", "refused"), samples=0)
+    found = compare([nothing, refused, result("c", "passes", EQUAL)], {}, complete=False)
+    assert (found.compared, found.agreeing) == (2, 1)

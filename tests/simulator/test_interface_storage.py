@@ -125,8 +125,10 @@ def test_pickle_and_deepcopy_of_everything() -> None:
     generator = torch.Generator(device="mps").manual_seed(7)
     generator.set_offset(12)
     torch.randn(5, device="mps", generator=generator)
+    place = (7, generator.get_offset())
+    assert place > (7, 12)
     for other in (pickle.loads(pickle.dumps(generator)), generator.clone_state()):
-        assert other.device.type == "mps" and (other.initial_seed(), other.get_offset()) == (7, 12)
+        assert other.device.type == "mps" and (other.initial_seed(), other.get_offset()) == place
         state = generator.get_state()
         expected = torch.randn(5, device="mps", generator=generator)
         assert torch.equal(torch.randn(5, device="mps", generator=other), expected)
