@@ -122,7 +122,8 @@ class Runner:
             )
 
     def _start(self) -> None:
-        self._answers, theirs = os.pipe()
+        ours, theirs = os.pipe()
+        self._answers = os.fdopen(ours, "rb", buffering=0)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fidelity.worker", self.corpus, self.release, str(theirs)],
             stdin=subprocess.PIPE,
@@ -141,7 +142,7 @@ class Runner:
         self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        os.close(self._answers)
+        self._answers.close()
 
     def _ask(self, case: Case, limit: int | None) -> None:
         assert self._process.stdin is not None
@@ -155,7 +156,7 @@ class Runner:
             ready, _, _ = select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise _Gone(f"no result after {SECONDS} s")
-            chunk = os.read(self._answers, 1 << 20)
+            chunk = self._answers.read(1 << 20)
             if not chunk:
                 raise _Gone(f"the process ended with code {self._process.wait()}")
             self._buffer += chunk
