@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from patcher.calibration import here
 from patcher.calibration.facts import Facts
 from patcher.calibration.words import said, without_paths
+from patcher.verify.child import line_writer
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("module")
     parser.add_argument("--simulated", help="the Mac to simulate, as JSON of its facts")
     arguments = parser.parse_args()
-    say = _line_writer()
+    say = line_writer()
     try:
         part = _part(arguments.module, arguments.simulated)
         say({"cases": part.cases()})
@@ -48,18 +48,6 @@ def _outcome(run: Callable[[str], dict[str, object]], case: str) -> dict[str, ob
         return run(case)
     except Exception as error:  # noqa: BLE001 - nobody knows what a device raises
         return {"outcome": "raised", "kind": type(error).__name__, "text": said(error)}
-
-
-def _line_writer() -> Callable[[dict[str, object]], None]:
-    """Keeps the real standard output for JSON lines; what libraries print there, in C too, goes to standard error."""
-    lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def say(data: dict[str, object]) -> None:
-        lines.write(json.dumps(data) + "\n")
-        lines.flush()
-
-    return say
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ MODULES = {
 def main() -> None:
     """Patches, then runs the checks of the group."""
     arguments = _parser().parse_args()
-    say = _line_writer()
+    say = line_writer()
     here = Situation(machine.detect(arguments.simulate), arguments.full, arguments.work)
     if arguments.group != "system":
         _patch(arguments.simulate, say)
@@ -55,7 +55,7 @@ def _patch(simulate: str | None, say: Callable[[dict[str, object]], None]) -> No
         sys.exit(CANNOT_GO_ON)
 
 
-def _line_writer() -> Callable[[dict[str, object]], None]:
+def line_writer() -> Callable[[dict[str, object]], None]:
     """Keeps the real standard output for JSON lines; what libraries print there, in C too, goes to standard error."""
     lines = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
