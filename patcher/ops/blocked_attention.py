@@ -191,7 +191,7 @@ class Block:
         return sinks.view(1, -1, groups, 1).expand(1, -1, groups, rows).reshape(1, -1, groups * rows, 1)
 
 
-def _kept(pattern: Pattern) -> float:
+def kept_weight(pattern: Pattern) -> float:
     """What kept weights are multiplied by."""
     return 1 / (1 - pattern.dropout_p) if pattern.dropout_p < 1 else 0.0
 
@@ -229,7 +229,7 @@ def blocked_attention_forward(problem: Problem) -> tuple[Tensor, Tensor, Tensor]
                 l.clamp_(min=1)  # the largest term is 1, but where nothing is seen
                 o = matmul_split(block.drop_(e), v[:, :, keys]).div_(l)
                 if problem.pattern.dropout_p:
-                    o.mul_(_kept(problem.pattern))
+                    o.mul_(kept_weight(problem.pattern))
                 for into, x in ((out, o), (maximum, m), (total, l)):
                     into[part.batch, part.heads, rows] = _ungrouped(x, problem.groups)
     return out, maximum.squeeze(-1), total.squeeze(-1)
@@ -279,7 +279,7 @@ class _Gradients:
             e, slope = self._weights(block, q, k, m)
             delta = (do * o).sum(-1, keepdim=True)
             if p.pattern.dropout_p:
-                do.mul_(_kept(p.pattern))
+                do.mul_(kept_weight(p.pattern))
                 grad_value[:, :, keys] += torch.matmul(block.drop_(e.clone()).transpose(-1, -2), do)
             else:
                 grad_value[:, :, keys] += torch.matmul(e.transpose(-1, -2), do)
