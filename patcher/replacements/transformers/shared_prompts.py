@@ -22,7 +22,7 @@ def _prefill(
     """As upstream; rows that have the prompt of the row before are not computed but copied."""
     upstream = original("transformers.generation.utils:GenerationMixin._prefill")
     inputs = {"input_ids": input_ids, **model_kwargs}
-    if not (_may_share(self, generation_config, inputs) and is_first_iteration):
+    if not (is_row_wise(self, generation_config, inputs) and is_first_iteration):
         return upstream(self, input_ids, generation_config, model_kwargs, is_first_iteration)
     new = _differs_from_the_row_before([value for value in inputs.values() if isinstance(value, Tensor)])
     if all(new):
@@ -36,10 +36,11 @@ def _prefill(
     return outputs
 
 
-def _may_share(model: Any, generation_config: Any, inputs: Mapping[str, Any]) -> bool:
-    """Whether the rows of a prefill are computed apart from one another, and its outputs are logits and a cache.
+def is_row_wise(model: Any, generation_config: Any, inputs: Mapping[str, Any]) -> bool:
+    """Whether each row of a batch that ``generate`` begins on mps is computed apart, and gives logits and a cache only.
 
-    So text models only, from empty caches of keys and values, and nothing that draws random numbers.
+    So text models only, from empty caches of keys and values, and nothing that draws random numbers. ``inputs`` are the
+    ``input_ids`` and what the model is given beside them.
     """
     ids, cache = inputs["input_ids"], inputs.get("past_key_values")
     return (
