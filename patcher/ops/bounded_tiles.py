@@ -68,21 +68,25 @@ class Tiles:
         head: what is computed; its hidden states are ``[N, H]``.
         labels: ``[n]`` int64 in ``[0, V)``, of the rows that count.
         index: ``[n]``, which rows of the hidden states these are; None for all.
+        second: whether `second` is called.
 
     Attributes:
         height: rows of a block.
         width: columns of a tile; the last one may have fewer.
     """
 
-    def __init__(self, head: Head, labels: Tensor, index: Tensor | None) -> None:
+    def __init__(self, head: Head, labels: Tensor, index: Tensor | None, *, second: bool = False) -> None:
         self.head, self.labels, self.index = head, labels, index
-        self.height, self.width = _shape(head, len(labels), index is not None)
+        self.height, self.width = _shape(head, len(labels), index is not None, second)
         device, elements = labels.device, self.height * self.width
         self._wide = torch.empty(elements + 1, dtype=torch.float32, device=device)
         self._narrow: Tensor | None = None
         if head.compute_dtype != torch.float32:
             self._narrow = torch.empty(elements, dtype=head.compute_dtype, device=device)
-        self._slope = None if head.transform.softcap is None else torch.empty(elements, device=device)
+        self._second = torch.empty(elements if second else 0, dtype=torch.float32, device=device)
+        self._slope = (
+            None if head.transform.softcap is None else torch.empty(elements, dtype=torch.float32, device=device)
+        )
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """``(first, last)`` of each block of rows."""
@@ -138,6 +142,10 @@ class Tiles:
         """A tile of `logits`, or what has become of it, as an operand of a product."""
         return tile if self._narrow is None else self._of(self._narrow, tile, tile.size(1)).copy_(tile)
 
+    def second(self, tile: Tensor) -> Tensor:
+        """Memory in fp32 for another tile of the same shape; uninitialised."""
+        return self._of(self._second, tile, tile.size(1))
+
     def label_logits(self, rows: Tensor, of_labels: Tensor, first: int, last: int) -> tuple[Tensor, Tensor | float]:
         """``z`` of each row's label and its slope, ``[n]``, from products in fp32.
 
@@ -178,19 +186,19 @@ def add_product_(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return total.addmm_(a, b) if a.dtype == total.dtype else total.add_(torch.mm(a, b))
 
 
-def _shape(head: Head, count: int, gathered: bool) -> tuple[int, int]:
+def _shape(head: Head, count: int, gathered: bool, second: bool) -> tuple[int, int]:
     """Rows of a block and columns of a tile, so that everything stays within `SCRATCH`.
 
     For each row there are its gradient in fp32, the product that is added to it, its label's weight, and itself where
-    it is gathered or cast; for each element of a tile it in fp32, in the compute dtype and its slope. It depends on
-    nothing else, so that a row has the same loss with a gradient and without.
+    it is gathered or cast; for each element of a tile it in fp32, once or twice, in the compute dtype and its slope. It
+    depends on nothing else, so that a row has the same loss with a gradient and without.
     """
     features, vocabulary, size = head.hidden.size(1), len(head.weight), head.compute_dtype.itemsize
     copied = gathered or head.hidden.dtype != head.compute_dtype
     row = features * (4 + 2 * size + size * copied)
     height = max(1, min(count, ROWS, SCRATCH // 2 // row))
     column = features * size * (head.weight.dtype != head.compute_dtype)
-    element = 4 + (size if size < 4 else 0) + (0 if head.transform.softcap is None else 4)
+    element = 4 + 4 * second + (size if size < 4 else 0) + (0 if head.transform.softcap is None else 4)
     most = min(COLUMNS, max(64, (SCRATCH - height * row) // (height * element + column) // 64 * 64))
     pieces = -(-vocabulary // most)
     return height, min(vocabulary, -(-vocabulary // (pieces * 64)) * 64)
