@@ -1,8 +1,8 @@
 """How far attention in fp32 sums may be from its formula in fp64, element by element.
 
 To first order, with ``eps`` of fp32, ``u`` half an eps of the result's dtype, and ``g(n) = 2 + sqrt(n)`` for a sum of
-``n`` terms, whose roundings go either way: they add up to ``sqrt(n) / 2`` eps or so, and exponential, hyperbolic tangent
-and division come on top:
+``n`` terms, whose roundings go either way: they add up to ``sqrt(n) / 2`` eps or so, and exponential, hyperbolic
+tangent and division come on top:
 
 | | may be off by |
 |---|---|
