@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 FOLDER = Path(__file__).parent
 
@@ -42,6 +43,11 @@ def library(op: str, *types: tuple[str, torch.dtype], given: tuple[tuple[str, in
     names += "".join(f"#define {name} {value}\n" for name, value in given)
     shared, own = ((FOLDER / file).read_text() for file in ("shared.h", f"{op}.metal"))
     return torch.mps.compile_shader(shared + names + own)
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """``[rows, columns]`` with the elements of a row side by side; a copy where they are not."""
+    return x if x.stride(1) == 1 else x.contiguous()
 
 
 def group_of(columns: int) -> int:

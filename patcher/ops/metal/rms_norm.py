@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patcher.ops.metal.library import LARGEST_GROUP, group_of, library
+from patcher.ops.metal.library import LARGEST_GROUP, group_of, library, rows_of
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, unit_offset: bool = False) -> tuple[Tensor, Tensor]:
     """As `patcher.ops.rms_norm.rms_norm`."""
-    x, weight = _rows(x), weight.contiguous()
+    x, weight = rows_of(x), weight.contiguous()
     rows, columns = x.shape
     y = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
     rstd = torch.empty(rows, dtype=torch.float32, device=x.device)
@@ -36,9 +36,9 @@ def rms_norm_backward(
     saved_is_output: bool = False,
 ) -> Tensor | None:
     """As `patcher.ops.rms_norm.rms_norm_backward`."""
-    grad, saved, weight, rstd = _rows(grad_output), _rows(saved), weight.contiguous(), rstd.contiguous()
+    grad, saved, weight, rstd = rows_of(grad_output), rows_of(saved), weight.contiguous(), rstd.contiguous()
     rows, columns = grad.shape
-    out = _rows(grad_input)
+    out = rows_of(grad_input)
     norm = [columns, saved.stride(0), grad.stride(0), out.stride(0), unit_offset, saved_is_output]
     made = torch.empty if rows else torch.zeros
     grad_weight = made(columns, dtype=weight.dtype, device=grad.device) if needs_grad_weight else None
@@ -57,7 +57,7 @@ def rms_norm_backward(
 def add_rms_norm_(x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, add: bool = True) -> Tensor:
     """As `patcher.ops.rms_norm.add_rms_norm_`."""
     columns = x.shape[-1]
-    flat, rest, weight = _rows(x.reshape(-1, columns)), _rows(residual.reshape(-1, columns)), weight.contiguous()
+    flat, rest, weight = rows_of(x.reshape(-1, columns)), rows_of(residual.reshape(-1, columns)), weight.contiguous()
     rows = len(flat)
     if rows and columns:
         group = group_of(columns)
@@ -68,11 +68,6 @@ def add_rms_norm_(x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, ad
         if part.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():
             whole.copy_(part.view(whole.shape))
     return x
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Rows whose elements lie side by side; a copy where they do not."""
-    return x if x.stride(1) == 1 else x.contiguous()
 
 
 def _library(x: Tensor, weight: Tensor, grad: Tensor, out: Tensor) -> Any:

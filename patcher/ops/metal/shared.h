@@ -23,3 +23,17 @@ inline float group_sum(float value, threadgroup float* partial, uint tid, uint t
     threadgroup_barrier(mem_flags::mem_threadgroup);
     return simd_sum(tid % 32 < threads / 32 ? partial[tid % 32] : 0.0f);
 }
+
+/// The largest number of a threadgroup of whole simdgroups, for each of its threads.
+inline float group_max(float value, threadgroup float* partial, uint tid, uint threads) {
+    value = simd_max(value);
+    if (threads <= 32) {
+        return value;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (tid % 32 == 0) {
+        partial[tid / 32] = value;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    return simd_max(tid % 32 < threads / 32 ? partial[tid % 32] : -INFINITY);
+}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patcher.ops.variants.trial import Sample, Tensors, numbers, strided
+from patcher.ops.variants.trial import Sample, Tensors, copied, numbers, strided, whole
 
 EPS = 1e-6
 SHAPES = ((3, 5), (5, 33), (4, 128), (37, 300), (3, 1024), (2, 4099), (2, 9001))
@@ -54,14 +54,13 @@ def _all(ops: Any, t: Tensors) -> dict[str, Tensor]:
     for unit_offset in (False, True):
         y, rstd = ops.rms_norm(t["x"], t["weight"], EPS, unit_offset=unit_offset)
         how = {"unit_offset": unit_offset, "needs_grad_weight": True}
-        grad_input = t["grad"].clone()  # which is its own gradient
+        grad_input = copied(t["grad"])  # which is its own gradient
         grad_weight = ops.rms_norm_backward(grad_input, t["x"], t["weight"], rstd, grad_input=grad_input, **how)
         case = "Gemma's " if unit_offset else ""
-        found |= {
-            f"{case}y": y, f"{case}rstd": rstd, f"{case}grad_input": grad_input, f"{case}grad_weight": grad_weight
-        }  # fmt: skip
+        found |= {f"{case}y": y, f"{case}rstd": rstd}
+        found |= {f"{case}grad_input": whole(grad_input), f"{case}grad_weight": grad_weight}
     for add in (True, False):
-        x, residual = t["x"].clone(), t["residual"].clone()
+        x, residual = copied(t["x"]), copied(t["residual"])
         ops.add_rms_norm_(x, residual, t["weight"], EPS, add=add)
-        found |= {f"sum, add={add}": residual, f"its norm, add={add}": x}
+        found |= {f"sum, add={add}": whole(residual), f"its norm, add={add}": whole(x)}
     return found

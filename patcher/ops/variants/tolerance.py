@@ -51,7 +51,7 @@ def difference(found: Tensor, right: Tensor, *, length: int, steps: float = 1) -
         terms = size.square().mean(-1, keepdim=True).sqrt() if size.dim() else size  # of sums that nearly cancel
         allowed = allowed + steps * about.eps * torch.maximum(size, terms).clamp(min=about.smallest_normal)
         others = int((~same).sum())
-        if others > FEW + FLIPPED * steps * right.numel():
+        if others > FEW + FLIPPED * right.numel():
             return f"{others} of {right.numel()} numbers of {right.dtype} are others"
     apart = (x - y).abs().nan_to_num(math.inf, math.inf)
     off = ~same & ~(apart <= allowed)

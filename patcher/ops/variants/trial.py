@@ -20,6 +20,10 @@ TURNS, RUNS = 3, 8
 """The time of a run is the least mean of RUNS runs, of TURNS such means."""
 
 
+BESIDE = 999.0
+"""What lies between rows: seen in every sum, and other than what an op would write there."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """Attributes:
@@ -82,17 +86,29 @@ def on_mps(tensors: Tensors) -> dict[str, Tensor]:
     return {name: _moved(tensor, "mps") for name, tensor in tensors.items()}
 
 
+def copied(tensor: Tensor) -> Tensor:
+    """A copy with the same strides and offset, and what lies between the numbers."""
+    return _placed(whole(tensor).clone(), tensor)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor's memory, in one dimension."""
+    return tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.element_size(),), (1,), 0)
+
+
 def _moved(tensor: Tensor, device: str) -> Tensor:
-    whole = tensor.untyped_storage().nbytes() // tensor.element_size()
-    there = tensor.as_strided((whole,), (1,), 0).to(device)
-    return there.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+    return _placed(whole(tensor).to(device), tensor)
+
+
+def _placed(memory: Tensor, like: Tensor) -> Tensor:
+    return memory.as_strided(like.shape, like.stride(), like.storage_offset())
 
 
 def strided(tensor: Tensor, *, gap: int = 3, offset: int = 1) -> Tensor:
-    """The same rows, with ``gap`` NaN between them, and ``offset`` before the first: nothing may read these."""
+    """The same rows, with `BESIDE` ``gap`` times behind each, and ``offset`` times before the first."""
     rows, columns = tensor.shape
     stride = columns + gap
-    whole = torch.full((offset + rows * stride,), torch.nan, dtype=tensor.dtype, device="cpu")
+    whole = torch.full((offset + rows * stride,), BESIDE, dtype=tensor.dtype, device="cpu")
     view = whole.as_strided((rows, columns), (stride, 1), offset)
     view.copy_(tensor)
     return view
