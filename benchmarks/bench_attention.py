@@ -6,8 +6,8 @@
 sliding window of a quarter of the length, and soft-capped. The marginal peak is what is held at most beyond query, key,
 value and the gradient of the output. Torch's own attention, with the mask that it needs, or the formula where it has no
 soft cap, runs up to 2048 tokens, beyond which it takes 10 GiB. The shaders run with fewer tokens, since a simulated Mac
-runs them thread by thread. Then the time on the CPU, in turns, of 8 heads and 2 for keys, 64 wide, in fp32: beside
-torch's attention on the simulated Mac, and beside the fused one that the CPU has and no Mac.
+runs them thread by thread. Then the time that one thread of the CPU is busy, in turns, with 8 heads and 2 for keys, 64
+wide, in fp32: beside torch's attention on the simulated Mac, and beside the fused one that the CPU has and no Mac.
 """
 
 from __future__ import annotations
@@ -153,9 +153,9 @@ def times() -> None:
             least = dict.fromkeys(ways, float("inf"))
             for _ in range(ROUNDS):
                 for way, run in ways.items():
-                    began = time.perf_counter()
+                    began = time.process_time()
                     step(run, given)
-                    least[way] = min(least[way], time.perf_counter() - began)
+                    least[way] = min(least[way], time.process_time() - began)
             row.append(f"{least['ours'] / least['torch']:.2f} times {beside}")
         print(" ".join(row), flush=True)
 

@@ -15,8 +15,9 @@ A block is computed again in the backward (as in Dao et al., "FlashAttention", 2
 the digits that their one number ``m + log l`` has lost where ``m`` is large. A query that sees no key gives zeros and
 gets none but zero gradients.
 
-A block holds `ELEMENTS` scores; keys and values of the heads of a block are there in fp32, and their gradients. So
-memory grows with the length, not with its square, and no sum of the backward runs over more rows than a block has.
+A block holds `ELEMENTS` scores, or more in proportion to the query, so that launches grow with the length, too. Keys
+and values of the heads of a block are there in fp32, and their gradients. So memory grows with the length, not with its
+square, and no sum of the backward runs over more rows than a block has.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from patcher.ops.split_sum import FIRST_WRONG, matmul_split
 from patcher.ops.visible_keys import Pattern, Visible
 
 ELEMENTS = 1 << 21
-"""Scores of one block (8 MiB in fp32); the backward holds two such blocks."""
+"""Scores of a block (8 MiB in fp32), or a quarter as many as the query has elements; the backward holds two blocks."""
 
 LAUNCHES = 1 << 18
 """To launch the kernels of a block takes about as long as to compute so many scores."""
@@ -141,7 +142,8 @@ class Plan:
 
 
 def _elements(problem: Problem) -> int:
-    return ELEMENTS // 4 if problem.pattern.dropout_p else ELEMENTS  # the mask is made in int64
+    elements = max(ELEMENTS, problem.query.numel() // 4)
+    return elements // 4 if problem.pattern.dropout_p else elements  # the mask is made in int64
 
 
 def _grouped(x: Tensor, part: Part, rows: slice, problem: Problem) -> Tensor:
