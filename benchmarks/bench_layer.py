@@ -7,9 +7,9 @@ projections, one forward and backward of 2 x 64 tokens through Unsloth without g
 Mac's meter. A layer is the difference of a model of three layers and one of two. The functions run forward and backward
 on as many tokens. Replaced: with the ops' torch variants, and with their Metal variants where there are such. As
 shipped: without the replacements of kernels, on torch operators and as Metal shaders. Upstream's assertions that a
-tensor is on CUDA are left out (``python -O``), so that the grouped products run as shipped too; what is offered for CUDA
-tensors only, such as QK-norm with RoPE, is called by its autograd function. With ``PATCHER_TRITON_CACHE=0`` the first
-step compares its shaders, as in the first process on a machine.
+tensor is on CUDA are left out (``python -O``), so that the grouped products run as shipped too; what is offered for
+CUDA tensors only, such as QK-norm with RoPE, is called by its autograd function. With ``PATCHER_TRITON_CACHE=0`` the
+first step compares its shaders, as in the first process on a machine.
 """
 
 from __future__ import annotations
