@@ -107,8 +107,11 @@ class Plan:
         """The plan that takes least time: of which elements and blocks are few."""
         length = problem.query.shape[2]
         plans = [Plan._with(problem, min(1 << power, length)) for power in range(max(1, length).bit_length() + 1)]
-        fitting = [plan for plan in plans if plan._fits(problem)] or plans[:1]
-        return min(fitting, key=lambda plan: plan._cost(problem))
+        best = plans[0]
+        for plan in plans[1:]:  # torch.compile reads no min with a key
+            if plan._fits(problem) and plan._cost(problem) < best._cost(problem):
+                best = plan
+        return best
 
     @staticmethod
     def _with(problem: Problem, rows: int) -> Plan:

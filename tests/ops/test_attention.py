@@ -130,6 +130,21 @@ def test_checkpointing_changes_nothing(reentrant: bool) -> None:
         assert leaf.grad is not None and torch.equal(leaf.grad, expected)
 
 
+@pytest.mark.slow
+def test_torch_compile_reads_it_whole() -> None:
+    """Forward and backward, without a break in the graph."""
+    pattern = Pattern(0.3, causal=True, softcap=2.0)
+    leaves = [t.requires_grad_() for t in tensors(torch.float32, (1, 4, 16, 8), (1, 2, 16, 8), (1, 2, 16, 8))]
+
+    def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return attention(query * 2, key, value, pattern).square().sum()
+
+    compiled = torch.compile(run, backend="eager", fullgraph=True)
+    grads = torch.autograd.grad(compiled(*leaves), leaves)
+    for found, expected in zip(grads, torch.autograd.grad(run(*leaves), leaves), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_a_second_derivative_is_an_error() -> None:
     query = torch.randn(1, 1, 3, 4, requires_grad=True)
     (grad,) = torch.autograd.grad(attention(query, query, query, Pattern(0.5)).sum(), query, create_graph=True)
