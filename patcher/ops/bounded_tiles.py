@@ -23,6 +23,9 @@ ROWS = 1024
 COLUMNS = 16384
 """Most columns of a tile: a product over them stays below the 32767 terms from which on Metal's is wrong."""
 
+WHOLE = 64
+"""Columns of a tile are a multiple of this, or all there are."""
+
 
 def counted_rows(labels: Tensor, vocabulary: int, ignore_index: int) -> Tensor | None:
     """Positions of the rows whose label is not ``ignore_index``, in order, int64; None where all count.
@@ -148,8 +151,13 @@ class Tiles:
 
 
 def add_product_(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """``total += a @ b`` in place for a fp32 ``total``; a product of 16 bits is rounded once before it is added."""
-    return total.addmm_(a, b) if a.dtype == total.dtype else total.add_(torch.mm(a, b))
+    """``total += a @ b`` in place for a fp32 ``total``; a product of 16 bits is rounded once before it is added.
+
+    ``out=`` keeps autocast from choosing another dtype.
+    """
+    if a.dtype == total.dtype:
+        return total.addmm_(a, b)
+    return total.add_(torch.mm(a, b, out=torch.empty(total.shape, dtype=a.dtype, device=a.device)))
 
 
 def _shape(head: Head, count: int, gathered: bool, second: bool) -> tuple[int, int]:
@@ -165,6 +173,6 @@ def _shape(head: Head, count: int, gathered: bool, second: bool) -> tuple[int, i
     height = max(1, min(count, ROWS, SCRATCH // 2 // row))
     column = features * size * (head.weight.dtype != head.compute_dtype)
     element = 4 + 4 * second + (size if size < 4 else 0) + (0 if head.transform.softcap is None else 4)
-    most = min(COLUMNS, max(64, (SCRATCH - height * row) // (height * element + column) // 64 * 64))
+    most = min(COLUMNS, max(WHOLE, (SCRATCH - height * row) // (height * element + column) // WHOLE * WHOLE))
     pieces = -(-vocabulary // most)
-    return height, min(vocabulary, -(-vocabulary // (pieces * 64)) * 64)
+    return height, min(vocabulary, -(-vocabulary // (pieces * WHOLE)) * WHOLE)

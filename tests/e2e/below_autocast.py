@@ -27,11 +27,22 @@ from torch import Tensor
 
 import patcher.ops
 from patcher.ops.blocked_attention import Scores
+from patcher.ops.cross_entropy_rows import STATISTICS, Rows, Terms
 from patcher.ops.logit_tiles import Head, LogitTransform
+from patcher.ops.softmax_tile import Gradient, Sums
 
 AUTOCAST = (torch.float16, torch.bfloat16)
-SHOWN_BY_OTHERS = {"spans", "row_chunks", "is_long", "parts_of_sum", "split_sum", "matmul_split"}
-"""Functions in patcher/ops that take no tensors, or that only the guards and the other ops call."""
+SHOWN_BY_OTHERS = {
+    "spans",
+    "row_chunks",
+    "is_long",
+    "parts_of_sum",
+    "split_sum",
+    "matmul_split",
+    "linear_cross_entropy",
+}
+"""Functions in patcher/ops that take no tensors, that only the guards and the other ops call, or, as the last, whose
+dtype autocast decides as that of a linear layer."""
 
 
 def seeded(*shape: int, dtype: torch.dtype = torch.float32, factor: float = 1.0) -> Tensor:
@@ -49,6 +60,10 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     student, teacher = (Head(z, vocabulary, None, LogitTransform(), dtype) for z in (x, y))
     sizes, experts, scores = torch.tensor([2, 0, 4]), seeded(3, 8, 16, dtype=dtype), Scores(0.25)
     tall, wide = seeded(6, 300, dtype=dtype), seeded(300, 5, dtype=dtype)
+
+    def tile() -> Tensor:
+        return seeded(61, dtype=dtype)[:60].view(6, 10)
+
     return {
         "blocked_attention": lambda: o.blocked_attention(q, kv, kv, scores),
         "blocked_attention_forward": lambda: o.blocked_attention_forward(q, kv, kv, scores),
@@ -57,10 +72,19 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
         "chunked_divergence_backward": lambda: o.chunked_divergence_backward(
             one, student, teacher, 0.4, one, one, one, (True, True, False)
         ),
-        "chunked_log_prob": lambda: o.chunked_log_prob(student, index),
-        "chunked_log_prob_backward": lambda: o.chunked_log_prob_backward(
-            one, one, student, index, one, one, (True, True, False)
+        "add_product_": lambda: o.add_product_(torch.zeros(6, 5, device="mps"), tall.to(dtype), wide.to(dtype)),
+        "counted_rows": lambda: o.counted_rows(index, 50, 3),
+        "positions": lambda: o.positions(index > 2, 3),
+        "fold_": lambda: o.fold_(
+            tile(), index, None, LogitTransform(softcap=4.0), Sums.of_nothing(6, index.device), weights=True
         ),
+        "gradient_": lambda: o.gradient_(made := tile(), index, None, LogitTransform(), Gradient(one, zero)) or made,
+        "cross_entropy_rows": lambda: o.cross_entropy_rows(student, index, wanted=STATISTICS, gradient=dtype),
+        "cross_entropy_rows_backward": lambda: o.cross_entropy_rows_backward(
+            one, student, index, None, Rows(one, one, 4 * one, one), Terms(), (True, True, False), grad_entropy=one
+        ),
+        "label_nll": lambda: o.label_nll(student, index, 4 * one),
+        "spread": lambda: o.spread(x, one, index, torch.empty(7, 16, dtype=dtype, device="mps")),
         "cross_entropy": lambda: o.cross_entropy(logits, index),
         "cross_entropy_backward": lambda: o.cross_entropy_backward(one, logits.clone(), index, one, one),
         "dense": lambda: o.dense(w.expand(6, 16)),
