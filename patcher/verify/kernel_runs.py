@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from patcher.ops import swiglu as silu_ops
-from patcher.ops.blocked_attention import Scores, blocked_attention_backward, blocked_attention_forward
+from patcher.ops.attention import Pattern
+from patcher.ops.attention import attention as attention_op
 from patcher.ops.chunked_divergence import chunked_divergence as divergence_op
 from patcher.ops.chunked_divergence import chunked_divergence_backward
 from patcher.ops.cross_entropy import cross_entropy as cross_entropy_op
@@ -130,11 +131,9 @@ def chunked_divergence(t: Tensors, grads: Tensors) -> list[Tensor]:
 
 
 def attention(t: Tensors, grads: Tensors) -> list[Tensor]:
-    q, k, v = t["q"], t["k"], t["v"]
-    causal = torch.full((q.shape[2], k.shape[2]), torch.finfo(torch.float32).min, device=q.device).triu(1)
-    scores = Scores(q.shape[-1] ** -0.5, softcap=SOFTCAP, bias=causal)
-    out = blocked_attention_forward(q, k, v, scores)
-    return [out, *blocked_attention_backward(grads["0"], q, k, v, out, scores)]
+    q, k, v = (t[name].detach().requires_grad_() for name in ("q", "k", "v"))
+    out = attention_op(q, k, v, Pattern(q.shape[-1] ** -0.5, causal=True, softcap=SOFTCAP))
+    return [out.detach(), *torch.autograd.grad(out, (q, k, v), grads["0"])]
 
 
 def grouped_mm(t: Tensors, grads: Tensors) -> list[Tensor]:

@@ -225,7 +225,7 @@ KERNELS = (
     ),
     Kernel(
         "attention with softcap",
-        "blocked_attention",
+        "attention",
         _attention,
         runs.attention,
         formulas.attention,
