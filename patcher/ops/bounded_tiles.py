@@ -27,33 +27,38 @@ WHOLE = 64
 """Columns of a tile are a multiple of this, or all there are."""
 
 
-def counted_rows(labels: Tensor, vocabulary: int, ignore_index: int) -> Tensor | None:
+def counted_rows(labels: Tensor, vocabulary: int, ignore_index: int, on_host: Tensor | None = None) -> Tensor | None:
     """Positions of the rows whose label is not ``ignore_index``, in order, int64; None where all count.
 
-    It waits for the device once: how many rows are left has to be known where their kernels are launched.
+    How many they are has to be known where their kernels are launched: without ``on_host`` it waits for the device
+    once.
 
     Args:
         labels: ``[N]``, integers.
         vocabulary: what labels must be below.
         ignore_index: the label of rows that do not count.
+        on_host: the same labels on the CPU, where they are known.
 
     Raises:
         IndexBeyondTable: a label is neither ``ignore_index`` nor in ``[0, vocabulary)``.
     """
-    counts = labels != ignore_index
-    wrong = counts & ((labels < 0) | (labels >= vocabulary))
+    known = labels if on_host is None else on_host
+    counts = known != ignore_index
+    wrong = counts & ((known < 0) | (known >= vocabulary))
     kept, bad = torch.stack((counts.sum(), wrong.sum())).tolist()
     if bad:
         raise IndexBeyondTable(
             compose(
                 "a label is not in the vocabulary",
                 expected=f"{ignore_index}, or 0 to {vocabulary - 1}",
-                found=f"{int(labels[wrong][0])}, and {bad - 1} more such labels",
+                found=f"{int(known[wrong][0])}, and {bad - 1} more such labels",
                 left="no loss was computed",
                 run="take the model's own tokenizer; for new tokens model.resize_token_embeddings(len(tokenizer))",
             )
         )
-    return None if kept == len(labels) else positions(counts, kept)
+    if kept == len(labels):
+        return None
+    return positions(counts if on_host is None else labels != ignore_index, kept)
 
 
 def positions(mask: Tensor, count: int) -> Tensor:
