@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 
 WITHOUT = "PATCHER_WITHOUT"
+FORCE = "PATCHER_FORCE"
 HIGH = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
 LOW = "PYTORCH_MPS_LOW_WATERMARK_RATIO"
 DEFAULT_HIGH = 1.7
@@ -96,6 +97,11 @@ def triton_cache() -> bool:
     return _flag("PATCHER_TRITON_CACHE") is not False
 
 
+def forced_variants() -> tuple[str, ...]:
+    """``PATCHER_FORCE``: variants of ops that are taken where they are right, with commas between them."""
+    return names(os.environ.get(FORCE, ""))
+
+
 def _word(name: str, usual: str, other: str) -> str:
     """A variable that is one of two words."""
     text = os.environ.get(name, "").strip().lower() or usual
@@ -154,6 +160,20 @@ def set_default(name: str, value: str) -> bool:
         return False
     os.environ[name] = value
     return True
+
+
+def leave_out(added: Iterable[str]) -> Callable[[], None]:
+    """Adds names to ``PATCHER_WITHOUT``; what it returns takes them away again."""
+    before = os.environ.get(WITHOUT)
+    both = ",".join([*names(before or ""), *added])
+    os.environ[WITHOUT] = both
+
+    def undo() -> None:
+        unset(WITHOUT, both)
+        if before is not None:
+            set_default(WITHOUT, before)
+
+    return undo
 
 
 def unset(name: str, value: str) -> None:

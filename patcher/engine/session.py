@@ -18,6 +18,7 @@ from patcher.environment import Switches
 from patcher.errors import GateClosed, InvalidSwitch, NoMps, PatcherError, RefusedChange, TooLate, compose
 from patcher.macs import machine
 from patcher.macs.machine import Machine
+from patcher.ops.variants import names as variants
 
 log = logging.getLogger("patcher")
 
@@ -380,12 +381,18 @@ def begin(
         surprising = here.simulated or here.system == "Darwin"
         log.log(logging.WARNING if surprising else logging.INFO, "patcher: nothing is patched: %s", reason)
         return None, reason
-    session = Session(here, catalogue(), strict=strict, without=(*without, *switches.without))
+    variants.check()
+    left_out = [name for name in without if variants.is_one(name)]
+    changes = [name for name in (*without, *switches.without) if not variants.is_one(name)]
+    session = Session(here, catalogue(), strict=strict, without=changes)
     warning = environment.watermark_warning()
     notes = [] if warning is None else [warning]
     if switches.mlx_quant:
         notes.append("UNSLOTH_ENABLE_MLX_QUANT is accepted, but MLX quantization is not available yet")
     session.start()
+    LEDGER.on_undo(variants.forget)
+    if left_out:
+        LEDGER.on_undo(environment.leave_out(left_out))
     LEDGER.notes.extend(notes)
     for note in notes:
         log.warning("patcher: %s", note)

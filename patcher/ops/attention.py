@@ -10,14 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from patcher.ops.blocked_attention import Gradients, Problem, blocked_attention_backward, blocked_attention_forward
-from patcher.ops.visible_keys import Band, Packed, Pattern, packed
+from patcher.ops.variants.choice import Choice
+from patcher.ops.visible_keys import Band, Packed, Pattern
 
 NO_SECOND_DERIVATIVE = (
     "attention whose memory grows with the length has no second derivative: load the model with "
     "attn_implementation='eager'"
 )
+
+VARIANT = Choice("attention")
 
 __all__ = ["Pattern", "attention", "attention_forward", "attention_varlen", "attention_varlen_forward"]
 
@@ -136,7 +140,8 @@ class _Attention(torch.autograd.Function):
         visible: Band | Packed,
     ) -> tuple[Tensor, Tensor, Tensor]:
         problem = Problem(query, key, value, pattern, visible, bias, sinks)
-        out, maximum, total = blocked_attention_forward(problem)
+        variant = _variant(problem, ctx.needs_input_grad[3])
+        out, maximum, total = (variant.blocked_attention_forward if variant else blocked_attention_forward)(problem)
         ctx.save_for_backward(query, key, value, bias, sinks, out, maximum, total)
         ctx.pattern, ctx.visible = pattern, visible
         ctx.mark_non_differentiable(maximum, total)
@@ -149,10 +154,18 @@ class _Attention(torch.autograd.Function):
             return (None,) * 7
         query, key, value, bias, sinks, out, maximum, total = ctx.saved_tensors
         problem = Problem(query, key, value, ctx.pattern, ctx.visible, bias, sinks)
-        grads = blocked_attention_backward(
-            problem, grad_output, out, maximum, total, bias_needs_grad=ctx.needs_input_grad[3]
-        )
+        variant = _variant(problem, ctx.needs_input_grad[3])
+        backward = variant.blocked_attention_backward if variant else blocked_attention_backward
+        grads = backward(problem, grad_output, out, maximum, total, bias_needs_grad=ctx.needs_input_grad[3])
         return *(_differentiable_no_more(grads) if torch.is_grad_enabled() else grads), None, None
+
+
+def _variant(problem: Problem, bias_needs_grad: bool) -> Any:
+    """The module with the functions to take instead of those in torch, None for these."""
+    if not problem.query.is_mps or is_compiling():
+        return None
+    variant = VARIANT[problem.query.dtype]
+    return variant if variant is not None and variant.supports(problem, bias_needs_grad=bias_needs_grad) else None
 
 
 def _differentiable_no_more(grads: Gradients) -> tuple[Tensor | None, ...]:
@@ -208,6 +221,7 @@ def _apply_varlen(
     sinks: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(query, key, value, -2)
-    visible = packed(starts_query, starts_key, longest_query, longest_key, len(query), len(key), pattern)
+    sizes = longest_query, longest_key, len(query), len(key)
+    visible = Packed(starts_query, starts_key, *sizes, *pattern.reach)
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))
     return _Attention.apply(q, k, v, None, sinks, pattern, visible)  # type: ignore[no-any-return, no-untyped-call]

@@ -104,10 +104,11 @@ def _fits(problem: Problem, rows: int, elements: int) -> bool:
 
 
 def _parts(problem: Problem, rows: int) -> Iterator[Part]:
-    """All heads, in parts whose blocks of scores, keys and values have about `ELEMENTS`."""
+    """All heads, in parts of which scores of a block, its queries and all keys and values have about `ELEMENTS`."""
     batch, kv_heads, keys, width = problem.key.shape
-    of_one = max(problem.groups * rows * problem.visible.width(rows), keys * (width + problem.value.shape[3]) // 2, 1)
-    together = max(1, ELEMENTS // of_one)
+    width += problem.value.shape[3]
+    of_one = problem.groups * rows * (problem.visible.width(rows) + width) + keys * width
+    together = max(1, ELEMENTS // max(1, of_one))
     batches = max(1, together // max(1, kv_heads))
     heads = -(-kv_heads // max(1, -(-kv_heads // together)))
     for b, b_end in spans(batch, batches):
@@ -191,7 +192,7 @@ class Block:
         return sinks.view(1, -1, groups, 1).expand(1, -1, groups, rows).reshape(1, -1, groups * rows, 1)
 
 
-def _kept(pattern: Pattern) -> float:
+def kept_weight(pattern: Pattern) -> float:
     """What kept weights are multiplied by."""
     return 1 / (1 - pattern.dropout_p) if pattern.dropout_p < 1 else 0.0
 
@@ -229,7 +230,7 @@ def blocked_attention_forward(problem: Problem) -> tuple[Tensor, Tensor, Tensor]
                 l.clamp_(min=1)  # the largest term is 1, but where nothing is seen
                 o = matmul_split(block.drop_(e), v[:, :, keys]).div_(l)
                 if problem.pattern.dropout_p:
-                    o.mul_(_kept(problem.pattern))
+                    o.mul_(kept_weight(problem.pattern))
                 for into, x in ((out, o), (maximum, m), (total, l)):
                     into[part.batch, part.heads, rows] = _ungrouped(x, problem.groups)
     return out, maximum.squeeze(-1), total.squeeze(-1)
@@ -244,7 +245,7 @@ def blocked_attention_backward(
     rows_of_a_block = _rows_of_a_block(problem)
     with torch.autocast(problem.query.device.type, enabled=False):
         for part in _parts(problem, rows_of_a_block):
-            grads.of_part(part, rows_of_a_block, grad_output, out, maximum[..., None], total[..., None])
+            grads.of_part(part, rows_of_a_block, (grad_output, out, maximum[..., None], total[..., None]))
     bias, sinks = (
         None if total is None or x is None else total.to(x.dtype)
         for total, x in ((grads.bias, problem.bias), (grads.sinks, problem.sinks))
@@ -265,41 +266,47 @@ class _Gradients:
         if problem.sinks is not None:
             self.sinks = torch.zeros_like(problem.sinks, dtype=problem.wide)
 
-    def of_part(self, part: Part, rows: int, grad_output: Tensor, out: Tensor, maximum: Tensor, total: Tensor) -> None:
+    def of_part(self, part: Part, rows: int, given: tuple[Tensor, ...]) -> None:
+        """``given`` is the output's gradient, the output, ``m`` and ``l``."""
         p = self.problem
         k, v = (x[part.batch, part.kv_heads].to(p.wide) for x in (p.key, p.value))
         grad_key, grad_value = torch.zeros_like(k), torch.zeros_like(v)
         for block_rows, keys in _blocks(p, rows):
-            if keys.start == keys.stop:
-                continue
-            block = Block(p, part, block_rows, keys)
-            do, o, m, l = (_grouped(x, part, block_rows, p) for x in (grad_output, out, maximum, total))
-            do = do / l
-            q = _grouped(p.query, part, block_rows, p) * p.pattern.scale
-            e, slope = self._weights(block, q, k, m)
-            delta = (do * o).sum(-1, keepdim=True)
-            if p.pattern.dropout_p:
-                do.mul_(_kept(p.pattern))
-                grad_value[:, :, keys] += torch.matmul(block.drop_(e.clone()).transpose(-1, -2), do)
-            else:
-                grad_value[:, :, keys] += torch.matmul(e.transpose(-1, -2), do)
-            if slope is not None and self.bias is None:
-                e.mul_(slope)
-                slope = None
-            ds = block.drop_(torch.matmul(do, v[:, :, keys].transpose(-1, -2))).sub_(delta).mul_(e)
-            del e
-            if self.bias is not None:
-                into = _sliced(self.bias, block.index)
-                into += _ungrouped(ds, p.groups).sum_to_size(into.shape)
-            if slope is not None:
-                ds.mul_(slope)
-            dq = matmul_split(ds, k[:, :, keys]).mul_(p.pattern.scale)
-            self.query[part.batch, part.heads, block_rows] = _ungrouped(dq, p.groups)
-            grad_key[:, :, keys] += torch.matmul(ds.transpose(-1, -2), q)
-            if self.sinks is not None and (sinks := block.sinks()) is not None:
-                self.sinks[part.heads] -= _ungrouped((sinks - m).exp_().mul_(delta), p.groups).sum((0, 2, 3))
+            if keys.start < keys.stop:
+                block = Block(p, part, block_rows, keys)
+                self._of_block(block, k, v, grad_key[:, :, keys], grad_value[:, :, keys], given)
         self.key[part.batch, part.kv_heads] = grad_key
         self.value[part.batch, part.kv_heads] = grad_value
+
+    def _of_block(
+        self, block: Block, k: Tensor, v: Tensor, grad_key: Tensor, grad_value: Tensor, given: tuple[Tensor, ...]
+    ) -> None:
+        """Adds to ``grad_key`` and ``grad_value``, of the block's keys; ``k`` and ``v`` are of all keys."""
+        p, part, rows, keys = self.problem, block.part, block.rows, block.keys
+        do, o, m, l = (_grouped(x, part, rows, p) for x in given)
+        do = do / l
+        q = _grouped(p.query, part, rows, p) * p.pattern.scale
+        e, slope = self._weights(block, q, k, m)
+        delta = (do * o).sum(-1, keepdim=True)
+        if p.pattern.dropout_p:
+            do.mul_(kept_weight(p.pattern))
+            grad_value += torch.matmul(block.drop_(e.clone()).transpose(-1, -2), do)
+        else:
+            grad_value += torch.matmul(e.transpose(-1, -2), do)
+        if slope is not None and self.bias is None:  # now, so that no more than two blocks are held
+            e.mul_(slope)
+            slope = None
+        ds = block.drop_(torch.matmul(do, v[:, :, keys].transpose(-1, -2))).sub_(delta).mul_(e)
+        if self.bias is not None:
+            into = _sliced(self.bias, block.index)
+            into += _ungrouped(ds, p.groups).sum_to_size(into.shape)
+        if slope is not None:
+            ds.mul_(slope)
+        dq = matmul_split(ds, k[:, :, keys]).mul_(p.pattern.scale)
+        self.query[part.batch, part.heads, rows] = _ungrouped(dq, p.groups)
+        grad_key += torch.matmul(ds.transpose(-1, -2), q)
+        if self.sinks is not None and (sinks := block.sinks()) is not None:
+            self.sinks[part.heads] -= _ungrouped((sinks - m).exp_().mul_(delta), p.groups).sum((0, 2, 3))
 
     def _weights(self, block: Block, q: Tensor, k: Tensor, m: Tensor) -> tuple[Tensor, Tensor | None]:
         """``e`` of a block, and the slope of the soft cap if there is one."""

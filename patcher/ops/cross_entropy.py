@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn.functional import softplus
 
 from patcher.ops.row_chunks import row_chunks
+from patcher.ops.variants.choice import Choice
+
+VARIANT = Choice("cross_entropy")
 
 IGNORED = -100
 """The label of rows that have no loss and no gradient."""
@@ -29,6 +33,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, softcap: float = 0, scale: flo
     Returns:
         ``losses`` and ``logsumexp`` (over all of a row's ``z``), both ``[rows]`` in fp32.
     """
+    if logits.is_mps and not is_compiling() and (variant := VARIANT[logits.dtype]):
+        return variant.cross_entropy(logits, labels, softcap, scale)  # type: ignore[no-any-return]
     rows, vocabulary = logits.shape
     losses = torch.empty(rows, dtype=torch.float32, device=logits.device)
     logsumexp = torch.empty(rows, dtype=torch.float32, device=logits.device)
@@ -68,6 +74,10 @@ def cross_entropy_backward(
         softcap: as in the forward.
         scale: as in the forward.
     """
+    if logits.is_mps and not is_compiling() and (variant := VARIANT[logits.dtype]):
+        return variant.cross_entropy_backward(  # type: ignore[no-any-return]
+            grad_output, logits, labels, losses, logsumexp, softcap, scale
+        )
     rows, vocabulary = logits.shape
     grad_logits = torch.empty((rows, vocabulary), dtype=logits.dtype, device=logits.device)
     counted, index = _counted(labels)

@@ -9,8 +9,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from patcher.ops.row_chunks import row_chunks
+from patcher.ops.variants.choice import Choice
+
+VARIANT = Choice("gated_linear_unit")
 
 Activation = Callable[[Tensor], Tensor]
 """fp32 ``e`` to a new fp32 ``f``."""
@@ -27,6 +31,8 @@ def gated(e: Tensor, g: Tensor, activation: Activation) -> Tensor:
     Returns:
         A new contiguous tensor in ``e``'s shape and dtype.
     """
+    if e.is_mps and not is_compiling() and (variant := VARIANT[e.dtype]):
+        return variant.gated(e, g, activation)  # type: ignore[no-any-return]
     h = torch.empty(e.shape, dtype=e.dtype, device=e.device)
     flat_h, flat_e, flat_g = h.view(-1, e.shape[-1]), e.reshape(-1, e.shape[-1]), g.reshape(-1, g.shape[-1])
     for part in row_chunks(*flat_h.shape):
@@ -42,6 +48,8 @@ def gated_backward(
     ``f`` is rounded to ``grad_output``'s dtype; ``h = f * g``, ``grad_g = grad_output * f`` and
     ``grad_f = grad_output * g`` are products in that dtype; ``grad_e = grad_f * slope`` in fp32, then rounded.
     """
+    if e.is_mps and not is_compiling() and (variant := VARIANT[e.dtype]):
+        return variant.gated_backward(grad_output, e, g, activation)  # type: ignore[no-any-return]
     f32, slope = activation(e.float())
     f = f32.to(grad_output.dtype)
     return f * g, grad_output * f, slope.mul_((grad_output * g).float()).to(grad_output.dtype)
@@ -61,6 +69,8 @@ def gated_backward_(
     Returns:
         The three input tensors.
     """
+    if e.is_mps and not is_compiling() and (variant := VARIANT[e.dtype]):
+        return variant.gated_backward_(grad_output, e, g, activation)  # type: ignore[no-any-return]
     for part in row_chunks(*e.shape):
         h, grad_g, grad_e = gated_backward(grad_output[part], e[part], g[part], activation)
         grad_output[part], e[part], g[part] = h, grad_g, grad_e

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from patcher.ops.row_chunks import row_chunks
+from patcher.ops.variants.choice import Choice
+
+VARIANT = Choice("layer_norm")
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -18,6 +22,8 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tu
     Returns:
         ``y`` contiguous in ``x``'s dtype, and ``mean`` and ``rstd`` ``[rows]`` in fp32 for the backward.
     """
+    if x.is_mps and not is_compiling() and (variant := VARIANT[x.dtype]):
+        return variant.layer_norm(x, weight, bias, eps)  # type: ignore[no-any-return]
     rows, columns = x.shape
     y = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
     mean = torch.empty(rows, dtype=torch.float32, device=x.device)
@@ -61,6 +67,10 @@ def layer_norm_backward(
     Returns:
         ``grad_input`` in ``grad_output``'s dtype, the other two in fp32; None where not wanted.
     """
+    if x.is_mps and not is_compiling() and (variant := VARIANT[x.dtype]):
+        return variant.layer_norm_backward(  # type: ignore[no-any-return]
+            grad_output, x, weight, mean, rstd, output_mask
+        )
     rows, columns = grad_output.shape
     device, factor = grad_output.device, weight.float()
     grad_input = torch.empty((rows, columns), dtype=grad_output.dtype, device=device) if output_mask[0] else None

@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from patcher.ops.row_chunks import row_chunks
+from patcher.ops.variants.choice import Choice
+
+VARIANT = Choice("rms_norm")
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, unit_offset: bool = False) -> tuple[Tensor, Tensor]:
@@ -28,6 +32,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, unit_offset: bool = False
     Returns:
         ``y`` contiguous in ``x``'s dtype, and ``rstd`` ``[rows]`` in fp32, which the backward needs.
     """
+    if x.is_mps and not is_compiling() and (variant := VARIANT[x.dtype]):
+        return variant.rms_norm(x, weight, eps, unit_offset=unit_offset)  # type: ignore[no-any-return]
     rows, columns = x.shape
     y = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
     rstd = torch.empty(rows, dtype=torch.float32, device=x.device)
@@ -70,6 +76,11 @@ def rms_norm_backward(
     Returns:
         ``grad_weight`` in the weight's dtype, summed in fp32, or None.
     """
+    if saved.is_mps and not is_compiling() and (variant := VARIANT[saved.dtype]):
+        return variant.rms_norm_backward(  # type: ignore[no-any-return]
+            grad_output, saved, weight, rstd, grad_input=grad_input, unit_offset=unit_offset,
+            needs_grad_weight=needs_grad_weight, saved_is_output=saved_is_output,
+        )  # fmt: skip
     rows, columns = grad_output.shape
     factor = weight.float() + 1.0 if unit_offset else weight.float()
     total = torch.zeros(columns, dtype=torch.float32, device=grad_output.device) if needs_grad_weight else None
@@ -98,6 +109,8 @@ def add_rms_norm_(x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, ad
     Returns:
         ``x``. The normalised row is rounded to ``x``'s dtype before the weight multiplies it in fp32.
     """
+    if x.is_mps and not is_compiling() and (variant := VARIANT[x.dtype]):
+        return variant.add_rms_norm_(x, residual, weight, eps, add=add)  # type: ignore[no-any-return]
     hidden = x.float()
     if add:
         hidden = (hidden + residual.float()).to(x.dtype).float()

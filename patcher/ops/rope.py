@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from patcher.ops.row_chunks import row_chunks
+from patcher.ops.variants.choice import Choice
+
+VARIANT = Choice("rope")
 
 
 def rope_(
@@ -38,6 +42,10 @@ def rope_(
         the other product and the sum are one multiply-add. Copies in that dtype, of the heads and of the table's rows,
         are never larger than `row_chunks.ELEMENTS` or one token.
     """
+    if x.is_mps and not is_compiling() and (variant := VARIANT[x.dtype]):
+        return variant.rope_(  # type: ignore[no-any-return]
+            x, cos, sin, out=out, positions=positions, transpose=transpose, in_table_dtype=in_table_dtype
+        )
     batch, heads, tokens, head = x.shape
     half = head // 2
     dtype = sin.dtype if in_table_dtype else torch.promote_types(x.dtype, cos.dtype)
@@ -53,6 +61,29 @@ def rope_(
             out[samples, :, part, :half] = out0
             out[samples, :, part, half:] = out1
     return out
+
+
+def rope_pair_(
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    q_out: Tensor,
+    k_out: Tensor,
+    positions: Tensor | None = None,
+    transpose: bool = False,
+    in_table_dtype: bool = False,
+) -> None:
+    """`rope_` of queries into ``q_out`` and of keys into ``k_out``, which have heads of their own number."""
+    if q.is_mps and not is_compiling() and (variant := VARIANT[q.dtype]):
+        return variant.rope_pair_(  # type: ignore[no-any-return]
+            q, k, cos, sin, q_out=q_out, k_out=k_out,
+            positions=positions, transpose=transpose, in_table_dtype=in_table_dtype,
+        )  # fmt: skip
+    for x, out in ((q, q_out), (k, k_out)):
+        rope_(x, cos, sin, out=out, positions=positions, transpose=transpose, in_table_dtype=in_table_dtype)
+    return None
 
 
 def _rows_of(table: Tensor, half: int, tokens: slice, positions: Tensor | None) -> Tensor:

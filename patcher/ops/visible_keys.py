@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -111,27 +112,55 @@ class Band:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of several lengths, one after the other.
+    """Rows of several lengths, one after the other; what lies behind the last one sees nothing and is not seen.
 
     Attributes:
-        first, end: int64 ``[T]``, for each query the first key that it sees and the one after the last.
-        total: how many keys there are in all.
-        reach: how many keys before and after its own place in the pack a query may see, where queries and keys are
-            packed alike; None where `starts` is there.
-        starts: cumulative lengths of the queries' rows and of the keys', on the host.
+        starts_query, starts_key: cumulative lengths ``[rows + 1]``, from 0 on. Where both are one tensor the host does
+            not wait for the device.
+        longest_query, longest_key: bounds of the rows' lengths.
+        queries, total: of all rows.
+        left, right: `Pattern.reach`.
     """
 
-    first: Tensor
-    end: Tensor
+    starts_query: Tensor
+    starts_key: Tensor
+    longest_query: int
+    longest_key: int
+    queries: int
     total: int
-    reach: tuple[int, int] | None
-    starts: tuple[list[int], list[int]] | None
+    left: int | None
+    right: int | None
+
+    @cached_property
+    def intervals(self) -> tuple[Tensor, Tensor]:
+        """For each query the first key that it sees and the one after the last, ``[T]``."""
+        at = torch.arange(self.queries, device=self.starts_query.device)
+        row = torch.searchsorted(self.starts_query[1:], at, right=True, out_int32=True)
+        row.clamp_(max=self.starts_query.numel() - 2)
+        begin, end = self.starts_key[row], self.starts_key[row + 1]
+        stands = at - self.starts_query[row + 1] + end
+        first = begin if self.left is None else torch.maximum(begin, stands - self.left)
+        last = end if self.right is None else torch.minimum(end, stands + (self.right + 1))
+        return first, last.masked_fill(at >= self.starts_query[-1], 0)
+
+    @cached_property
+    def _reach(self) -> tuple[int, int] | None:
+        """How far before and after its place in the pack a query may see; None where keys are packed otherwise."""
+        if self.starts_query is not self.starts_key:
+            return None
+        longest = max(0, max(self.longest_query, self.longest_key) - 1)
+        before, after = (longest if side is None else min(max(side, 0), longest) for side in (self.left, self.right))
+        return before, after
+
+    @cached_property
+    def _starts(self) -> tuple[list[int], list[int]]:
+        """The cumulative lengths on the host, which waits for them."""
+        return self.starts_query.tolist(), self.starts_key.tolist()
 
     def keys(self, rows: slice) -> slice:
-        if self.reach is not None:
-            return slice(max(0, rows.start - self.reach[0]), min(self.total, rows.stop + self.reach[1]))
-        assert self.starts is not None
-        queries, keys = self.starts
+        if self._reach is not None:
+            return slice(max(0, rows.start - self._reach[0]), min(self.total, rows.stop + self._reach[1]))
+        queries, keys = self._starts
         last = len(keys) - 1
         first, end = (min(bisect_right(queries, row), last) for row in (rows.start, rows.stop - 1))
         return slice(keys[max(0, first - 1)], keys[end])
@@ -140,42 +169,9 @@ class Packed:
         return slice(0, 0)
 
     def hidden(self, rows: slice, keys: slice, device: torch.device) -> Tensor:
+        first, end = self.intervals
         key = torch.arange(keys.start, keys.stop, device=device)
-        return (key < self.first[rows, None]).logical_or_(key >= self.end[rows, None])
+        return (key < first[rows, None]).logical_or_(key >= end[rows, None])
 
     def width(self, rows: int) -> int:
-        return self.total if self.reach is None else min(self.total, rows + sum(self.reach))
-
-
-def packed(
-    starts_query: Tensor,
-    starts_key: Tensor,
-    longest_query: int,
-    longest_key: int,
-    queries: int,
-    keys: int,
-    pattern: Pattern,
-) -> Packed:
-    """Intervals of packed rows.
-
-    Args:
-        starts_query, starts_key: cumulative lengths ``[rows + 1]``, from 0 on. Where both are one tensor the host does
-            not wait for the device.
-        longest_query, longest_key: bounds of the rows' lengths.
-        queries, keys: ``T`` and ``U``. What lies behind the last row sees nothing and is not seen.
-        pattern: reach and causality.
-    """
-    left, right = pattern.reach
-    at = torch.arange(queries, device=starts_query.device)
-    row = torch.searchsorted(starts_query[1:], at, right=True, out_int32=True)
-    row.clamp_(max=starts_query.numel() - 2)
-    begin, end = starts_key[row].to(torch.int64), starts_key[row + 1].to(torch.int64)
-    stands = at - starts_query[row + 1] + end
-    first = begin if left is None else torch.maximum(begin, stands - left)
-    last = end if right is None else torch.minimum(end, stands + (right + 1))
-    last = last.masked_fill_(at >= starts_query[-1], 0)
-    if starts_query is not starts_key:
-        return Packed(first, last, keys, None, (starts_query.tolist(), starts_key.tolist()))
-    longest = max(0, max(longest_query, longest_key) - 1)
-    before, after = (longest if side is None else min(max(side, 0), longest) for side in (left, right))
-    return Packed(first, last, keys, (before, after), None)
+        return self.total if self._reach is None else min(self.total, rows + sum(self._reach))

@@ -12,7 +12,8 @@ from tests.process import ROOT
 CHANGES = ROOT / "patcher" / "changes"
 
 LIBRARIES = sorted(path.name for path in CHANGES.iterdir() if (path / "__init__.py").exists())
-MIRRORED = ("ops", "engine", "macs", "training", *(f"changes/{name}" for name in LIBRARIES))
+OURS = ("ops", "ops/metal", "ops/variants", "engine", "macs", "training")
+MIRRORED = (*OURS, *(f"changes/{name}" for name in LIBRARIES))
 
 ELSEWHERE = {
     "changes/accelerate/accelerator": "e2e/test_broken_runs.py: a loss that is no number, in a training",
@@ -80,7 +81,8 @@ def test_each_file_has_its_file_of_tests(folder: str) -> None:
         text = tests.read_text()
         assert "def test_" in text, f"{tests.name} has no test"
         if not folder.startswith("changes/"):
-            named = (f"patcher.{folder}.{module} ", f"patcher.{folder} import", f"patcher.{folder}.{module},")
+            place = f"patcher.{folder.replace('/', '.')}"
+            named = (f"{place}.{module} ", f"{place} import", f"{place}.{module},")
             assert any(name in text for name in named), f"{tests.name} does not import {module}"
 
 

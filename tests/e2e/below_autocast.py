@@ -33,7 +33,7 @@ from patcher.ops.visible_keys import Band
 
 AUTOCAST = (torch.float16, torch.bfloat16)
 SHOWN_BY_OTHERS = {"spans", "row_chunks", "is_long", "parts_of_sum", "split_sum", "matmul_split"}
-SHOWN_BY_OTHERS |= {"packed", "philox", "dropped", "threshold"}  # of attention
+SHOWN_BY_OTHERS |= {"kept_weight", "philox", "dropped", "threshold"}  # of attention
 """Functions in patcher/ops that take no tensors, or that only the guards and the other ops call."""
 
 

@@ -34,18 +34,16 @@ def seen(queries: int, keys: int, pattern: Pattern) -> Tensor:
     return visible
 
 
-def exact_attention(
+def exact_weights(
     query: Tensor,
     key: Tensor,
-    value: Tensor,
     pattern: Pattern,
     *,
     bias: Tensor | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """The formula in plain torch, differentiable; a row that sees nothing is zero."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    """The softmax of plain torch, differentiable, ``[B, H, L, S + 1]``; the last column is the sinks' or zero."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
     s = query @ key.transpose(-1, -2) * pattern.scale
     if pattern.softcap is not None:
         s = pattern.softcap * torch.tanh(s / pattern.softcap)
@@ -56,12 +54,30 @@ def exact_attention(
     sink = torch.full((s.shape[1],), -torch.inf, dtype=s.dtype) if sinks is None else sinks
     logits = torch.cat([s, sink.view(1, -1, 1, 1).expand(*s.shape[:3], 1)], -1)
     empty = logits.isneginf().all(-1, keepdim=True)
-    weights = logits.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)[..., :-1]
-    if pattern.dropout_p:
-        parts = (slice(0, size) for size in s.shape)
-        drops = dropped(pattern.dropout_p, pattern.seed, *parts, s.device)
-        weights = weights.masked_fill(drops, 0) / (1 - pattern.dropout_p)
-    return weights @ value
+    return logits.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)
+
+
+def kept(shape: torch.Size, pattern: Pattern) -> Tensor:
+    """What the weights are multiplied by: 0 or ``1 / (1 - dropout_p)``."""
+    if not pattern.dropout_p:
+        return torch.ones(shape, dtype=torch.float64)
+    batch, heads, rows, keys = (slice(0, size) for size in shape)
+    drops = dropped(pattern.dropout_p, pattern.seed, batch, heads, rows, keys, torch.device("cpu"))
+    return drops.logical_not().double() / (1 - pattern.dropout_p)
+
+
+def exact_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    pattern: Pattern,
+    *,
+    bias: Tensor | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """The formula in plain torch, differentiable; a row that sees nothing is zero."""
+    weights = exact_weights(query, key, pattern, bias=bias, sinks=sinks)[..., :-1]
+    return weights * kept(weights.shape, pattern) @ value.repeat_interleave(query.shape[1] // key.shape[1], 1)
 
 
 def exact_packed(

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 
-from patcher.ops.visible_keys import Band, Packed, Pattern, Visible, packed
+from patcher.ops.visible_keys import Band, Packed, Pattern, Visible
 from tests.ops.attention import seen
 
 PATTERNS = [
@@ -46,15 +46,13 @@ def _block_diagonal(rows: list[tuple[int, int]], pattern: Pattern, behind: tuple
 def test_packed_rows(pattern: Pattern) -> None:
     lengths = [2, 0, 4, 1]
     starts = torch.tensor([0, *lengths]).cumsum(0)
-    visible = packed(starts, starts, 4, 4, 9, 9, pattern)
-    assert visible.starts is None, "the host has waited"
+    visible = Packed(starts, starts, 4, 4, 9, 9, *pattern.reach)
     _check(visible, _block_diagonal([(n, n) for n in lengths], pattern, (2, 2)))
+    assert "_starts" not in vars(visible), "the host has waited"
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_packed_rows_with_other_numbers_of_keys(pattern: Pattern) -> None:
     rows = [(2, 3), (0, 2), (3, 1), (1, 0), (1, 4)]
     starts = [torch.tensor([0, *lengths]).cumsum(0) for lengths in zip(*rows, strict=True)]
-    visible = packed(*starts, 3, 4, 8, 11, pattern)
-    assert isinstance(visible, Packed)
-    _check(visible, _block_diagonal(rows, pattern, (1, 1)))
+    _check(Packed(*starts, 3, 4, 8, 11, *pattern.reach), _block_diagonal(rows, pattern, (1, 1)))

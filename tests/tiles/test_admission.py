@@ -601,7 +601,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not half a file either."""
-    monkeypatch.setattr("patcher.tiles.admission.kept.os.replace", raising(OSError(28, "No space left on device")))
+    monkeypatch.setattr("patcher.kept.os.replace", raising(OSError(28, "No space left on device")))
     machine.keep(tmp_path / "one.json", ["sorting"])
     assert not list(tmp_path.iterdir())
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from patcher import kept, surroundings
 from patcher.errors import InvalidSwitch
 from patcher.tiles import backends
-from patcher.tiles.admission import kept, verdicts
 from patcher.tiles.admission.verdicts import MOST_KEPT, Verdict, keep, key, recall
 from patcher.tiles.on_metal import Launcher
 from tests.process import run_module
@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where verdicts are kept meanwhile, on a machine that is none."""
     monkeypatch.setenv("PATCHER_TRITON_CACHE", "1")
     monkeypatch.setenv("PATCHER_CACHE", str(tmp_path))
-    monkeypatch.setattr(verdicts, "surroundings", lambda: HERE)
+    monkeypatch.setattr(surroundings, "machine", lambda: HERE)
     return tmp_path / "triton-shaders"
 
 
@@ -84,10 +84,10 @@ def test_what_is_wrong_stays_so() -> None:
 
 
 CHANGES: dict[str, Callable[[pytest.MonkeyPatch], Any]] = {
-    "the torch version": lambda patch: patch.setattr(verdicts, "surroundings", lambda: (*HERE[:2], "2.14.1")),
-    "macOS": lambda patch: patch.setattr(verdicts, "surroundings", lambda: (HERE[0], "macOS-15.6", HERE[2])),
-    "the GPU": lambda patch: patch.setattr(verdicts, "surroundings", lambda: ("Apple M2", *HERE[1:])),
-    "this package": lambda patch: patch.setattr(verdicts, "_package", lambda: b"another one"),
+    "the torch version": lambda patch: patch.setattr(surroundings, "machine", lambda: (*HERE[:2], "2.14.1")),
+    "macOS": lambda patch: patch.setattr(surroundings, "machine", lambda: (HERE[0], "macOS-15.6", HERE[2])),
+    "the GPU": lambda patch: patch.setattr(surroundings, "machine", lambda: ("Apple M2", *HERE[1:])),
+    "this package": lambda patch: patch.setattr(surroundings, "package", lambda: b"another one"),
     "a variable of Metal's": lambda patch: patch.setenv("MTL_SHADER_VALIDATION", "1"),
     "a variable of torch's": lambda patch: patch.setenv("PYTORCH_MPS_FAST_MATH", "1"),
     "a fault": lambda patch: patch.setenv("PATCHER_SIMULATE_FAULTS", "matmul"),
@@ -182,7 +182,7 @@ def test_what_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.
 
     (tmp_path / "file").write_text("")
     kept.write(tmp_path / "file" / "one.json", 1, 3)
-    monkeypatch.setattr("patcher.tiles.admission.kept.os.replace", full)
+    monkeypatch.setattr("patcher.kept.os.replace", full)
     kept.write(tmp_path / "folder" / "one.json", 1, 3)
     assert not list((tmp_path / "folder").iterdir())
 
@@ -240,7 +240,7 @@ def test_a_second_process_compares_nothing_again(
     assert len(compared) == 2
     assert process(monkeypatch, 5) == ["metal"]
     assert compared[2:] == [(5, 1, 1)]
-    monkeypatch.setattr(verdicts, "surroundings", lambda: (*HERE[:2], "2.14.1"))
+    monkeypatch.setattr(surroundings, "machine", lambda: (*HERE[:2], "2.14.1"))
     assert process(monkeypatch, 2) == ["metal"]
     assert compared[3:] == [(2, 1, 1)]
 

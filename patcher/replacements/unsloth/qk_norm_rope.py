@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patcher.ops.qk_norm_rope import qk_norm_rope, qk_norm_rope_backward
+from patcher.ops.qk_norm_rope import qk_norm_rope_pair, qk_norm_rope_pair_backward
 
 Wrap = Callable[[Any], Any]
 
@@ -29,9 +29,7 @@ def _launch_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """New ``Q`` and ``K`` ``[batch, tokens, heads, head]``, and their norms' statistics ``[batch * tokens, heads]``."""
     positions = rope_indices if has_indices else None
-    Qo, rq = qk_norm_rope(Q, Wq, cos, sin, eps_Q, positions)
-    Ko, rk = qk_norm_rope(K, Wk, cos, sin, eps_K, positions)
-    return Qo, Ko, rq, rk
+    return qk_norm_rope_pair(Q, K, Wq, Wk, cos, sin, eps_Q, eps_K, positions)
 
 
 def _launch_backward(
@@ -51,10 +49,7 @@ def _launch_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of ``Q`` and ``K``, in the dtypes of ``dQo`` and ``dKo``."""
     positions = rope_indices if has_indices else None
-    return (
-        qk_norm_rope_backward(dQo, Q, Wq, rq, cos, sin, positions),
-        qk_norm_rope_backward(dKo, K, Wk, rk, cos, sin, positions),
-    )
+    return qk_norm_rope_pair_backward(dQo, dKo, Q, K, Wq, Wk, rq, rk, cos, sin, positions)
 
 
 def fast_qk_norm_rope(
@@ -125,8 +120,7 @@ def decode_qk_norm_rope(
     if not alike or position_ids.numel() != Q.shape[0] or not _applies(q_norm, k_norm, Q, K, cos, sin):
         return None
     positions = position_ids.reshape(-1).to(device=Q.device)
-    Qo, _ = qk_norm_rope(Q, weights[0], cos, sin, _eps(q_norm), positions)
-    Ko, _ = qk_norm_rope(K, weights[1], cos, sin, _eps(k_norm), positions)
+    Qo, Ko, _, _ = qk_norm_rope_pair(Q, K, *weights, cos, sin, _eps(q_norm), _eps(k_norm), positions)
     return Qo.transpose(1, 2), Ko.transpose(1, 2)
 
 

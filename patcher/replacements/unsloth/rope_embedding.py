@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patcher.ops.rope import rope_
+from patcher.ops.rope import rope_, rope_pair_
 
 
 def _rope_launch(
@@ -41,9 +41,11 @@ def _rope_launch(
         wrap: upstream's choice of launcher; there is no kernel.
     """
     positions = rope_ptr if has_indices else None
-    rope_(Q, cos, sin, out=Q_out, positions=positions, transpose=backward, in_table_dtype=cast_to_sin)
-    if K is not None and K_out is not None:
-        rope_(K, cos, sin, out=K_out, positions=positions, transpose=backward, in_table_dtype=cast_to_sin)
+    how: dict[str, Any] = {"positions": positions, "transpose": backward, "in_table_dtype": cast_to_sin}
+    if K is None or K_out is None:
+        rope_(Q, cos, sin, out=Q_out, **how)
+    else:
+        rope_pair_(Q, K, cos, sin, q_out=Q_out, k_out=K_out, **how)
 
 
 def decode_rope_inplace(Q: Tensor, K: Tensor, cos: Tensor, sin: Tensor, position_ids: Tensor | None) -> bool:
@@ -67,6 +69,5 @@ def decode_rope_inplace(Q: Tensor, K: Tensor, cos: Tensor, sin: Tensor, position
         return False
     positions = position_ids.reshape(-1).to(device=Q.device)
     with torch.no_grad():
-        rope_(Q, cos, sin, out=Q, positions=positions)
-        rope_(K, cos, sin, out=K, positions=positions)
+        rope_pair_(Q, K, cos, sin, q_out=Q, k_out=K, positions=positions)
     return True

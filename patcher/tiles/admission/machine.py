@@ -9,16 +9,15 @@ import functools
 import hashlib
 import inspect
 import logging
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from patcher import kept, surroundings
 from patcher.environment import cache_folder
 from patcher.tiles import types
-from patcher.tiles.admission import kept
 from patcher.tiles.admission.blocks import Trial, trials
 from patcher.tiles.admission.comparison import compared, first_line
 from patcher.tiles.admission.copies import Arguments
@@ -126,15 +125,10 @@ def folder() -> Path:
     return cache_folder() / "triton-on-metal"
 
 
-def surroundings() -> tuple[str, str, str]:
-    """The GPU, macOS and torch."""
-    return torch.backends.mps.get_name(), platform.platform(), torch.__version__
-
-
 def key() -> str:
     """What it holds for: the surroundings and the sources of this package."""
     digest = hashlib.sha256()
-    for part in surroundings():
+    for part in surroundings.machine():
         digest.update(part.encode() + b"\0")
     for path in sorted(SOURCES.rglob("*.py")):
         digest.update(path.read_bytes())

@@ -6,24 +6,12 @@ shader that is wrong stays so whatever another process finds, since each kind of
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patcher import environment
-from patcher.tiles.admission import kept
-from patcher.tiles.admission.machine import surroundings
+from patcher import environment, kept, surroundings
 from patcher.tiles.on_metal import Launcher
 from patcher.tiles.program import Program
-
-PACKAGE = Path(environment.__file__).parent
-"""What the numbers of both back ends depend on, beside the machine: the language, and what is changed of torch."""
-
-PREFIXES = ("PYTORCH_MPS_", "MTL_")
-NAMES = frozenset(("PATCHER_WITHOUT", "PATCHER_SIMULATE_FAULTS", "PATCHER_SIMULATE_TORCH", "UNSLOTH_SIMULATE_MAC"))
-"""Variables that may change numbers: torch's fast mathematics, Metal's debugging, changes and machines; the limits of
-torch's allocator do not."""
 
 MOST_KEPT = 4096
 """Files that are kept, the newest ones; each is less than 4 KiB."""
@@ -74,30 +62,7 @@ def _places(program: Program, launcher: Launcher) -> tuple[Path, Path]:
 
 
 def key(program: Program, launcher: Launcher) -> str:
-    """What a verdict holds for: machine, macOS, torch, this package, variables, the program, and its shader."""
+    """What a verdict holds for: the surroundings, the program, and its shader."""
     shader = launcher.shader
-    digest = hashlib.sha256(_package())
     how = f"{shader.name} {shader.threads} {launcher.overlapping}"
-    written = (str(replace(program, place="")), how, shader.source)
-    for part in (*surroundings(), *_variables(), *written):
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()[:32]
-
-
-def _variables() -> list[str]:
-    found = environment.snapshot().items()
-    return sorted(
-        f"{name}={value}"
-        for name, value in found
-        if name in NAMES or (name.startswith(PREFIXES) and not name.endswith("_WATERMARK_RATIO"))
-    )
-
-
-@functools.cache
-def _package() -> bytes:
-    """A digest of every file of this package."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.digest()
+    return surroundings.key(str(replace(program, place="")), how, shader.source)

@@ -1,0 +1,204 @@
+"""Tiles of a head's logits in scratch memory of a fixed size, whatever the vocabulary, and the rows that count.
+
+`Tiles` walks over blocks of rows and, for each, over pieces of the vocabulary. All tiles of a walk live in the same
+memory, of which one element more is held: what a tile does to the labels that lie in it, by position, it does there for
+those that do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from patcher.errors import IndexBeyondTable, compose
+from patcher.ops.logit_tiles import Head, spans
+
+SCRATCH = 32 << 20
+"""Bytes that a block of rows, its gradient and a tile take at most, beside what is given and what is returned."""
+
+ROWS = 1024
+"""Most rows of a block."""
+
+COLUMNS = 16384
+"""Most columns of a tile: a product over them stays below the 32767 terms from which on Metal's is wrong."""
+
+
+def counted_rows(labels: Tensor, vocabulary: int, ignore_index: int) -> Tensor | None:
+    """Positions of the rows whose label is not ``ignore_index``, in order, int64; None where all count.
+
+    It waits for the device once: how many rows are left has to be known where their kernels are launched.
+
+    Args:
+        labels: ``[N]``, integers.
+        vocabulary: what labels must be below.
+        ignore_index: the label of rows that do not count.
+
+    Raises:
+        IndexBeyondTable: a label is neither ``ignore_index`` nor in ``[0, vocabulary)``.
+    """
+    counts = labels != ignore_index
+    wrong = counts & ((labels < 0) | (labels >= vocabulary))
+    kept, bad = torch.stack((counts.sum(), wrong.sum())).tolist()
+    if bad:
+        raise IndexBeyondTable(
+            compose(
+                "a label is not in the vocabulary",
+                expected=f"{ignore_index}, or 0 to {vocabulary - 1}",
+                found=f"{int(labels[wrong][0])}, and {bad - 1} more such labels",
+                left="no loss was computed",
+                run="take the model's own tokenizer; for new tokens model.resize_token_embeddings(len(tokenizer))",
+            )
+        )
+    return None if kept == len(labels) else positions(counts, kept)
+
+
+def positions(mask: Tensor, count: int) -> Tensor:
+    """Where ``mask`` ``[N]`` is True, as ``mask.nonzero()`` gives it, without its wait: ``count`` is known."""
+    place = torch.where(mask, mask.cumsum(0) - 1, count)
+    found = torch.zeros(count + 1, dtype=torch.int64, device=mask.device)
+    return found.scatter_(0, place, torch.arange(len(mask), device=mask.device))[:count]
+
+
+class Tiles:
+    """Blocks of rows and tiles of their logits.
+
+    Args:
+        head: what is computed; its hidden states are ``[N, H]``.
+        labels: ``[n]`` int64 in ``[0, V)``, of the rows that count.
+        index: ``[n]``, which rows of the hidden states these are; None for all.
+        second: whether `second` is called.
+
+    Attributes:
+        height: rows of a block.
+        width: columns of a tile; the last one may have fewer.
+    """
+
+    def __init__(self, head: Head, labels: Tensor, index: Tensor | None, *, second: bool = False) -> None:
+        self.head, self.labels, self.index = head, labels, index
+        self.height, self.width = _shape(head, len(labels), index is not None, second)
+        device, elements = labels.device, self.height * self.width
+        self._wide = torch.empty(elements + 1, dtype=torch.float32, device=device)
+        self._narrow: Tensor | None = None
+        if head.compute_dtype != torch.float32:
+            self._narrow = torch.empty(elements, dtype=head.compute_dtype, device=device)
+        self._second = torch.empty(elements if second else 0, dtype=torch.float32, device=device)
+        self._slope = (
+            None if head.transform.softcap is None else torch.empty(elements, dtype=torch.float32, device=device)
+        )
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """``(first, last)`` of each block of rows."""
+        return spans(len(self.labels), self.height)
+
+    def pieces(self) -> Iterator[tuple[int, int, int]]:
+        """``(number, start, end)`` of each piece of the vocabulary."""
+        for number, (start, end) in enumerate(spans(len(self.head.weight), self.width)):
+            yield number, start, end
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Hidden states of a block in the compute dtype, ``[n, H]``."""
+        hidden = self.head.hidden
+        block = hidden[first:last] if self.index is None else hidden.index_select(0, self.index[first:last])
+        return block.to(self.head.compute_dtype)
+
+    def logits(self, rows: Tensor, weight: Tensor, start: int, end: int) -> tuple[Tensor, Tensor | float]:
+        """``z`` of one tile in fp32 and ``dz / dy``, in the memory of the tile before; ``weight`` is its columns'.
+
+        The product is rounded to the compute dtype, as a linear layer's is; the bias is added in fp32.
+        """
+        y = self._of(self._wide, rows, end - start)
+        if self._narrow is None:
+            torch.mm(rows, weight.t(), out=y)
+        else:
+            y.copy_(torch.mm(rows, weight.t(), out=self._of(self._narrow, rows, end - start)))
+        if self.head.bias is not None:
+            y.add_(self.head.bias[start:end].to(torch.float32))
+        slope = None if self._slope is None else self._of(self._slope, rows, end - start)
+        return y, self.head.transform.in_place(y, slope)
+
+    def at_labels(self, first: int, last: int) -> Tensor:
+        """For each piece of the vocabulary the places of a block's labels in its tile, ``[pieces, n]``; else the spare.
+
+        For `fill_` and `put_`.
+        """
+        labels, count = self.labels[first:last], -(-len(self.head.weight) // self.width)
+        number = labels // self.width
+        width = torch.where(number == count - 1, len(self.head.weight) - (count - 1) * self.width, self.width)
+        place = torch.arange(last - first, device=labels.device) * width + labels - number * self.width
+        pieces = torch.arange(count, device=labels.device)[:, None]
+        return torch.where(number == pieces, place, len(self._wide) - 1)
+
+    def fill_(self, places: Tensor, value: float) -> None:
+        """Puts ``value`` at the labels of the current tile; ``places`` is a row of `at_labels`."""
+        self._wide.index_fill_(0, places, value)
+
+    def put_(self, places: Tensor, values: Tensor) -> None:
+        """Puts ``values`` ``[n]`` at the labels of the current tile; ``places`` is a row of `at_labels`."""
+        self._wide.index_copy_(0, places, values)
+
+    def narrowed(self, tile: Tensor) -> Tensor:
+        """A tile of `logits`, or what has become of it, as an operand of a product."""
+        return tile if self._narrow is None else self._of(self._narrow, tile, tile.size(1)).copy_(tile)
+
+    def second(self, tile: Tensor) -> Tensor:
+        """Memory in fp32 for another tile of the same shape; uninitialised."""
+        return self._of(self._second, tile, tile.size(1))
+
+    def label_logits(self, rows: Tensor, of_labels: Tensor, first: int, last: int) -> tuple[Tensor, Tensor | float]:
+        """``z`` of each row's label and its slope, ``[n]``, from products in fp32.
+
+        Args:
+            rows: of the block.
+            of_labels: the labels' rows of the weight, ``[n, H]``.
+            first: of the block.
+            last: of the block.
+        """
+        y = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
+        for part, product in self._copies(of_labels):
+            torch.sum(product.mul_(rows[part]), 1, out=y[part])
+        if self.head.bias is not None:
+            y += self.head.bias.index_select(0, self.labels[first:last])
+        return self.head.transform.with_slope(y)
+
+    def add_labels_(self, gradient: Tensor, of_labels: Tensor, factor: Tensor) -> None:
+        """Adds ``factor`` ``[n]`` times the labels' rows of the weight to a block's fp32 gradient."""
+        for part, product in self._copies(of_labels):
+            gradient[part] += product.mul_(factor[part, None])
+
+    def _copies(self, of_labels: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Rows in fp32, as many at a time as there is room for in the memory of tiles."""
+        features = of_labels.size(1)
+        room = (len(self._wide) - 1) // features
+        memory = self._wide if room else self._wide.new_empty(features)
+        for start, end in spans(len(of_labels), max(1, room)):
+            copy = memory[: (end - start) * features].view(end - start, features)
+            yield slice(start, end), copy.copy_(of_labels[start:end])
+
+    @staticmethod
+    def _of(memory: Tensor, rows: Tensor, columns: int) -> Tensor:
+        return memory[: len(rows) * columns].view(len(rows), columns)
+
+
+def add_product_(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """``total += a @ b`` in place for a fp32 ``total``; a product of 16 bits is rounded once before it is added."""
+    return total.addmm_(a, b) if a.dtype == total.dtype else total.add_(torch.mm(a, b))
+
+
+def _shape(head: Head, count: int, gathered: bool, second: bool) -> tuple[int, int]:
+    """Rows of a block and columns of a tile, so that everything stays within `SCRATCH`.
+
+    For each row there are its gradient in fp32, the product that is added to it, its label's weight, and itself where
+    it is gathered or cast; for each element of a tile it in fp32, once or twice, in the compute dtype and its slope. It
+    depends on nothing else, so that a row has the same loss with a gradient and without.
+    """
+    features, vocabulary, size = head.hidden.size(1), len(head.weight), head.compute_dtype.itemsize
+    copied = gathered or head.hidden.dtype != head.compute_dtype
+    row = features * (4 + 2 * size + size * copied)
+    height = max(1, min(count, ROWS, SCRATCH // 2 // row))
+    column = features * size * (head.weight.dtype != head.compute_dtype)
+    element = 4 + 4 * second + (size if size < 4 else 0) + (0 if head.transform.softcap is None else 4)
+    most = min(COLUMNS, max(64, (SCRATCH - height * row) // (height * element + column) // 64 * 64))
+    pieces = -(-vocabulary // most)
+    return height, min(vocabulary, -(-vocabulary // (pieces * 64)) * 64)
