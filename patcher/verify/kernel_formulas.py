@@ -75,7 +75,7 @@ def log_prob_entropy(t: Tensors) -> list[Tensor]:
     return _log_prob_entropy(t["logits"] / TEMPERATURE, t["index"])
 
 
-def chunked_log_prob(t: Tensors) -> list[Tensor]:
+def head_log_prob(t: Tensors) -> list[Tensor]:
     return _log_prob_entropy((t["hidden"] @ t["weight"].T + t["bias"]) / TEMPERATURE, t["index"])
 
 
