@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from patcher.ops import swiglu as silu_ops
-from patcher.ops.attention import Pattern
+from patcher.ops.attention import Pattern, attention_varlen
 from patcher.ops.attention import attention as attention_op
 from patcher.ops.chunked_divergence import chunked_divergence as divergence_op
 from patcher.ops.chunked_divergence import chunked_divergence_backward
@@ -25,7 +25,7 @@ from patcher.ops.qk_norm_rope import qk_norm_rope as qk_norm_rope_op
 from patcher.ops.qk_norm_rope import qk_norm_rope_backward
 from patcher.ops.rms_norm import add_rms_norm_, rms_norm, rms_norm_backward
 from patcher.ops.rope import rope_
-from patcher.verify.kernel_formulas import BETA, EPS, SOFTCAP, TEMPERATURE
+from patcher.verify.kernel_formulas import BETA, EPS, SOFTCAP, TEMPERATURE, WINDOW
 
 Tensors = dict[str, Tensor]
 
@@ -134,6 +134,13 @@ def attention(t: Tensors, grads: Tensors) -> list[Tensor]:
     q, k, v = (t[name].detach().requires_grad_() for name in ("q", "k", "v"))
     out = attention_op(q, k, v, Pattern(q.shape[-1] ** -0.5, causal=True, softcap=SOFTCAP))
     return [out.detach(), *torch.autograd.grad(out, (q, k, v), grads["0"])]
+
+
+def packed_attention(t: Tensors, grads: Tensors) -> list[Tensor]:
+    q, k, v, sinks = leaves = [t[name].detach().requires_grad_() for name in ("q", "k", "v", "sinks")]
+    starts, pattern = t["starts"], Pattern(q.shape[-1] ** -0.5, causal=True, window=(WINDOW, None))
+    out = attention_varlen(q, k, v, starts, starts, len(q), len(q), pattern, sinks=sinks)
+    return [out.detach(), *torch.autograd.grad(out, leaves, grads["0"])]
 
 
 def grouped_mm(t: Tensors, grads: Tensors) -> list[Tensor]:
