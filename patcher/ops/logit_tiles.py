@@ -50,6 +50,11 @@ class LogitTransform:
         slope = t.square().neg_().add_(1).mul_(self.scale * inverse_temperature)
         return t.mul_(softcap * inverse_temperature), slope
 
+    @property
+    def factor(self) -> float:
+        """``dz / dy`` without a softcap, and where ``y`` is 0."""
+        return self.scale / self.temperature
+
 
 def spans(length: int, width: int) -> Iterator[tuple[int, int]]:
     """``(start, end)`` of consecutive pieces of at most ``width``."""

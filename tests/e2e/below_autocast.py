@@ -26,12 +26,18 @@ from bitsandbytes.functional import create_dynamic_map, get_4bit_type
 from torch import Tensor
 
 import patcher.ops
-from patcher.ops.blocked_attention import Scores
+from patcher.ops.attention import Pattern
+from patcher.ops.blocked_attention import Problem
+from patcher.ops.cross_entropy_rows import STATISTICS, Rows, Terms
 from patcher.ops.logit_tiles import Head, LogitTransform
+from patcher.ops.softmax_tile import Gradient, Sums
+from patcher.ops.visible_keys import Band
 
 AUTOCAST = (torch.float16, torch.bfloat16)
 SHOWN_BY_OTHERS = {"spans", "row_chunks", "is_long", "parts_of_sum", "split_sum", "matmul_split"}
-"""Functions in patcher/ops that take no tensors, or that only the guards and the other ops call."""
+SHOWN_BY_OTHERS |= {"kept_weight", "philox", "dropped", "threshold"}  # of attention
+SHOWN_BY_OTHERS |= {"linear_cross_entropy"}  # its dtype is autocast's, as a linear layer's
+"""Functions in patcher/ops that take no tensors, that only the guards and the other ops call, or that ask autocast."""
 
 
 def seeded(*shape: int, dtype: torch.dtype = torch.float32, factor: float = 1.0) -> Tensor:
@@ -47,20 +53,40 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     q, kv = seeded(1, 4, 5, 16, dtype=dtype), seeded(1, 2, 5, 16, dtype=dtype)
     vocabulary, logits, index = seeded(50, 16, dtype=dtype), seeded(6, 50, dtype=dtype), torch.arange(6, device="mps")
     student, teacher = (Head(z, vocabulary, None, LogitTransform(), dtype) for z in (x, y))
-    sizes, experts, scores = torch.tensor([2, 0, 4]), seeded(3, 8, 16, dtype=dtype), Scores(0.25)
+    sizes, experts = torch.tensor([2, 0, 4]), seeded(3, 8, 16, dtype=dtype)
+    pattern, starts = Pattern(0.25, causal=True), torch.tensor([0, 3, 5], device="mps", dtype=torch.int32)
+    problem, rows = Problem(q, kv, kv, pattern, Band(5, 5, None, 0)), [x[0].transpose(0, 1) for x in (q, kv, kv)]
     tall, wide = seeded(6, 300, dtype=dtype), seeded(300, 5, dtype=dtype)
+
+    def tile() -> Tensor:
+        return seeded(61, dtype=dtype)[:60].view(6, 10)
+
     return {
-        "blocked_attention": lambda: o.blocked_attention(q, kv, kv, scores),
-        "blocked_attention_forward": lambda: o.blocked_attention_forward(q, kv, kv, scores),
-        "blocked_attention_backward": lambda: o.blocked_attention_backward(q, q, kv, kv, q, scores),
+        "attention": lambda: o.attention(q, kv, kv, pattern),
+        "attention_forward": lambda: o.attention_forward(q, kv, kv, pattern),
+        "attention_varlen": lambda: o.attention_varlen(*rows, starts, starts, 3, 3, pattern),
+        "attention_varlen_forward": lambda: o.attention_varlen_forward(*rows, starts, starts, 3, 3, pattern),
+        "blocked_attention_forward": lambda: o.blocked_attention_forward(problem),
+        "blocked_attention_backward": lambda: o.blocked_attention_backward(
+            problem, q, *o.blocked_attention_forward(problem)
+        ),
         "chunked_divergence": lambda: o.chunked_divergence(student, teacher, 0.4),
         "chunked_divergence_backward": lambda: o.chunked_divergence_backward(
             one, student, teacher, 0.4, one, one, one, (True, True, False)
         ),
-        "chunked_log_prob": lambda: o.chunked_log_prob(student, index),
-        "chunked_log_prob_backward": lambda: o.chunked_log_prob_backward(
-            one, one, student, index, one, one, (True, True, False)
+        "add_product_": lambda: o.add_product_(torch.zeros(6, 5, device="mps"), tall.to(dtype), wide.to(dtype)),
+        "counted_rows": lambda: o.counted_rows(index, 50, 3),
+        "positions": lambda: o.positions(index > 2, 3),
+        "fold_": lambda: o.fold_(
+            tile(), index, None, LogitTransform(softcap=4.0), Sums.of_nothing(6, index.device), weights=True
         ),
+        "gradient_": lambda: o.gradient_(made := tile(), index, None, LogitTransform(), Gradient(one, zero)) or made,
+        "cross_entropy_rows": lambda: o.cross_entropy_rows(student, index, wanted=STATISTICS, gradient=dtype),
+        "cross_entropy_rows_backward": lambda: o.cross_entropy_rows_backward(
+            one, student, index, None, Rows(one, one, 4 * one, one), Terms(), (True, True, False), grad_entropy=one
+        ),
+        "label_nll": lambda: o.label_nll(student, index, 4 * one),
+        "spread": lambda: o.spread(x, one, index, torch.empty(7, 16, dtype=dtype, device="mps")),
         "cross_entropy": lambda: o.cross_entropy(logits, index),
         "cross_entropy_backward": lambda: o.cross_entropy_backward(one, logits.clone(), index, one, one),
         "dense": lambda: o.dense(w.expand(6, 16)),

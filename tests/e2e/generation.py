@@ -60,6 +60,21 @@ class StopAt(StoppingCriteria):
         return torch.full((input_ids.shape[0],), input_ids.shape[1] >= self.length, device=input_ids.device)
 
 
+class Ends(LogitsProcessor):
+    """Each row ends after as many tokens as are given for it, and not before."""
+
+    def __init__(self, lengths: tuple[int, ...], prompt: int, eos: int) -> None:
+        self.lengths, self.prompt, self.eos = lengths, prompt, eos
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores[:, self.eos] = float("-inf")
+        for row, length in enumerate(self.lengths):
+            if input_ids.shape[1] - self.prompt >= length:
+                scores[row] = float("-inf")
+                scores[row, self.eos] = 0
+        return scores
+
+
 class Generation:
     """A model, its tokenizer, and the cases."""
 
@@ -82,6 +97,7 @@ class Generation:
             "varied": lambda: self(repetition_penalty=2.0),
             "no cache": lambda: self(use_cache=False),
             "beams": lambda: self(num_beams=3, num_return_sequences=2, length_penalty=0.5),
+            "rollouts": self.rollouts,
         }
 
     def every(self) -> dict[str, Case]:
@@ -98,6 +114,21 @@ class Generation:
             "streamed": self.streamed,
             "streamed by a thread": self.streamed_by_a_thread,
         }
+
+    def rollouts(self) -> list[list[int]]:
+        """Three rows of each prompt that end one after the other, as GRPO's do; ``computed`` has rows by forward."""
+        self.computed: list[int] = []
+        rows = {name: value.repeat_interleave(3, 0) for name, value in self.two.items()}
+        ends = LogitsProcessorList([Ends((3, 30, 5, 4, 40, 6), rows["input_ids"].shape[1], self.eos())])
+        embedding = self.model.get_input_embeddings()
+        hook = embedding.register_forward_hook(lambda _, args, output: self.computed.append(len(args[0])))
+        tokens = self(rows, max_new_tokens=44, logits_processor=ends, eos_token_id=self.eos())
+        hook.remove()
+        return tokens
+
+    def eos(self) -> int:
+        """A token that stands for the end."""
+        return int(self.model.config.vocab_size) - 1
 
     def dictionary(self) -> list[list[int]]:
         """The tokens that the scores of each step say."""
@@ -316,6 +347,7 @@ def cases_of(family: str, folder: Path) -> dict[str, Any]:
         cases["long"] = lambda: generation(max_new_tokens=300, min_new_tokens=300)
     found = {name: case() for name, case in cases.items()}
     if STACK != "cpu":
+        found["rows"] = generation.computed
         found["launches"] = [launches(generation, inputs) for inputs in (generation.one, generation.two)]
     if STACK == "unsloth":
         found |= of_unsloth(family, generation)

@@ -17,6 +17,7 @@ TYPES = {
     torch.bfloat16: "bfloat",
     torch.int32: "int",
     torch.int64: "long",
+    torch.bool: "bool",
 }
 
 HELD = 8
@@ -27,17 +28,19 @@ LARGEST_GROUP = 1024
 
 
 @functools.cache
-def library(op: str, *types: tuple[str, torch.dtype]) -> Any:
+def library(op: str, *types: tuple[str, torch.dtype], given: tuple[tuple[str, int], ...] = ()) -> Any:
     """The kernels of ``op`` as attributes.
 
     Args:
         types: what the source names the types of its tensors, and what they are.
+        given: macros that the source asks for, and what they are.
 
     Raises:
         SyntaxError: Metal's compiler refuses the source.
         KeyError: there is no such type in Metal.
     """
     names = "".join(f"using {name} = {TYPES[dtype]};\n" for name, dtype in types)
+    names += "".join(f"#define {name} {value}\n" for name, value in given)
     shared, own = ((FOLDER / file).read_text() for file in ("shared.h", f"{op}.metal"))
     return torch.mps.compile_shader(shared + names + own)
 

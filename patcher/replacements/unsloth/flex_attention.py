@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patcher.ops.blocked_attention import Scores, blocked_attention
+from patcher.ops.attention import Pattern, attention
 
 
 def slow_attention_softcapping(
@@ -21,5 +21,5 @@ def slow_attention_softcapping(
     first = keys - queries if causal_mask.dim() == 2 else 0
     bias = causal_mask[..., first : first + queries, :keys]
     scale = torch.tensor(self.config.query_pre_attn_scalar**-0.5, dtype=Q.dtype).item()  # upstream rounds it as well
-    out = blocked_attention(Q, K, V, Scores(scale, self.config.attn_logit_softcapping, bias))
+    out = attention(Q, K, V, Pattern(scale, softcap=self.config.attn_logit_softcapping), bias=bias)
     return out.transpose(1, 2).flatten(2)

@@ -1,5 +1,6 @@
 #include "events.h"
 
+#include "faults.h"
 #include "fork.h"
 
 #include <c10/util/Exception.h>
@@ -14,7 +15,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Everything has happened when the call returns, so an event is the time at which it was recorded.
+// Everything has happened when the call returns, so an event is the time at which it was recorded. Copies that a fault
+// makes late have not.
 struct Event {
   bool timing = false;
   bool recorded = false;
@@ -76,7 +78,7 @@ void check(uint32_t id) {
 
 bool query(uint32_t id) {
   const std::lock_guard<std::mutex> lock(table().mutex);
-  return find(id).recorded;
+  return find(id).recorded && !copies_pending.load(std::memory_order_relaxed);
 }
 
 double elapsed(uint32_t start, uint32_t end) {

@@ -71,6 +71,28 @@ def test_attention_projections_are_exact(dtype: torch.dtype) -> None:
         assert distance <= 8 * EPS[dtype], name
 
 
+@pytest.mark.parametrize("half", ["forward", "backward"])
+@pytest.mark.parametrize("function", ["LoRA_MLP", "LoRA_QKV", "LoRA_W"])
+def test_each_half_fits_upstreams_other_half(function: str, half: str) -> None:
+    """With one half of one function left out, both are upstream's: the bits of upstream's own."""
+    X, dY = _inputs(WIDTH, torch.bfloat16)
+    arguments = {"function": function, "inner": INNER, "narrow": NARROW, "dtype": torch.bfloat16}
+    found = PATCHED.call("fast_lora:with_one_half_left_out", X, dY, left_out=(half,), **arguments)
+    upstream = PATCHED.call("fast_lora:with_one_half_left_out", X, dY, left_out=("forward", "backward"), **arguments)
+    assert all(torch.equal(found[name], upstream[name]) for name in upstream)
+    assert len(upstream) == 2 + 2 * {"LoRA_MLP": 3, "LoRA_QKV": 3, "LoRA_W": 1}[function]
+
+
+@pytest.mark.parametrize("case", ["dropout", "bias", "disabled"])
+def test_what_is_not_plain_is_upstreams_own(case: str) -> None:
+    """Dropout, a bias of B, adapters that are off: upstream's numbers to the bit."""
+    X, dY = _inputs(WIDTH, torch.float32)
+    found = PATCHED.call("fast_lora:not_plain", X, dY, INNER, case)
+    upstream = PATCHED.call("fast_lora:not_plain", X, dY, INNER, case, left_out=("forward", "backward"))
+    assert found.keys() == upstream.keys()
+    assert all(torch.equal(found[name], upstream[name]) for name in upstream)
+
+
 def test_nf4_bases_give_the_gradients_of_their_dense_weights() -> None:
     """With packed NF4 bases, adapters and input get the gradients that the dequantized weights give."""
     X, dY = _inputs(WIDTH, torch.float32)

@@ -11,7 +11,7 @@ import torch
 
 from patcher.errors import SimulatorUnavailable
 from patcher.simulator import Device
-from patcher.simulator.metal import compile_shader, toolchain
+from patcher.simulator.metal import compile_shader, toolchain, translate
 from tests.process import run_python
 
 FULL = "kernel void full(device float* out, constant float& v, uint i [[thread_position_in_grid]]) { out[i] = v; }\n"
@@ -104,6 +104,19 @@ def test_literals_are_float() -> None:
     assert torch.equal(product.cpu(), x * torch.tensor(0.1))
     assert not torch.equal(product.cpu(), (x.double() * 0.1).float())
     assert torch.allclose(exponential.cpu().double(), (x.double() * 0.15 + 0.5).exp(), rtol=4e-6)  # 15 * 2^-23, twice
+
+
+def test_hints_to_unroll_loops_are_left_out() -> None:
+    """However they are written; lines stay where they are, and nothing else is left out."""
+    source = (
+        "#pragma unroll\nkernel void f(device int* o) {\n"
+        '  _Pragma("clang loop unroll(full)") for (int i = 0; i < 9; ++i)\n'
+        "    o[i] = i;\n}\nvoid g() { unknown(); }"
+    )
+    with pytest.raises(SyntaxError, match="program_source:6:"):
+        torch.mps.compile_shader(source)
+    text, _ = translate.translate(source, {})
+    assert "#pragma" not in text and "for (int i = 0; i < 9; ++i)" in text
 
 
 def test_a_kernel_may_be_declared_before_it_is_defined() -> None:

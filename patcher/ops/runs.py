@@ -1,0 +1,42 @@
+"""Tensors that lie side by side in one storage, as one tensor: what is done to each element of all is one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+
+def runs(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """``tensors``, in which neighbours of one storage and dtype are one flat view; all elements once, in any order.
+
+    One that is not contiguous, has no elements or no neighbour stays as it is.
+    """
+    joined: list[Tensor] = []
+    first, last, many = None, 0, False
+    for tensor in sorted(tensors, key=_place):
+        place = int(tensor.storage_offset())
+        if first is not None and place == last and _follows(first, tensor):
+            last, many = last + tensor.numel(), True
+            continue
+        if first is not None and many:
+            joined[-1] = _whole(first, last)
+        joined.append(tensor)
+        first = tensor if tensor.is_contiguous() and tensor.numel() else None
+        last, many = place + tensor.numel(), False
+    if first is not None and many:
+        joined[-1] = _whole(first, last)
+    return joined
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    return tensor.untyped_storage().data_ptr(), int(tensor.storage_offset())
+
+
+def _follows(first: Tensor, tensor: Tensor) -> bool:
+    same = tensor.dtype == first.dtype and tensor.device == first.device and tensor.is_contiguous()
+    return same and tensor.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+
+
+def _whole(first: Tensor, last: int) -> Tensor:
+    return first.as_strided((last - first.storage_offset(),), (1,))
