@@ -5,10 +5,11 @@
 A bf16 Llama, 256 wide, 4 heads and 2 for keys and values, with a vocabulary of 2000, LoRA of rank 8 on all its
 projections, one forward and backward of 2 x 64 tokens through Unsloth without gradient checkpointing, on the simulated
 Mac's meter. A layer is the difference of a model of three layers and one of two. The functions run forward and backward
-on as many tokens. As shipped: without the replacements of kernels, on torch operators and as Metal shaders. Upstream's
-assertions that a tensor is on CUDA are left out (``python -O``), so that the grouped products run as shipped too; what
-is offered for CUDA tensors only, such as QK-norm with RoPE, is called by its autograd function. With
-``PATCHER_TRITON_CACHE=0`` the first step compares its shaders, as in the first process on a machine.
+on as many tokens. Replaced: with the ops' torch variants, and with their Metal variants where there are such. As
+shipped: without the replacements of kernels, on torch operators and as Metal shaders. Upstream's assertions that a
+tensor is on CUDA are left out (``python -O``), so that the grouped products run as shipped too; what is offered for
+CUDA tensors only, such as QK-norm with RoPE, is called by its autograd function. With ``PATCHER_TRITON_CACHE=0`` the
+first step compares its shaders, as in the first process on a machine.
 """
 
 from __future__ import annotations
@@ -36,15 +37,22 @@ KERNELS = ",".join(
 )
 """The changes that replace launches."""
 
-WAYS = {"replaced": ("", "torch"), "as shipped, torch": (KERNELS, "torch"), "as shipped, Metal": (KERNELS, "metal")}
+WAYS = {
+    "replaced, torch": ("", "torch", "torch"),
+    "replaced, Metal": ("", "torch", "metal"),
+    "as shipped, torch": (KERNELS, "torch", "torch"),
+    "as shipped, Metal": (KERNELS, "metal", "torch"),
+}
+"""What is left out, what runs Triton kernels, and which variants of ops run."""
 
 
 def main() -> None:
     """Prints what `measure` finds for each way to run it."""
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for way, (without, back_end) in WAYS.items():
+        for way, (without, back_end, variant) in WAYS.items():
             switches = {"PATCHER_WITHOUT": without, "PATCHER_TRITON": back_end, "UNSLOTH_RETURN_LOGITS": "1"}
+            switches["PATCHER_FORCE"] = variant
             variables = os.environ | switches | {"HF_HUB_OFFLINE": "1"}
             command = [sys.executable, "-O", __file__, folder]
             done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
@@ -55,7 +63,7 @@ def main() -> None:
             print(f"{way}: loss {told['loss']}, launched {', '.join(told['launched'])}")
             print(f"    steps of two layers, the first and the second: {' and then '.join(told['steps'])}", flush=True)
     print(f"\n| kernels, MiB | {' | '.join(WAYS)} |\n|{'---|' * (len(WAYS) + 1)}")
-    for name in found["replaced"]:
+    for name in found["replaced, torch"]:
         print(f"| {name} | {' | '.join('{kernels}, {MiB}'.format(**found[way][name]) for way in WAYS)} |")
 
 

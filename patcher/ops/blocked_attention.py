@@ -104,10 +104,11 @@ def _fits(problem: Problem, rows: int, elements: int) -> bool:
 
 
 def _parts(problem: Problem, rows: int) -> Iterator[Part]:
-    """All heads, in parts whose blocks of scores, keys and values have about `ELEMENTS`."""
+    """All heads, in parts of which scores of a block, its queries and all keys and values have about `ELEMENTS`."""
     batch, kv_heads, keys, width = problem.key.shape
-    of_one = max(problem.groups * rows * problem.visible.width(rows), keys * (width + problem.value.shape[3]) // 2, 1)
-    together = max(1, ELEMENTS // of_one)
+    width += problem.value.shape[3]
+    of_one = problem.groups * rows * (problem.visible.width(rows) + width) + keys * width
+    together = max(1, ELEMENTS // max(1, of_one))
     batches = max(1, together // max(1, kv_heads))
     heads = -(-kv_heads // max(1, -(-kv_heads // together)))
     for b, b_end in spans(batch, batches):

@@ -1,8 +1,7 @@
 """Tiles of a head's logits in scratch memory of a fixed size, whatever the vocabulary, and the rows that count.
 
 `Tiles` walks over blocks of rows and, for each, over pieces of the vocabulary. All tiles of a walk live in the same
-memory, of which one element more is held: what a tile does to the labels that lie in it, by position, it does there for
-those that do not.
+memory.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class Tiles:
         head: what is computed; its hidden states are ``[N, H]``.
         labels: ``[n]`` int64 in ``[0, V)``, of the rows that count.
         index: ``[n]``, which rows of the hidden states these are; None for all.
-        second: whether `second` is called.
+        second: whether another tile is needed beside each.
 
     Attributes:
         height: rows of a block.
@@ -78,15 +77,7 @@ class Tiles:
     def __init__(self, head: Head, labels: Tensor, index: Tensor | None, *, second: bool = False) -> None:
         self.head, self.labels, self.index = head, labels, index
         self.height, self.width = _shape(head, len(labels), index is not None, second)
-        device, elements = labels.device, self.height * self.width
-        self._wide = torch.empty(elements + 1, dtype=torch.float32, device=device)
-        self._narrow: Tensor | None = None
-        if head.compute_dtype != torch.float32:
-            self._narrow = torch.empty(elements, dtype=head.compute_dtype, device=device)
-        self._second = torch.empty(elements if second else 0, dtype=torch.float32, device=device)
-        self._slope = (
-            None if head.transform.softcap is None else torch.empty(elements, dtype=torch.float32, device=device)
-        )
+        self._memory = torch.empty(self.height * self.width + 1, dtype=head.compute_dtype, device=labels.device)
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """``(first, last)`` of each block of rows."""
@@ -103,48 +94,29 @@ class Tiles:
         block = hidden[first:last] if self.index is None else hidden.index_select(0, self.index[first:last])
         return block.to(self.head.compute_dtype)
 
-    def logits(self, rows: Tensor, weight: Tensor, start: int, end: int) -> tuple[Tensor, Tensor | float]:
-        """``z`` of one tile in fp32 and ``dz / dy``, in the memory of the tile before; ``weight`` is its columns'.
+    def product(self, rows: Tensor, weight: Tensor) -> Tensor:
+        """The products of a block with a piece of the weight, in the compute dtype and in the memory of the one before.
 
-        The product is rounded to the compute dtype, as a linear layer's is; the bias is added in fp32.
+        As `patcher.ops.softmax_tile` takes it.
         """
-        y = self._of(self._wide, rows, end - start)
-        if self._narrow is None:
-            torch.mm(rows, weight.t(), out=y)
-        else:
-            y.copy_(torch.mm(rows, weight.t(), out=self._of(self._narrow, rows, end - start)))
-        if self.head.bias is not None:
-            y.add_(self.head.bias[start:end].to(torch.float32))
-        slope = None if self._slope is None else self._of(self._slope, rows, end - start)
-        return y, self.head.transform.in_place(y, slope)
+        y = self._memory[: len(rows) * len(weight)].view(len(rows), len(weight))
+        return torch.mm(rows, weight.t(), out=y)
 
-    def at_labels(self, first: int, last: int) -> Tensor:
-        """For each piece of the vocabulary the places of a block's labels in its tile, ``[pieces, n]``; else the spare.
+    def bias(self, start: int, end: int) -> Tensor | None:
+        """That of a piece of the vocabulary."""
+        return None if self.head.bias is None else self.head.bias[start:end]
 
-        For `fill_` and `put_`.
+    def places(self, first: int, last: int) -> Tensor:
+        """Where a block's labels are in the tile of each piece of the vocabulary, ``[pieces, n]``.
+
+        As `patcher.ops.softmax_tile` takes it.
         """
-        labels, count = self.labels[first:last], -(-len(self.head.weight) // self.width)
+        labels, count, rows = self.labels[first:last], -(-len(self.head.weight) // self.width), last - first
         number = labels // self.width
-        width = torch.where(number == count - 1, len(self.head.weight) - (count - 1) * self.width, self.width)
-        place = torch.arange(last - first, device=labels.device) * width + labels - number * self.width
         pieces = torch.arange(count, device=labels.device)[:, None]
-        return torch.where(number == pieces, place, len(self._wide) - 1)
-
-    def fill_(self, places: Tensor, value: float) -> None:
-        """Puts ``value`` at the labels of the current tile; ``places`` is a row of `at_labels`."""
-        self._wide.index_fill_(0, places, value)
-
-    def put_(self, places: Tensor, values: Tensor) -> None:
-        """Puts ``values`` ``[n]`` at the labels of the current tile; ``places`` is a row of `at_labels`."""
-        self._wide.index_copy_(0, places, values)
-
-    def narrowed(self, tile: Tensor) -> Tensor:
-        """A tile of `logits`, or what has become of it, as an operand of a product."""
-        return tile if self._narrow is None else self._of(self._narrow, tile, tile.size(1)).copy_(tile)
-
-    def second(self, tile: Tensor) -> Tensor:
-        """Memory in fp32 for another tile of the same shape; uninitialised."""
-        return self._of(self._second, tile, tile.size(1))
+        width = torch.where(pieces == count - 1, len(self.head.weight) - (count - 1) * self.width, self.width)
+        place = torch.arange(rows, device=labels.device) * width + labels - number * self.width
+        return torch.where(number == pieces, place, rows * width)
 
     def label_logits(self, rows: Tensor, of_labels: Tensor, first: int, last: int) -> tuple[Tensor, Tensor | float]:
         """``z`` of each row's label and its slope, ``[n]``, from products in fp32.
@@ -168,17 +140,11 @@ class Tiles:
             gradient[part] += product.mul_(factor[part, None])
 
     def _copies(self, of_labels: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Rows in fp32, as many at a time as there is room for in the memory of tiles."""
+        """Rows in fp32, as many at a time as a tile takes that is made fp32."""
         features = of_labels.size(1)
-        room = (len(self._wide) - 1) // features
-        memory = self._wide if room else self._wide.new_empty(features)
-        for start, end in spans(len(of_labels), max(1, room)):
-            copy = memory[: (end - start) * features].view(end - start, features)
-            yield slice(start, end), copy.copy_(of_labels[start:end])
-
-    @staticmethod
-    def _of(memory: Tensor, rows: Tensor, columns: int) -> Tensor:
-        return memory[: len(rows) * columns].view(len(rows), columns)
+        room = max(1, self.height * self.width // features)
+        for start, end in spans(len(of_labels), room):
+            yield slice(start, end), of_labels[start:end].to(torch.float32, copy=True)
 
 
 def add_product_(total: Tensor, a: Tensor, b: Tensor) -> Tensor:

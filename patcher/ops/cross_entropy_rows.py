@@ -28,9 +28,7 @@ from torch.nn.functional import softplus
 from patcher.ops.bounded_tiles import Tiles, add_product_
 from patcher.ops.logit_tiles import Gradients, Head
 from patcher.ops.row_chunks import row_chunks
-
-LOWEST = torch.finfo(torch.float32).min / 2
-"""A maximum over nothing; finite, so that the difference of two is no NaN."""
+from patcher.ops.softmax_tile import Gradient, Sums, fold_, gradient_
 
 
 @dataclass(frozen=True)
@@ -62,42 +60,8 @@ class Rows(NamedTuple):
     gradient: Tensor | None = None
 
 
-class _Rivals:
-    """Of a block's rows: maximum, sums and gradient over all tokens but the label, tile by tile."""
-
-    def __init__(self, tiles: Tiles, count: int, wanted: tuple[str, ...], gradient: Tensor | None) -> None:
-        zeros = torch.zeros(count, dtype=torch.float32, device=tiles.labels.device)
-        self.maximum, self.sum, self.gradient = torch.full_like(zeros, LOWEST), zeros, gradient
-        self.sum_z = zeros if "mean" in wanted else None
-        self.sum_z_exp = zeros if "entropy" in wanted else None
-        self.sum_square = zeros if "log_sum_square" in wanted else None
-        self.slope: Tensor | float = 1.0
-        self._tiles = tiles
-
-    def fold(self, z: Tensor, places: Tensor, slope: Tensor | float, weight: Tensor) -> None:
-        """Takes in a tile, which is overwritten; its labels are at ``places``, ``weight`` is its columns'."""
-        if self.sum_z is not None:
-            self.sum_z = self.sum_z + z.sum(1)
-        self._tiles.fill_(places, 2 * LOWEST)
-        maximum = torch.maximum(self.maximum, z.amax(1))
-        rescale = torch.exp(self.maximum - maximum)
-        self.maximum, self.slope = maximum, slope
-        exp = self._exp(z, maximum)
-        self.sum = self.sum * rescale + exp.sum(1)
-        if self.sum_z_exp is not None:
-            self.sum_z_exp = self.sum_z_exp * rescale + z.mul_(exp).sum(1)
-        if self.sum_square is not None:
-            self.sum_square = self.sum_square * rescale.square() + torch.mul(exp, exp, out=z).sum(1)
-        if self.gradient is not None:
-            if isinstance(slope, Tensor):
-                exp.mul_(slope)
-            add_product_(self.gradient.mul_(rescale[:, None]), self._tiles.narrowed(exp), weight)
-
-    def _exp(self, z: Tensor, maximum: Tensor) -> Tensor:
-        """``exp(z - maximum)``, in place of ``z`` where that is not needed any more."""
-        if self.sum_z_exp is None and self.sum_square is None:
-            return z.sub_(maximum[:, None]).exp_()
-        return torch.sub(z, maximum[:, None], out=self._tiles.second(z)).exp_()
+SUMS = {"mean": "z", "entropy": "z_exp", "log_sum_square": "square"}
+"""The sums that statistics are made of."""
 
 
 @torch.no_grad()
@@ -153,37 +117,40 @@ def _block(
     factor: Tensor | float,
 ) -> Rows:
     """What is known of a block of rows; ``gradient``, zeros in fp32, becomes theirs times ``factor``."""
-    head, rows = tiles.head, tiles.rows(first, last)
+    head, rows, transform = tiles.head, tiles.rows(first, last), tiles.head.transform
     of_labels = head.weight.index_select(0, tiles.labels[first:last]).to(head.compute_dtype)
     z_label, slope_label = tiles.label_logits(rows, of_labels, first, last)
-    places = tiles.at_labels(first, last)
-    rivals = _Rivals(tiles, last - first, ("mean", *wanted) if terms.label_smoothing else wanted, gradient)
+    places = tiles.places(first, last)
+    names = ("mean", *wanted) if terms.label_smoothing else wanted
+    rivals = Sums.of_nothing(last - first, rows.device, tuple({SUMS[name] for name in names if name in SUMS}))
     for number, start, end in tiles.pieces():
         weight = head.columns(start, end)
-        z, slope = tiles.logits(rows, weight, start, end)
-        rivals.fold(z, places[number], slope, weight)
+        y = tiles.product(rows, weight)
+        rescale = fold_(y, places[number], tiles.bias(start, end), transform, rivals, weights=gradient is not None)
+        if gradient is not None:
+            add_product_(gradient.mul_(rescale[:, None]), y, weight)
     found = _found(rivals, z_label, len(head.weight), terms, wanted)
     if gradient is not None:
-        of_label = _at_label(found.nll, found.log_z, len(head.weight), terms) * slope_label
-        of_rivals = torch.exp(rivals.maximum - found.log_z).mul_(_at_tokens(found.log_z, terms))
-        if not isinstance(rivals.slope, Tensor):
-            of_rivals.mul_(rivals.slope)
-        tiles.add_labels_(gradient.mul_((of_rivals * factor)[:, None]), of_labels, of_label * factor)
+        of_label = _at_label(found.nll, found.log_z, len(head.weight), terms) * slope_label * factor
+        of_rivals = torch.exp(rivals.maximum - found.log_z) * (transform.factor * factor)
+        if terms.z_loss:
+            of_rivals.mul_(_at_tokens(found.log_z, terms))
+        tiles.add_labels_(gradient.mul_(of_rivals[:, None]), of_labels, of_label)
     return found
 
 
-def _found(rivals: _Rivals, z_label: Tensor, vocabulary: int, terms: Terms, wanted: tuple[str, ...]) -> Rows:
+def _found(rivals: Sums, z_label: Tensor, vocabulary: int, terms: Terms, wanted: tuple[str, ...]) -> Rows:
     """What the sums over the other tokens and the label's own ``z`` give."""
-    log_rivals = rivals.sum.log().add_(rivals.maximum)
+    log_rivals = rivals.total.log().add_(rivals.maximum)
     nll, log_z = softplus(log_rivals - z_label), torch.logaddexp(log_rivals, z_label)
     p_label, p_maximum = torch.exp(-nll), torch.exp(rivals.maximum - log_z)
     entropy = mean = log_sum_square = None
-    if rivals.sum_z is not None:
-        mean = rivals.sum_z / vocabulary
-    if rivals.sum_z_exp is not None:
-        entropy = log_z - p_maximum * rivals.sum_z_exp - p_label * z_label
-    if rivals.sum_square is not None:
-        log_sum_square = (p_maximum.square() * rivals.sum_square + p_label.square()).log()
+    if rivals.z is not None:
+        mean = rivals.z / vocabulary
+    if rivals.z_exp is not None:
+        entropy = log_z - p_maximum * rivals.z_exp - p_label * z_label
+    if rivals.square is not None:
+        log_sum_square = (p_maximum.square() * rivals.square + p_label.square()).log()
     losses = _losses(nll, log_z, mean, terms)
     is_top1 = z_label >= rivals.maximum if "is_top1" in wanted else None
     return Rows(losses, nll, log_z, entropy, mean if "mean" in wanted else None, log_sum_square, is_top1)
@@ -194,9 +161,9 @@ def _losses(nll: Tensor, log_z: Tensor, mean: Tensor | None, terms: Terms) -> Te
     return losses if not terms.z_loss else losses.addcmul(log_z, log_z, value=terms.z_loss)
 
 
-def _at_tokens(log_z: Tensor, terms: Terms) -> Tensor | float:
-    """What a token's probability is multiplied by in its gradient."""
-    return 1.0 if not terms.z_loss else 1 + 2 * terms.z_loss * log_z
+def _at_tokens(log_z: Tensor, terms: Terms) -> Tensor:
+    """What a token's probability is multiplied by in its gradient, where there is a z-loss."""
+    return 1 + 2 * terms.z_loss * log_z
 
 
 def _at_label(nll: Tensor, log_z: Tensor, vocabulary: int, terms: Terms) -> Tensor:
@@ -237,28 +204,21 @@ def cross_entropy_rows_backward(
         out.
     """
     tiles = Tiles(head, labels, index, second=grad_entropy is not None)
-    tile_gradient: _OfLoss | _OfEntropy
     if grad_entropy is None:
         scale = _largest(grad_losses)
-        tile_gradient, factor = _OfLoss(rows, terms, len(head.weight)), grad_losses / scale
+        of_rows, factor = _of_loss(rows, terms, len(head.weight)), grad_losses / scale
     else:
         scale = _largest(torch.stack((grad_losses, grad_entropy)))
-        tile_gradient, factor = (
-            _OfEntropy(rows, grad_losses / scale, grad_entropy / scale),
-            torch.ones_like(grad_losses),
-        )
+        of_rows = _of_entropy(rows, grad_losses / scale, grad_entropy / scale)
+        factor = torch.ones_like(grad_losses)
     gradients = _Gradients(tiles, factor, output_mask)
-    places = [tiles.at_labels(first, last) for first, last in tiles.blocks()]
+    places = [tiles.places(first, last) for first, last in tiles.blocks()]
     for number, start, end in tiles.pieces():
-        weight = head.columns(start, end)
+        weight, bias = head.columns(start, end), tiles.bias(start, end)
         for block, (first, last) in enumerate(tiles.blocks()):
-            part = slice(first, last)
-            z, slope = tiles.logits(tiles.rows(first, last), weight, start, end)
-            tile_gradient.in_place(tiles, z, part)
-            tiles.put_(places[block][number], tile_gradient.at_label[part])
-            if isinstance(slope, Tensor) or slope != 1:
-                z.mul_(slope)
-            gradients.add(z, weight, part)
+            y = tiles.product(tiles.rows(first, last), weight)
+            gradient_(y, places[block][number], bias, head.transform, of_rows.of(slice(first, last)))
+            gradients.add(y, weight, slice(first, last))
         gradients.finish(slice(start, end), scale)
     return gradients.hidden(scale), gradients.weight, gradients.bias
 
@@ -270,36 +230,21 @@ def _largest(values: Tensor) -> Tensor:
     return values.abs().amax().clamp_min_(torch.finfo(torch.float32).tiny)
 
 
-class _OfLoss:
-    """Gradients of rows' losses by their ``z``."""
-
-    def __init__(self, rows: Rows, terms: Terms, vocabulary: int) -> None:
-        self._log_z, self._smoothing = rows.log_z, terms.label_smoothing / vocabulary
-        self._at_tokens = _at_tokens(rows.log_z, terms)
-        self.at_label = _at_label(rows.nll, rows.log_z, vocabulary, terms)
-
-    def in_place(self, tiles: Tiles, z: Tensor, part: slice) -> None:
-        """Makes the gradient of a tile of it, but at the labels."""
-        z.sub_(self._log_z[part, None]).exp_()
-        if isinstance(self._at_tokens, Tensor):
-            z.mul_(self._at_tokens[part, None])
-        if self._smoothing:
-            z.sub_(self._smoothing)
+def _of_loss(rows: Rows, terms: Terms, vocabulary: int) -> Gradient:
+    """Of rows' losses by their ``z``."""
+    return Gradient(
+        rows.log_z,
+        _at_label(rows.nll, rows.log_z, vocabulary, terms),
+        a=_at_tokens(rows.log_z, terms) if terms.z_loss else None,
+        c=terms.label_smoothing / vocabulary,
+    )
 
 
-class _OfEntropy:
-    """Gradients of ``a loss + b entropy`` by ``z``: ``p_j (a - b (log p_j + entropy)) - a [j = c]``."""
-
-    def __init__(self, rows: Rows, of_losses: Tensor, of_entropy: Tensor) -> None:
-        entropy = rows.log_z if rows.entropy is None else rows.entropy
-        self._log_z, self._minus = rows.log_z, -of_entropy
-        self._constant = of_losses - of_entropy * entropy
-        self.at_label = torch.exp(-rows.nll) * of_entropy * (rows.nll - entropy) + of_losses * torch.expm1(-rows.nll)
-
-    def in_place(self, tiles: Tiles, z: Tensor, part: slice) -> None:
-        """Makes the gradient of a tile of it, but at the labels."""
-        p = torch.exp(z.sub_(self._log_z[part, None]), out=tiles.second(z))
-        z.mul_(self._minus[part, None]).add_(self._constant[part, None]).mul_(p)
+def _of_entropy(rows: Rows, of_losses: Tensor, of_entropy: Tensor) -> Gradient:
+    """Of ``a loss + b entropy`` by ``z``: ``p_j (a - b (log p_j + entropy)) - a [j = c]``."""
+    entropy = rows.log_z if rows.entropy is None else rows.entropy
+    at_label = torch.exp(-rows.nll) * of_entropy * (rows.nll - entropy) + of_losses * torch.expm1(-rows.nll)
+    return Gradient(rows.log_z, at_label, of_losses - of_entropy * entropy, -of_entropy)
 
 
 class _Gradients:
@@ -328,14 +273,13 @@ class _Gradients:
         return scaled
 
     def add(self, tile: Tensor, weight: Tensor, part: slice) -> None:
-        """Takes in a tile of gradients of ``y``, which is overwritten."""
-        narrowed = self._tiles.narrowed(tile)
+        """Takes in a tile of gradients of ``y``."""
         if self._hidden is not None:
-            add_product_(self._hidden[part], narrowed, weight)
+            add_product_(self._hidden[part], tile, weight)
         if self._columns is not None and self._scaled is not None:
-            add_product_(self._columns[: len(weight)], narrowed.t(), self._scaled[part])
+            add_product_(self._columns[: len(weight)], tile.t(), self._scaled[part])
         if self._biases is not None:
-            self._biases[: len(weight)] += tile.mul_(self._factor[part, None]).sum(0)
+            self._biases[: len(weight)] += (tile * self._factor[part, None]).sum(0)
 
     def finish(self, piece: slice, scale: Tensor) -> None:
         """Rounds what belongs to a piece of the vocabulary, of which all rows are in, and begins the next one."""

@@ -50,17 +50,10 @@ class LogitTransform:
         slope = t.square().neg_().add_(1).mul_(self.scale * inverse_temperature)
         return t.mul_(softcap * inverse_temperature), slope
 
-    def in_place(self, y: Tensor, slope: Tensor | None) -> Tensor | float:
-        """Makes ``z`` of a fp32 ``y``; returns ``dz / dy``: ``slope``, which is filled, or a number for no softcap."""
-        factor = self.scale / self.temperature
-        if self.softcap is None or slope is None:
-            if factor != 1:
-                y.mul_(factor)
-            return factor
-        y.mul_(self.scale / self.softcap).tanh_()
-        torch.mul(y, y, out=slope).neg_().add_(1).mul_(factor)
-        y.mul_(self.softcap / self.temperature)
-        return slope
+    @property
+    def factor(self) -> float:
+        """``dz / dy`` without a softcap, and where ``y`` is 0."""
+        return self.scale / self.temperature
 
 
 def spans(length: int, width: int) -> Iterator[tuple[int, int]]:

@@ -21,7 +21,7 @@ CANNOT_GO_ON = 3
 MODULES = {
     "system": ("system",),
     "device": ("device",),
-    "kernels": ("kernels", "hazards"),
+    "kernels": ("kernels", "variants", "hazards"),
     "training": ("training",),
     "libraries": ("libraries",),
 }

@@ -36,6 +36,12 @@ def bitsandbytes_shim() -> Iterator[None]:
     yield from _shim(changes_of("bitsandbytes.shim")[0])
 
 
+@pytest.fixture
+def flash_attn_shim() -> Iterator[None]:
+    """``import flash_attn`` gives the shim."""
+    yield from _shim(changes_of("flash_attn.shim")[0])
+
+
 def _shim(shim: Any) -> Iterator[None]:
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == shim.module}
     for name in before:

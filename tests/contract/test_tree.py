@@ -21,7 +21,7 @@ ELSEWHERE = {
     "changes/bitsandbytes/autocast": "e2e/test_autocast.py: every operator of bitsandbytes, in one process",
     "changes/bitsandbytes/optim": "e2e/test_4bit.py: paged optimizers train",
     "changes/bitsandbytes/shim": "contract/test_bitsandbytes_shim.py: with the other shim",
-    "changes/torch/attention": "changes/torch/test_guards.py: each guard with its fault, in one process",
+    "changes/flash_attn/shim": "contract/test_flash_attn_shim.py: with the other shims",
     "changes/torch/autocast_state": "idioms/test_idioms.py: as scripts write it, in one process with the others",
     "changes/torch/compiled": "changes/torch/test_torchlike.py: with the other code that torch.compile traces",
     "changes/torch/concatenation": "changes/torch/test_guards.py: each guard with its fault, in one process",

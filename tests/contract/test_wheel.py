@@ -50,7 +50,7 @@ def test_there_are_no_other_top_level_names(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == TOP_LEVEL
-    assert {"patcher/shims/triton/__init__.py", "patcher/shims/bitsandbytes/__init__.py"} <= set(names)
+    assert {f"patcher/shims/{name}/__init__.py" for name in ("triton", "bitsandbytes", "flash_attn")} <= set(names)
 
 
 def test_every_file_of_the_package_is_in_it(wheel: Path) -> None:

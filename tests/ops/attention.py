@@ -63,7 +63,7 @@ def kept(shape: torch.Size, pattern: Pattern) -> Tensor:
         return torch.ones(shape, dtype=torch.float64)
     batch, heads, rows, keys = (slice(0, size) for size in shape)
     drops = dropped(pattern.dropout_p, pattern.seed, batch, heads, rows, keys, torch.device("cpu"))
-    return drops.logical_not() / (1 - pattern.dropout_p)
+    return drops.logical_not().double() / (1 - pattern.dropout_p)
 
 
 def exact_attention(

@@ -47,22 +47,19 @@ def test_tiles_fit_and_cover(rows: int, width: int, vocabulary: int, dtype: torc
 
 
 def test_labels_are_found_in_their_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tile of zeros into which ones are put at the labels is the one-hot matrix, in tiles of two widths."""
+    """Ones at the labels among zeros are the one-hot matrix, in tiles of two widths."""
     monkeypatch.setattr(bounded_tiles, "SCRATCH", 1 << 9)
     labels = torch.tensor([0, 63, 64, 99, 100, 127, 128, 150, 5])
     head = Head(torch.randn(len(labels), 4), torch.randn(151, 4), None, LogitTransform(), torch.float32)
     tiles = Tiles(head, labels, None)
     widths = set()
     for first, last in tiles.blocks():
-        places, rows = tiles.at_labels(first, last), tiles.rows(first, last)
+        places, rows = tiles.places(first, last), tiles.rows(first, last)
         for number, start, end in tiles.pieces():
-            z, slope = tiles.logits(rows, head.columns(start, end), start, end)
-            torch.testing.assert_close(z, rows @ head.weight[start:end].t())
-            z.zero_()
-            tiles.put_(places[number], torch.ones(last - first))
-            assert slope == 1 and torch.equal(z, torch.eye(151)[labels[first:last], start:end])
-            tiles.fill_(places[number], 0.0)
-            assert not z.any()
+            y = tiles.product(rows, head.columns(start, end))
+            torch.testing.assert_close(y, rows @ head.weight[start:end].t())
+            flat = torch.zeros(y.numel() + 1).index_fill_(0, places[number], 1.0)
+            assert torch.equal(flat[:-1].view_as(y), torch.eye(151)[labels[first:last], start:end])
             widths.add(end - start)
     assert len(widths) == 2 and len(list(tiles.blocks())) > 1
 

@@ -1,4 +1,4 @@
-"""Attention with dropout works where no gradient is needed."""
+"""Attention that is trained takes memory in proportion to its length; with dropout it works without gradients too."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ from patcher.changes.torch import DISTRIBUTION, REVIEWED, issues, native
 from patcher.engine.model import Kernel
 
 CHANGES = (
+    Kernel(
+        distribution=DISTRIBUTION,
+        reviewed=REVIEWED,
+        op="aten::scaled_dot_product_attention",
+        dispatch_key="AutogradMPS",
+        wraps=True,
+        needed_for=None,
+        replacement="patcher.replacements.torch.attention:scaled_dot_product_attention",
+        why="where a gradient is needed torch multiplies whole matrices on mps, and keeps them for the backward: "
+        "memory grows with the square of the length",
+        upstream=native(
+            "aten/src/ATen/native/transformers/attention.cpp", "scaled_dot_product_attention", issues(179294)
+        ),
+        until="torch has a fused attention with gradients on mps",
+    ),
     Kernel(
         distribution=DISTRIBUTION,
         reviewed=REVIEWED,

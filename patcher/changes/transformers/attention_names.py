@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from patcher.changes.torch import source as torch
-from patcher.changes.transformers import DISTRIBUTION, REVIEWED, source
+from patcher.changes.transformers import DISTRIBUTION, REVIEWED
 from patcher.engine.model import AnyChange, Patch
 
 _REPLACEMENTS = "patcher.replacements.transformers.attention_names"
@@ -21,13 +21,5 @@ CHANGES: tuple[AnyChange, ...] = (
         "its messages name neither the argument nor a cure",
         upstream=torch("torch/nn/attention/flex_attention.py", "_validate_device"),
         until="torch's flex attention has a backward and log-sum-exp on mps",
-    ),
-    _patch(
-        target="transformers.integrations.hub_kernels:load_and_register_attn_kernel",
-        replacement=f"{_REPLACEMENTS}:load_and_register_attn_kernel",
-        expects="(attn_implementation, attention_wrapper=None, allow_all_kernels=False)",
-        why="a FlashAttention kernel of the hub is built for CUDA, and the original asks to install a package for it",
-        upstream=source("transformers/integrations/hub_kernels.py", "load_and_register_attn_kernel"),
-        until="the hub has a FlashAttention kernel for mps",
     ),
 )

@@ -1,4 +1,4 @@
-"""Unsloth knows that the Mac computes in bfloat16, and that its flex attention has no backward."""
+"""Unsloth knows that the Mac computes in bfloat16 and has soft-capped attention, but no backward of flex attention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from patcher.changes.torch import source as torch
 from patcher.changes.unsloth import DISTRIBUTION, REVIEWED, source
 from patcher.engine.model import Patch, Substitute
 
+_REPLACEMENTS = "patcher.replacements.unsloth.models_utils"
 _VALUE = "patcher.replacements.unsloth.device_type:SUPPORTS_BFLOAT16"
 
 CHANGES = (
@@ -13,9 +14,13 @@ CHANGES = (
         distribution=DISTRIBUTION,
         reviewed=REVIEWED,
         module="unsloth.models._utils",
-        references={"SUPPORTS_BFLOAT16": _VALUE},
+        references={
+            "SUPPORTS_BFLOAT16": _VALUE,
+            "HAS_FLASH_ATTENTION_SOFTCAPPING": f"{_REPLACEMENTS}:HAS_FLASH_ATTENTION_SOFTCAPPING",
+        },
         needed_for="bf16: every model is loaded in fp16 without a word",
-        why="there is no branch for mps: bfloat16 counts as missing and every model is loaded in fp16",
+        why="there is no branch for mps: bfloat16 counts as missing, every model is loaded in fp16, and Gemma 2 keeps "
+        "two masks of its longest length squared",
         upstream=source("unsloth/models/_utils.py", "SUPPORTS_BFLOAT16"),
         until="SUPPORTS_BFLOAT16 has a branch for mps",
     ),
@@ -46,7 +51,7 @@ CHANGES = (
             distribution=DISTRIBUTION,
             reviewed=REVIEWED,
             target=f"unsloth.models._utils:{name}",
-            replacement=f"patcher.replacements.unsloth.models_utils:{name}",
+            replacement=f"{_REPLACEMENTS}:{name}",
             adds=True,
             needed_for=None,
             why="releases before 2026.9.3 have the name for CUDA and XPU only, and name it in __all__",
@@ -59,7 +64,7 @@ CHANGES = (
         distribution=DISTRIBUTION,
         reviewed=REVIEWED,
         target="unsloth.models._utils:_flex_attention_gpu_is_supported",
-        replacement="patcher.replacements.unsloth.models_utils:_flex_attention_gpu_is_supported",
+        replacement=f"{_REPLACEMENTS}:_flex_attention_gpu_is_supported",
         expects="()",
         needed_for=None,
         why="Unsloth prefers flex attention for Gemma 3, and torch refuses its backward on mps: no Gemma 3 trains",

@@ -1,4 +1,4 @@
-"""What a Trainer says of a batch that cannot be computed."""
+"""What a Trainer does with a batch before it is computed, and says of one that cannot be."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import torch
 
 from patcher.engine.ledger import original
 from patcher.errors import RowEmpty, compose
+from patcher.replacements.transformers.flash_attention import take_packed_rows
 
 NAMED = 5
 """So many rows are named at most."""
 
 
 def _prepare_inputs(self: Any, inputs: Any) -> Any:
-    """The batch on the device, as transformers puts it there.
+    """The batch on the device, as transformers puts it there; a model gets the attention that packed rows need.
 
     Raises:
         RowEmpty: its tokens are floating-point numbers, which is what a collator makes of a row without tokens.
@@ -24,6 +25,7 @@ def _prepare_inputs(self: Any, inputs: Any) -> Any:
     tokens = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
     if isinstance(tokens, torch.Tensor) and tokens.is_floating_point() and _looks_up_tokens(self.model):
         raise _error(self)
+    take_packed_rows(self.model, inputs)
     return original("transformers.trainer:Trainer._prepare_inputs")(self, inputs)
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
+
+HAS_FLASH_ATTENTION_SOFTCAPPING = importlib.util.find_spec("flash_attn") is not None
+"""What Gemma 2 is told: it imports flash-attn, and its attention comes to `run_attention` with a softcap."""
 
 torch_amp_custom_fwd = torch.amp.custom_fwd(device_type="mps")
 """Decorates the forward of an autograd function that runs below autocast on mps."""

@@ -85,6 +85,8 @@ POOLING = {
     )
 }
 """Wrapped against refusals and shown in test_pooling.py."""
+MEMORY = {"aten::scaled_dot_product_attention on AutogradMPS"}
+"""Wrapped against memory and shown in test_attention.py."""
 ELSEWHERE = {("compiled-sum-race", "torch._inductor.codegen.mps:MetalKernel.store")}
 """Shown in test_torch_inductor_mps.py, by the checker of Metal code."""
 
@@ -124,7 +126,7 @@ def test_every_fault_has_a_guard_or_a_reason_and_every_guard_a_test(outcomes: di
     assert {guard for _, guard in answered} <= CHANGES.keys()
     assert answered <= {*SHOWN, *ELSEWHERE}
     assert outcomes.keys() == {f"{fault}, {guard}" for fault, guard in SHOWN}
-    assert WRAPPED.keys() <= {guard for _, guard in SHOWN} | POOLING
+    assert WRAPPED.keys() <= {guard for _, guard in SHOWN} | POOLING | MEMORY
     assert all(fault.reason for fault in FAULTS.values())
 
 
@@ -191,7 +193,7 @@ def test_only_machines_that_are_hit_pay_for_a_guard(machine: object, groups: set
     """Chips from M3 on add long sums up rightly, torch 2.14 flattens and computes gradients by mm; unknown is hit. On
     macOS 27 products of repeated rows are wrong on every chip."""
     in_place = {key for key, change in WRAPPED.items() if change.skip is None or change.skip(machine) is None}  # type: ignore[arg-type]
-    assert in_place == {f"{op} on MPS" for group in groups for op in KERNELS[group]} | POOLING | EVERYWHERE
+    assert in_place == {f"{op} on MPS" for group in groups for op in KERNELS[group]} | POOLING | MEMORY | EVERYWHERE
 
 
 @pytest.mark.slow

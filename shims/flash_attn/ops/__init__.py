@@ -1,0 +1,1 @@
+"""What flash-attn has besides attention."""

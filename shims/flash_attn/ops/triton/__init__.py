@@ -1,0 +1,1 @@
+"""What flash-attn computes in Triton kernels."""
