@@ -1,6 +1,6 @@
 """Waits for the GPU of each step of a training through Unsloth and TRL, on the simulated Mac's meter.
 
-    python -m tests.e2e.step_waits sft|dpo FOLDER
+python -m tests.e2e.step_waits sft|dpo FOLDER
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def main(kind: str, folder: Path) -> None:
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(path)
     text.tokenizer(["a few words", "and some more"], 300).save_pretrained(path)
     model, tokenizer = FastLanguageModel.from_pretrained(str(path), dtype=torch.bfloat16, load_in_4bit=False)
-    model = FastLanguageModel.get_peft_model(model, r=4, target_modules=["q_proj", "k_proj", "v_proj", "down_proj"])
-    row = {"text": "a few words and some more"}
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    model = FastLanguageModel.get_peft_model(model, r=4, target_modules=names)
     pair = {"prompt": "a few words", "chosen": " and some more", "rejected": " words"}
     trainer: Any = {"sft": trl.SFTTrainer, "dpo": trl.DPOTrainer}[kind]
     settings: Any = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig}[kind]
@@ -46,7 +46,8 @@ def main(kind: str, folder: Path) -> None:
         output_dir=str(folder / "out"), per_device_train_batch_size=2, max_steps=STEPS, logging_steps=LOGGED, bf16=True,
         save_strategy="no", report_to="none", disable_tqdm=True, max_length=64, optim="adamw_torch_fused",
     )  # fmt: skip
-    rows = Dataset.from_list([row if kind == "sft" else pair] * 16)
+    texts = [{"text": "a few words and some more " * (1 + number % 3)} for number in range(16)]
+    rows = Dataset.from_list(texts if kind == "sft" else [pair] * 16)
     training = trainer(model=model, processing_class=tokenizer, train_dataset=rows, args=arguments)
     with Meter(modules=False) as meter:
         training.train()
