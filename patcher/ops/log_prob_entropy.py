@@ -20,8 +20,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from patcher.ops.logit_tiles import spans
+from patcher.ops.variants.choice import Choice
+
+VARIANT = Choice("log_prob_entropy")
 
 ELEMENTS = 1 << 23
 """Logits that are held in fp32 at once (32 MiB)."""
@@ -48,6 +52,8 @@ def log_prob_entropy(
         temperature: divides the logits.
         row_mask: ``[...]``; rows holding zero are skipped and give zero.
     """
+    if logits.is_mps and not is_compiling() and (variant := VARIANT[logits.dtype]):
+        return variant.log_prob_entropy(logits, index, temperature, row_mask)  # type: ignore[no-any-return]
     results = LogProbEntropy(*(logits.new_empty(index.shape, dtype=torch.float32) for _ in range(4)))
     for rows in _blocks(logits.shape):
         z = logits[rows].to(torch.float32) / temperature
@@ -86,6 +92,10 @@ def log_prob_entropy_backward(
         temperature: as in the forward.
         row_mask: as in the forward; rows holding zero get a gradient of zero.
     """
+    if logits.is_mps and not is_compiling() and (variant := VARIANT[logits.dtype]):
+        return variant.log_prob_entropy_backward(  # type: ignore[no-any-return]
+            grad_log_probs, grad_entropy, logits, index, log_z, expected_logit, temperature, row_mask
+        )
     grad_logits = torch.empty_like(logits, memory_format=torch.contiguous_format)
     for rows in _blocks(logits.shape):
         z = logits[rows].to(torch.float32) / temperature
