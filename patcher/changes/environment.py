@@ -91,14 +91,6 @@ CHANGES = (
         until="Unsloth asks before it takes the MLX path",
     ),
     _unsloth(
-        name="UNSLOTH_DISABLE_AUTO_PADDING_FREE",
-        value="1",
-        before="unsloth",
-        why="padding-free batches build dense block masks on mps: more memory and time, not less",
-        upstream=unsloth.source("unsloth/trainer.py", "_AUTO_PADDING_FREE_ENV_DISABLED"),
-        until="mps has a variable-length attention kernel",
-    ),
-    _unsloth(
         name="UNSLOTH_DISABLE_PINNED_MEMORY",
         value="1",
         before="unsloth",

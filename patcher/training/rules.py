@@ -305,13 +305,6 @@ MEMORY = (
         f"{_UNIFIED}; checkpointing stays on",
     ),
     Rule("activation_offloading", "True", _set("activation_offloading"), Become(False), _UNIFIED),
-    Rule(
-        "padding_free",
-        "True, without `packing`",
-        lambda values, machine: values.get("padding_free") is True and not values.get("packing"),
-        Become(False),
-        "mps has no variable-length attention: one long row takes a dense mask; padded rows give the same loss",
-    ),
 )
 
 DISTRIBUTED = (

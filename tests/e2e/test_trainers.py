@@ -192,6 +192,16 @@ def test_packed_rows_hold_several_texts(runs: Runs, stack: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stack", "kind"), [("trl", "sft_padding_free"), ("unsloth", "sft_padding_free"), ("unsloth", "sft")]
+)
+def test_rows_without_padding_hold_the_texts_of_a_batch(runs: Runs, stack: str, kind: str) -> None:
+    """One row, no mask, as TRL makes it where it is asked for, and Unsloth without being asked."""
+    for batch in runs.of(stack, kind)["batches"]:
+        assert "attention_mask" not in batch and len(batch["input_ids"]) == 1
+        assert len(list(texts_of(batch))) == BATCH
+
+
+@pytest.mark.parametrize(
     ("stack", "kind"),
     [*((s, k) for s in STACKS for k in ("sft_completion", "sft_assistant")), ("unsloth", "sft_responses")],
 )
@@ -199,7 +209,7 @@ def test_only_answers_have_labels(runs: Runs, folder: Path, stack: str, kind: st
     """The text of the labelled tokens is that of the answers in the data set."""
     decode = AutoTokenizer.from_pretrained(folder / "llama").decode
     batches = runs.of(stack, kind)["batches"]
-    found = [decode(labels[labels != -100]) for batch in batches for labels in batch["labels"]]
+    found = [decode(labels[labels != -100]) for batch in batches for _, labels in texts_of(batch)]
     if kind == "sft_completion":
         assert found == [f"{end}<|end|>" for end in pairs()["chosen"]]
         return

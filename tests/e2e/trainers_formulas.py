@@ -103,22 +103,21 @@ def kto(model: Model, batch: Batch) -> Tensor:
 
 
 def sft(model: Model, batch: Batch) -> Tensor:
-    """Mean cross entropy of the labelled tokens."""
-    rows = zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True)
-    return -torch.cat([labelled(model, row_of(i, m), row_of(l, m)) for i, l, m in rows]).mean()
+    """Mean cross entropy of the labelled tokens, each text by itself."""
+    return -torch.cat([labelled(model, ids, labels) for ids, labels in texts_of(batch)]).mean()
 
 
 def texts_of(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-    """The texts of packed rows and their labels, apart: positions begin at 0 again."""
+    """The texts and their labels, apart: rows without their padding, or rows of several texts, at whose begin positions
+    are 0 again."""
+    if "attention_mask" in batch:
+        for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
+            yield row_of(ids, mask), row_of(labels, mask)
+        return
     for ids, labels, positions in zip(batch["input_ids"], batch["labels"], batch["position_ids"], strict=True):
         starts = [*(positions == 0).nonzero()[:, 0].tolist(), len(ids)]
         for begin, end in pairwise(starts):
             yield ids[begin:end], labels[begin:end]
-
-
-def sft_packing(model: Model, batch: Batch) -> Tensor:
-    """Likewise, each text by itself."""
-    return -torch.cat([labelled(model, ids, labels) for ids, labels in texts_of(batch)]).mean()
 
 
 def seq2seq(model: Model, batch: Batch) -> Tensor:
@@ -139,7 +138,7 @@ LOSSES: dict[str, Callable[[Model, Batch], Tensor]] = {
     "cpo": cpo,
     "simpo": simpo,
     "reward": reward,
-    "sft_packing": sft_packing,
+    "sft_packing": sft,
     "sft": sft,
     "trainer": sft,
     "sft_padding_free": sft,

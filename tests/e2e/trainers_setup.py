@@ -145,8 +145,8 @@ def sft_peft_config(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTra
 
 
 def sft_padding_free(model: Any, tokenizer: Any, out: str, **more: Any) -> SFTTrainer:
-    """As a script for CUDA asks for one row without padding."""
-    return sft(model, tokenizer, out, padding_free=True, **more)
+    """One row for the texts of a batch, which TRL does not cut."""
+    return sft(model, tokenizer, out, padding_free=True, max_length=None, **more)
 
 
 def trainer(model: Any, tokenizer: Any, out: str, **more: Any) -> Trainer:

@@ -81,7 +81,6 @@ CHECKPOINT = {"use_reentrant": False, "offload": True}
     [
         (M3_MAX, {"dataloader_pin_memory": True}, {"dataloader_pin_memory": False}),
         (M3_MAX, {"tf32": True}, {"tf32": None}),
-        (M3_MAX, {"padding_free": True}, {"padding_free": False}),
         (M3_MAX, {"activation_offloading": True}, {"activation_offloading": False}),
         (M3_MAX, {"use_liger_kernel": True}, {"use_liger_kernel": False}),
         (M3_MAX, {"dataset_num_proc": 1}, {"dataset_num_proc": None}),
@@ -133,6 +132,7 @@ def test_rewritten(machine: Machine, given_values: dict[str, Any], changes: dict
         (M3_MAX, {"tf32": False}),
         (M3_MAX, {"padding_free": None, "packing": True}),
         (M3_MAX, {"padding_free": True, "packing": True}),
+        (M3_MAX, {"padding_free": True}),
         (M3_MAX, {"dataloader_num_workers": 2, "dataloader_multiprocessing_context": "spawn"}),
         (M3_MAX, COMPILE),
         (M3_MAX, {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
