@@ -6,8 +6,11 @@ None for the probabilities, which nothing here holds. ``deterministic`` changes 
 
 from __future__ import annotations
 
+from typing import Any, NoReturn
+
 from torch import Tensor
 
+from patcher.errors import NotOnMac, compose
 from patcher.ops.flash_attention import flash_attention, flash_attention_varlen, pattern_of, refuse
 
 Attended = Tensor | tuple[Tensor, Tensor, None]
@@ -146,3 +149,24 @@ def flash_attn_varlen_qkvpacked_func(
     lengths = cu_seqlens, cu_seqlens, max_seqlen, max_seqlen
     rest = dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic, return_attn_probs
     return flash_attn_varlen_func(*qkv.unbind(1), *lengths, *rest)
+
+
+def _wrapped_flash_attn_forward(*args: Any, **kwargs: Any) -> NoReturn:
+    """Half of attention; diffusers imports it (0.36) and calls it for rows that several GPUs share."""
+    raise _half("_wrapped_flash_attn_forward")
+
+
+def _wrapped_flash_attn_backward(*args: Any, **kwargs: Any) -> NoReturn:
+    """The other half."""
+    raise _half("_wrapped_flash_attn_backward")
+
+
+def _half(name: str) -> NotOnMac:
+    return NotOnMac(
+        compose(
+            "flash_attn's forward and backward do not run one without the other on a Mac",
+            found=f"a call of {name}, as for rows that several GPUs share",
+            left="nothing was computed",
+            run="flash_attn_func(q, k, v), which has a gradient",
+        )
+    )

@@ -135,6 +135,14 @@ def test_what_has_no_counterpart_is_refused(flash_attn_shim: None) -> None:
         flash_attn.flash_attn_func(q, q, q, alibi_slopes=torch.ones(1))
 
 
+def test_halves_of_attention_can_be_imported(flash_attn_shim: None) -> None:
+    """As diffusers 0.36 does with no guard wherever flash_attn is found: otherwise it could not be imported itself."""
+    interface = importlib.import_module("flash_attn.flash_attn_interface")
+    for name in ("_wrapped_flash_attn_forward", "_wrapped_flash_attn_backward"):
+        with pytest.raises(NotOnMac, match=name):
+            getattr(interface, name)(*[torch.ones(1, 2, 1, 4)] * 3, 0.0, 1.0, True)
+
+
 def test_the_norm_is_torchs(flash_attn_shim: None) -> None:
     norm = importlib.import_module("flash_attn.ops.triton.layer_norm")
     x, weight = tensors(torch.bfloat16, (3, 8), (8,))

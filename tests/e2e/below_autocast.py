@@ -30,6 +30,7 @@ from patcher.ops.attention import Pattern
 from patcher.ops.blocked_attention import Problem
 from patcher.ops.cross_entropy_rows import STATISTICS, Rows, Terms
 from patcher.ops.logit_tiles import Head, LogitTransform
+from patcher.ops.lora import Adapter, Layout
 from patcher.ops.softmax_tile import Gradient, Sums
 from patcher.ops.visible_keys import Band
 
@@ -56,6 +57,8 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     sizes, experts = torch.tensor([2, 0, 4]), seeded(3, 8, 16, dtype=dtype)
     pattern, starts = Pattern(0.25, causal=True), torch.tensor([0, 3, 5], device="mps", dtype=torch.int32)
     problem, rows = Problem(q, kv, kv, pattern, Band(5, 5, None, 0)), [x[0].transpose(0, 1) for x in (q, kv, kv)]
+    adapters = [Adapter(seeded(4, 16), seeded(16, 4), 2.0)]
+    packed, layout, small = seeded(128, dtype=dtype), Layout.of(adapters), seeded(4, 6, dtype=dtype)
     tall, wide = seeded(6, 300, dtype=dtype), seeded(300, 5, dtype=dtype)
 
     def tile() -> Tensor:
@@ -90,6 +93,12 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
         "cross_entropy": lambda: o.cross_entropy(logits, index),
         "cross_entropy_backward": lambda: o.cross_entropy_backward(one, logits.clone(), index, one, one),
         "dense": lambda: o.dense(w.expand(6, 16)),
+        "lora": lambda: (lora_outputs := [x.clone()], o.lora(y, lora_outputs, packed, layout)),
+        "lora_back": lambda: o.lora_back([x], packed, layout),
+        "lora_gradients": lambda: list(chain(*o.lora_gradients(x, small, small, [y], layout, torch.float32))),
+        "add_lora_grad_input": lambda: o.add_lora_grad_input(into := x.clone(), small, packed, layout) or into,
+        "pack": lambda: o.pack(adapters, dtype),
+        "runs": lambda: o.runs([x[:2], x[2:], w]),
         "gated": lambda: o.gated(x, y, o.silu),
         "gated_backward": lambda: o.gated_backward(x, y, x, o.silu_and_slope),
         "gated_backward_": lambda: o.gated_backward_(x.clone(), y.clone(), x.clone(), o.gelu_and_slope),

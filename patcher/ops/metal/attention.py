@@ -100,7 +100,7 @@ class _Launch:
             self.starts = tuple(x.to(torch.int32) for x in (visible.starts_query, visible.starts_key))
             rows = visible.starts_query.numel() - 1
         everything = query.shape[2] + key.shape[2]
-        left, right = (everything if side is None else side for side in pattern.reach)
+        left, right = (everything if side is None else min(side, everything) for side in pattern.reach)
         self.sizes = [query.shape[1], problem.groups, query.shape[2], key.shape[2], rows, left, right]
         for i in range(8):
             self.sizes += tensors[i].stride()[:3] if i < len(tensors) else (0, 0, 0)
@@ -112,9 +112,14 @@ class _Launch:
     def __call__(
         self, name: str, buffers: tuple[Tensor, ...], heads: int, longest: int, sinks: tuple[Tensor, ...] = ()
     ) -> None:
-        """A threadgroup for each `ROWS` of ``longest`` positions, each head and each entry of the batch or row."""
-        kernel = getattr(_library(self.problem), name)
+        """A threadgroup for each `ROWS` of ``longest`` positions, each head and each entry of the batch or row.
+
+        Nothing is launched for an empty batch, which Metal has no grid for.
+        """
         grid = (4 * ROWS * max(1, -(-longest // ROWS)), heads, self.entries)
+        if 0 in grid:
+            return
+        kernel = getattr(_library(self.problem), name)
         given = (*buffers, self.sizes, self.numbers, *self.extra, *sinks, *self.starts)
         kernel(*given, threads=grid, group_size=(4 * ROWS, 1, 1))
 

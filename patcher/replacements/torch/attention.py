@@ -51,7 +51,8 @@ def _has_gradient(*tensors: Tensor | None) -> bool:
 def _pays(query: Tensor, key: Tensor) -> bool:
     if min(query.dim(), key.dim()) < 3:
         return False
-    return query.shape[:-1].numel() * key.size(-2) >= LEAST_SCORES or VARIANT[query.dtype] is not None
+    many = query.shape[:-1].numel() * key.size(-2) >= LEAST_SCORES
+    return many or (query.is_mps and VARIANT[query.dtype] is not None)  # a shader is one kernel, however few
 
 
 def _is_plain(*tensors: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
@@ -129,7 +130,9 @@ class Rows:
 
     def _remembered(self, tensors: tuple[Tensor, ...], find: Callable[[], Starts | None]) -> Starts | None:
         # Checkpointing hands on other tensors of the same memory. What is kept cannot be freed and used anew.
-        asked = tuple((x.data_ptr(), x.shape, 0 if x.is_inference() else x._version) for x in tensors)
+        if any(x.is_inference() for x in tensors):  # which do not tell that they have been written to
+            return find()
+        asked = tuple((x.data_ptr(), x.shape, x._version) for x in tensors)
         if asked != self._asked:
             self._found = find()
             self._asked, self._kept = asked, tensors
@@ -163,7 +166,15 @@ def take_packed_rows(model: Any, inputs: Any) -> None:
     of_torch = getattr(getattr(base, "config", None), "_attn_implementation", None) == "sdpa"
     if of_torch and getattr(base, "_supports_flash_attn", False) and base.device.type == "mps":
         base.set_attn_implementation("flash_attention_2")
+        LEDGER.on_undo(partial(_give_back_torchs, weakref.ref(base)))
         _LOGGER.info("patcher: %s takes flash_attention_2 for rows of several texts", type(base).__name__)
+
+
+def _give_back_torchs(model: weakref.ref[Any]) -> None:
+    """Torch's attention for a model that `take_packed_rows` gave FlashAttention, if it still has that."""
+    left = model()
+    if left is not None and left.config._attn_implementation == "flash_attention_2":
+        left.set_attn_implementation("sdpa")
 
 
 def flash_attn_func(

@@ -35,6 +35,7 @@ from transformers.integrations.flash_attention import flash_attention_forward
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from patcher.replacements.transformers.flash_attention import take_packed_rows
 from patcher.simulator.meter import Meter
 
 SMALL: dict[str, Any] = {
@@ -137,6 +138,20 @@ def direct() -> dict[str, float]:
     return {"padded": off(found.cpu()[real].double(), exact[real])}
 
 
+def written_anew(folder: Path) -> float:
+    """In inference mode, a row of other texts in the memory of the last one: how far it is from a row that is new."""
+    model = loaded(folder, "flash_attention_2", "mps").eval()
+    with torch.inference_mode():
+        ids = packed()["input_ids"].to("mps")
+        positions = packed()["position_ids"].to("mps")
+        model(input_ids=ids, position_ids=positions)
+        other = torch.cat([torch.arange(9), torch.arange(positions.shape[1] - 9)])[None].to("mps")
+        exact = model(input_ids=ids, position_ids=other.clone()).logits
+        model(input_ids=ids, position_ids=positions)
+        found = model(input_ids=ids, position_ids=positions.copy_(other)).logits
+    return off(found, exact.cpu())
+
+
 def main(folder: Path) -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     answers: dict[str, Any] = {}
@@ -145,10 +160,15 @@ def main(folder: Path) -> None:
         for implementation in NAMES.get(name, ("flash_attention_2",)):
             answers[f"{name}, {implementation}"] = compared(folder / name, implementation)
     result = {"models": answers, "waits": waits(folder), "direct": direct()}
+    result["written anew"] = written_anew(folder / "llama")
+    switched = loaded(folder / "llama", "sdpa", "mps")
+    take_packed_rows(switched, {name: tensor for name, tensor in packed().items() if name != "labels"})
+    result["switched"] = switched.config._attn_implementation
     ours = ALL_ATTENTION_FUNCTIONS["kernels-community/flash-attn2"]
     result["registered"] = ours is flash_attention_forward
     HANDLE.undo()
     result["undone"] = "kernels-community/flash-attn2" not in ALL_ATTENTION_FUNCTIONS
+    result["switched back"] = switched.config._attn_implementation
     result["left"] = transformers.integrations.flash_attention.flash_attention_forward.__module__
     print("ANSWER" + json.dumps(result))
 

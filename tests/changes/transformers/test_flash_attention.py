@@ -46,11 +46,18 @@ def test_layers_do_not_wait_for_the_device(found: dict[str, Any]) -> None:
     assert two == four <= 2
 
 
+def test_tensors_that_count_no_writes_are_read_in_each_layer(found: dict[str, Any]) -> None:
+    """Those of inference mode: positions that were written to are other positions."""
+    assert found["written anew"] == 0
+
+
 def test_transformers_own_function_has_it_too(found: dict[str, Any]) -> None:
     """``_flash_attention_forward``, which code of models' own calls: what is real of a padded batch."""
     assert found["direct"]["padded"] <= 1e-6
 
 
 def test_undo_forgets_the_names(found: dict[str, Any]) -> None:
+    """And gives torch's attention back to a model that got another for rows of several texts."""
     assert found["registered"] and found["undone"]
+    assert (found["switched"], found["switched back"]) == ("flash_attention_2", "sdpa")
     assert found["left"] == "transformers.integrations.flash_attention"

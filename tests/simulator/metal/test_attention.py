@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -141,3 +142,19 @@ def test_the_mask_of_dropout_is_that_of_torch(schedule: str) -> None:
     expected = kept(weights.shape, pattern) / 70
     torch.testing.assert_close(weights.double(), expected, rtol=1e-6, atol=0)
     assert abs(weights.eq(0).double().mean().item() - 0.3) < 5 * (0.3 * 0.7 / weights.numel()) ** 0.5
+
+
+def test_a_window_of_any_size_hides_nothing_in_short_rows(schedule: str) -> None:
+    """Sizes beyond 32 bits, which the kernels count in, stand for no window."""
+    q, k, v = (torch.linspace(-1, 1, 2 * 9 * 8, device="mps").view(1, 2, 9, 8).sin() for _ in range(3))
+    for side in (2**31 - 1, 2**32, 2**62):
+        for window in ((side, side), (side, 0)):
+            expected = attention(q, k, v, Pattern(0.3, causal=window[1] == 0))
+            assert torch.equal(attention(q, k, v, Pattern(0.3, window=window)), expected)
+
+
+def test_nothing_is_launched_for_an_empty_batch() -> None:
+    q = torch.zeros(0, 2, 5, 8, device="mps", requires_grad=True)
+    with mock.patch.dict(op.VARIANT, {torch.float32: shaders}), mock.patch.object(shaders, "_library") as compiled:
+        attention(q, q, q, Pattern(0.3)).sum().backward()
+    assert not compiled.called and q.grad is not None and q.grad.shape == q.shape
