@@ -55,7 +55,8 @@ def forward(
     ctx.compute_dtype = compute_dtype(hidden)
     ctx.chunk_size = chunk_size
     head = Head(hidden, weight, _rounded(bias, ctx.compute_dtype), transform, ctx.compute_dtype)
-    wanted, frozen = tuple(STATISTICS[name] for name in outputs), ctx.needs_input_grad[:3] == (True, False, False)
+    wanted = tuple(STATISTICS[name] for name in outputs if name in STATISTICS)  # log_probs may be among them
+    frozen = ctx.needs_input_grad[:3] == (True, False, False)
     kept = torch.float32 if hidden.dtype == torch.float16 else hidden.dtype
     found = cross_entropy_rows(head, targets, wanted=wanted, gradient=kept if frozen else None, factor=-1.0)
     ctx.nll, ctx.gradient = found.nll, found.gradient

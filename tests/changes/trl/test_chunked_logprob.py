@@ -26,7 +26,11 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
     ("options", "bias"),
-    [((0.7, 29, 5.0, 0.5, ALL), True), ((1.0, 61, None, 1.0, ()), False), ((1.3, 1024, None, 2.0, ALL[:1]), True)],
+    [
+        ((0.7, 29, 5.0, 0.5, ALL), True),
+        ((1.0, 61, None, 1.0, ()), False),
+        ((1.3, 1024, None, 2.0, ("log_probs", "entropy")), True),
+    ],
 )
 def test_chunked_log_prob_equals_trls_kernel(dtype: torch.dtype, options: tuple[Any, ...], bias: bool) -> None:
     """The five outputs and three gradients, with softcap, scale and temperature, over several tiles.
