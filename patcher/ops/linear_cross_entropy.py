@@ -42,7 +42,8 @@ class _Losses(torch.autograd.Function):
         wide = torch.float32 if hidden.dtype == torch.float16 else hidden.dtype
         rows = cross_entropy_rows(head, kept, index, terms, gradient=wide if at_once else None)
         ctx.head, ctx.terms, ctx.wanted, ctx.at_once = (transform, narrow), terms, wanted, at_once
-        ctx.save_for_backward(hidden, None if at_once else weight, bias, kept, index, *rows)
+        needed = (hidden.new_empty(()).expand_as(hidden), None) if at_once else (hidden, weight)
+        ctx.save_for_backward(*needed, bias, kept, index, *rows)
         if index is None:
             return rows.losses
         return torch.zeros(len(labels), dtype=torch.float32, device=labels.device).index_copy_(0, index, rows.losses)

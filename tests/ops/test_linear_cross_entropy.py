@@ -173,6 +173,26 @@ def test_no_logits_exist(trained: bool) -> None:
     assert 0 < seen.elements <= max(1 << 13, weight.numel() * trained)
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_frozen_head_keeps_one_gradient_and_no_hidden_states(ignored: bool) -> None:
+    """What is saved for the backward: the gradient of the rows that count, and numbers of rows."""
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    hidden, weight, labels, _ = operands(1, 70, 64, 100, bias=False)
+    labels = torch.where(torch.arange(70) < 20, -100, labels) if ignored else labels.clamp(min=0)
+    with torch.autograd.graph.saved_tensors_hooks(keep, keep):
+        loss = linear_cross_entropy(hidden.requires_grad_(), weight, labels)
+    counted = int((labels != -100).sum())
+    assert hidden.untyped_storage().data_ptr() not in saved
+    assert sum(saved.values()) <= 4 * counted * 64 + 8 * 6 * 70
+    loss.backward()
+    assert hidden.grad is not None and hidden.grad.shape == hidden.shape and hidden.grad.is_contiguous()
+
+
 def test_rows_that_do_not_count_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their hidden states may be NaN; no product has more rows than count."""
     hidden, weight, labels, _ = operands(2, 30, 8, 40, bias=False, ignored=0)
