@@ -100,6 +100,7 @@ def test_modes_see_nothing_of_a_trial(tried: list[str], monkeypatch: pytest.Monk
             seen.append(func)
             return func(*args, **kwargs or {})
 
+    monkeypatch.setattr(findings.sys, "platform", "linux")
     monkeypatch.setattr(trial, "wrong", lambda *_: str(torch.ones(2) @ torch.ones(2)))
     with Looking():
         assert findings.of("rms_norm", torch.float16)["metal"].wrong == "tensor(2.)"
