@@ -3,9 +3,9 @@
     python benchmarks/bench_linear_cross_entropy.py [tokens hidden vocabulary]
 
 Forward and backward to the hidden states, 1024 tokens of a model 1024 wide and 128256 tokens of vocabulary where
-nothing else is said; the head is frozen. Time is the CPU's, the shortest of three runs, and half of the rows is
-compared with all of them. Kernels, bytes and the extra peak, beyond the operands, are the simulated Mac's, exact. The
-loss is compared with float64 on the same operands.
+nothing else is said; the head is frozen. Time is that of the processor, of one thread, the shortest of three runs, and
+half of the rows is compared with all of them. Kernels, bytes and the extra peak, beyond the operands, are the simulated
+Mac's, exact. The loss is compared with float64 on the same operands.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def seconds(loss: Loss, operands: Operands) -> tuple[float, float]:
     times, value = [], torch.empty(0)
     for _ in range(3):
         operands[0].grad = None
-        begin = time.perf_counter()
+        begin = time.process_time()
         value = loss(*operands)
         value.backward()
-        times.append(time.perf_counter() - begin)
+        times.append(time.process_time() - begin)
     return min(times), value.item()
 
 
@@ -68,6 +68,7 @@ def counted(loss: Loss, operands: Operands) -> tuple[int, float, float]:
 
 def main() -> None:
     """Prints a row for each dtype and share of rows that count."""
+    torch.set_num_threads(1)
     tokens, width, vocabulary = (int(size) for size in sys.argv[1:] or ("1024", "1024", "128256"))
     names = (
         "dtype",

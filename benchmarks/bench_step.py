@@ -6,10 +6,11 @@ A bf16 Llama of two layers of SmolLM2-135M's width (hidden 576, 9 heads and 3 fo
 vocabulary 49152), LoRA of rank 16 on all seven projections, batch 1, autocast to bf16 and fused AdamW, on the simulated
 Mac's meter: the second step is counted. A layer is the difference of models of three layers and of two, at the
 shortest length. The extra peak is what the step holds beyond what was held before it: weights, adapters, the
-optimizer's state. Stock is transformers and PEFT without a patch. mlx-lm runs on the CPU with its own trainer's loss,
-compiled step and checkpointing; its peak is ``mx.get_peak_memory()``, and it is left out where ``build/mlx`` has no
-``mlx[cpu]`` and ``mlx-lm`` (``pip install --target build/mlx --no-deps mlx mlx-cpu mlx-lm``). The expected time is the
-meter's, for the step without checkpointing.
+optimizer's state. Stock is transformers and PEFT without a patch. As shaders: with the Metal variants of ops, which a
+Mac chooses once they have proved right there, and which run thread by thread here, so at the shortest length only.
+mlx-lm runs on the CPU with its own trainer's loss, compiled step and checkpointing; its peak is
+``mx.get_peak_memory()``, and it is left out where ``build/mlx`` has no ``mlx[cpu]`` and ``mlx-lm`` (``pip install
+--target build/mlx --no-deps mlx mlx-cpu mlx-lm``). The expected time is the meter's, without checkpointing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ from pathlib import Path
 from typing import Any
 
 MLX = Path(__file__).resolve().parent.parent / "build" / "mlx"
-WAYS = {"stock": "transformers + PEFT", "unsloth": "Unsloth, patched", "mlx": "mlx-lm"}
+WAYS = {
+    "stock": "transformers + PEFT",
+    "unsloth": "Unsloth, patched",
+    "shaders": "the same as shaders",
+    "mlx": "mlx-lm",
+}
 LENGTHS = (512, 2048, 4096, 8192)
 MOST_PLAIN = 4096
 """Without checkpointing, longer rows are left out: attention that holds L x L takes the memory of this machine."""
@@ -54,8 +60,9 @@ def main() -> None:
     found: dict[str, dict[bool, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for way in ways:
-            lengths = {False: [length for length in asked.lengths if length <= MOST_PLAIN], True: asked.lengths}
-            found[way] = {on: in_process(way, folder, on, lengths[on]) for on in (False, True)}
+            plain = [length for length in asked.lengths if length <= MOST_PLAIN]
+            found[way] = {False: in_process(way, folder, False, plain[:1] if way == "shaders" else plain)}
+            found[way][True] = {"lengths": {}} if way == "shaders" else in_process(way, folder, True, asked.lengths)
     print(table(found, asked.lengths))
 
 
@@ -63,6 +70,8 @@ def in_process(way: str, folder: str, checkpointing: bool, lengths: list[int]) -
     """What `measure` finds in a process of its own."""
     command = [sys.executable, __file__, "--lengths", *map(str, lengths), "--process", way, folder, str(checkpointing)]
     variables = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+    if way == "shaders":
+        variables["PATCHER_FORCE"] = "metal"
     if way == "mlx":
         variables["PYTHONPATH"] = f"{MLX}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
@@ -101,7 +110,7 @@ def measure(way: str, folder: Path, checkpointing: bool, lengths: list[int]) -> 
     """Kernels of a layer and of a step, and what each length takes."""
     if way == "mlx":
         return {"lengths": {length: mlx_step(checkpointing, length) for length in lengths}}
-    if way == "unsloth":
+    if way != "stock":
         from patcher import patch_for_mac
 
         patch_for_mac(simulate="M3 Max 36GB")
@@ -110,7 +119,7 @@ def measure(way: str, folder: Path, checkpointing: bool, lengths: list[int]) -> 
         from patcher.simulator import start
 
         start("M3 Max 36GB")
-    model = {"unsloth": with_unsloth, "stock": stock}[way]
+    model = stock if way == "stock" else with_unsloth
     two = Steps(model(folder, 2, checkpointing))
     first = two.take(lengths[0])
     told = {"kernels": first.dispatches, "waits": first.synchronizations}
@@ -184,13 +193,14 @@ def with_unsloth(folder: Path, layers: int, checkpointing: bool) -> Any:
     model, _ = FastLanguageModel.from_pretrained(
         str(path), dtype=torch.bfloat16, load_in_4bit=False, max_seq_length=max(LENGTHS)
     )
-    return FastLanguageModel.get_peft_model(
+    model = FastLanguageModel.get_peft_model(
         model,
         r=16,
         lora_alpha=16,
         target_modules=list(PROJECTIONS),
         use_gradient_checkpointing="unsloth" if checkpointing else False,
     )
+    return model.train()
 
 
 def stock(_: Path, layers: int, checkpointing: bool) -> Any:

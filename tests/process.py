@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from patcher.environment import FORCE
 from patcher.macs.mac import VARIABLE
 from tests import unreplaced
 from tests.linux_only import lacking
@@ -26,9 +27,11 @@ def clean_environment(**extra: str) -> dict[str, str]:
     One thread: more of them gain nothing on small models, and wait for each other where the machine is busy. A process
     that is killed by a signal of its own (a wrong pointer) says where its threads were. What other tests have found out
     about shaders is not known to it. Kernels run as they ship where `unreplaced.asked_for`; simulated Macs have the
-    torch that this run of the tests is for.
+    torch that this run of the tests is for, and the variants of ops that it asks for run.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS) or name == VARIABLE}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(_OURS) or name in (VARIABLE, FORCE)
+    }
     path = dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
     ours = {
         "HF_HUB_OFFLINE": "1",

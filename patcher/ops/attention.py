@@ -1,7 +1,8 @@
 """Attention whose memory grows with the length, not with its square, forward and backward.
 
 The formulas, and the variant in plain torch, are in `patcher.ops.blocked_attention`. Kept for the backward are the
-inputs, the output, and two numbers of every query: the largest logit and the sum of the exponentials.
+inputs, the output, and two numbers of every query: the largest logit and the sum of the exponentials. A gradient that
+is to be differentiated again is computed by the formula, with the whole matrix of scores.
 """
 
 from __future__ import annotations
@@ -12,14 +13,10 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from patcher.ops.blocked_attention import Gradients, Problem, blocked_attention_backward, blocked_attention_forward
+from patcher.ops.blocked_attention import Problem, blocked_attention_backward, blocked_attention_forward
+from patcher.ops.dense_attention import dense_attention_gradients
 from patcher.ops.variants.choice import Choice
 from patcher.ops.visible_keys import Band, Packed, Pattern
-
-NO_SECOND_DERIVATIVE = (
-    "attention whose memory grows with the length has no second derivative: load the model with "
-    "attn_implementation='eager'"
-)
 
 VARIANT = Choice("attention")
 
@@ -35,7 +32,7 @@ def attention(
     bias: Tensor | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention of a batch, differentiable in query, key, value, sinks, and a bias that requires a gradient, once.
+    """Attention of a batch, differentiable in query, key, value, sinks, and a bias that requires a gradient.
 
     Args:
         query: ``[B, H, L, D]``, of any strides.
@@ -154,10 +151,12 @@ class _Attention(torch.autograd.Function):
             return (None,) * 7
         query, key, value, bias, sinks, out, maximum, total = ctx.saved_tensors
         problem = Problem(query, key, value, ctx.pattern, ctx.visible, bias, sinks)
+        if torch.is_grad_enabled():
+            return *dense_attention_gradients(problem, grad_output, ctx.needs_input_grad[:5]), None, None
         variant = _variant(problem, ctx.needs_input_grad[3])
         backward = variant.blocked_attention_backward if variant else blocked_attention_backward
         grads = backward(problem, grad_output, out, maximum, total, bias_needs_grad=ctx.needs_input_grad[3])
-        return *(_differentiable_no_more(grads) if torch.is_grad_enabled() else grads), None, None
+        return *grads, None, None
 
 
 def _variant(problem: Problem, bias_needs_grad: bool) -> Any:
@@ -166,18 +165,6 @@ def _variant(problem: Problem, bias_needs_grad: bool) -> Any:
         return None
     variant = VARIANT[problem.query.dtype]
     return variant if variant is not None and variant.supports(problem, bias_needs_grad=bias_needs_grad) else None
-
-
-def _differentiable_no_more(grads: Gradients) -> tuple[Tensor | None, ...]:
-    """The gradients, with an error for whoever differentiates them.
-
-    ``once_differentiable`` has one only where the gradient of the output is itself differentiable.
-    """
-    refuse = torch._C._functions.DelayedError(NO_SECOND_DERIVATIVE.encode(), len(grads))
-    for grad in grads:
-        if grad is not None:
-            grad.requires_grad_()
-    return refuse(*grads)  # type: ignore[arg-type]
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, heads: int) -> None:

@@ -15,8 +15,9 @@ A block is computed again in the backward (as in Dao et al., "FlashAttention", 2
 the digits that their one number ``m + log l`` has lost where ``m`` is large. A query that sees no key gives zeros and
 gets none but zero gradients.
 
-A block holds `ELEMENTS` scores; keys and values of the heads of a block are there in fp32, and their gradients. So
-memory grows with the length, not with its square, and no sum of the backward runs over more rows than a block has.
+A block holds `ELEMENTS` scores, or more in proportion to the query, so that launches grow with the length, too. Keys
+and values of the heads of a block are there in fp32, and their gradients. So memory grows with the length, not with its
+square, and no sum of the backward runs over more rows than a block has.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from patcher.ops.split_sum import FIRST_WRONG, matmul_split
 from patcher.ops.visible_keys import Pattern, Visible
 
 ELEMENTS = 1 << 21
-"""Scores of one block (8 MiB in fp32); the backward holds two such blocks."""
+"""Scores of a block (8 MiB in fp32), or a quarter as many as the query has elements; the backward holds two blocks."""
 
-ROWS = 128
-"""So many queries a block may have even if each sees fewer keys."""
+LAUNCHES = 1 << 18
+"""To launch the kernels of a block takes about as long as to compute so many scores."""
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 """Of query, key, value, bias and sinks."""
@@ -87,39 +88,65 @@ class Part:
     heads: slice
 
 
-def _rows_of_a_block(problem: Problem) -> int:
-    """How many queries of the heads of one key head a block has: a power of two, or all."""
-    length = problem.query.shape[2]
-    elements = ELEMENTS // 4 if problem.pattern.dropout_p else ELEMENTS  # the mask is made in int64
-    rows = 1
-    while rows < length and _fits(problem, 2 * rows, elements):
-        rows *= 2
-    return rows
+@dataclass(frozen=True)
+class Plan:
+    """How the scores are cut.
+
+    Attributes:
+        rows: queries of a block.
+        batches, kv_heads: entries of the batch and key heads that are computed together; all heads of several entries,
+            or some heads of one.
+    """
+
+    rows: int
+    batches: int
+    kv_heads: int
+
+    @staticmethod
+    def of(problem: Problem) -> Plan:
+        """The plan that takes least time: of which elements and blocks are few."""
+        length = problem.query.shape[2]
+        plans = [Plan._with(problem, min(1 << power, length)) for power in range(max(1, length).bit_length() + 1)]
+        best = plans[0]
+        for plan in plans[1:]:  # torch.compile reads no min with a key
+            if plan._fits(problem) and plan._cost(problem) < best._cost(problem):
+                best = plan
+        return best
+
+    @staticmethod
+    def _with(problem: Problem, rows: int) -> Plan:
+        batch, kv_heads, keys, width = problem.key.shape
+        width += problem.value.shape[3]
+        of_one = problem.groups * rows * (problem.visible.width(rows) + width) + keys * width
+        together = max(1, _elements(problem) // max(1, of_one))
+        heads = -(-kv_heads // max(1, -(-kv_heads // together)))  # about as many in each part
+        return Plan(rows, max(1, min(batch, together // max(1, kv_heads))), heads)
+
+    def _fits(self, problem: Problem) -> bool:
+        rows = problem.groups * self.rows
+        return rows < FIRST_WRONG and rows * problem.visible.width(self.rows) <= _elements(problem)
+
+    def _cost(self, problem: Problem) -> float:
+        batch, heads, length, _ = problem.query.shape
+        parts = -(-batch // self.batches) * -(-problem.key.shape[1] // max(1, self.kv_heads))
+        blocks = parts * -(-length // max(1, self.rows))
+        return batch * heads * length * problem.visible.mean_width(self.rows) + LAUNCHES * blocks
+
+    def parts(self, problem: Problem) -> Iterator[Part]:
+        """All heads."""
+        for b, b_end in spans(problem.key.shape[0], self.batches):
+            for h, h_end in spans(problem.key.shape[1], self.kv_heads):
+                yield Part(slice(b, b_end), slice(h, h_end), slice(h * problem.groups, h_end * problem.groups))
+
+    def blocks(self, problem: Problem) -> Iterator[tuple[slice, slice]]:
+        """Queries and the keys that they may see; keys may be none."""
+        for start, end in spans(problem.query.shape[2], max(1, self.rows)):
+            yield slice(start, end), problem.visible.keys(slice(start, end))
 
 
-def _fits(problem: Problem, rows: int, elements: int) -> bool:
-    width = problem.visible.width(rows)
-    useful = rows <= max(ROWS, 2 * (width - rows)) or width == problem.key.shape[2]
-    return useful and problem.groups * rows < FIRST_WRONG and problem.groups * rows * width <= elements
-
-
-def _parts(problem: Problem, rows: int) -> Iterator[Part]:
-    """All heads, in parts of which scores of a block, its queries and all keys and values have about `ELEMENTS`."""
-    batch, kv_heads, keys, width = problem.key.shape
-    width += problem.value.shape[3]
-    of_one = problem.groups * rows * (problem.visible.width(rows) + width) + keys * width
-    together = max(1, ELEMENTS // max(1, of_one))
-    batches = max(1, together // max(1, kv_heads))
-    heads = -(-kv_heads // max(1, -(-kv_heads // together)))
-    for b, b_end in spans(batch, batches):
-        for h, h_end in spans(kv_heads, heads):
-            yield Part(slice(b, b_end), slice(h, h_end), slice(h * problem.groups, h_end * problem.groups))
-
-
-def _blocks(problem: Problem, rows: int) -> Iterator[tuple[slice, slice]]:
-    """Queries and the keys that they may see; keys may be none."""
-    for start, end in spans(problem.query.shape[2], rows):
-        yield slice(start, end), problem.visible.keys(slice(start, end))
+def _elements(problem: Problem) -> int:
+    elements = max(ELEMENTS, problem.query.numel() // 4)
+    return elements // 4 if problem.pattern.dropout_p else elements  # the mask is made in int64
 
 
 def _grouped(x: Tensor, part: Part, rows: slice, problem: Problem) -> Tensor:
@@ -206,11 +233,11 @@ def blocked_attention_forward(problem: Problem) -> tuple[Tensor, Tensor, Tensor]
     lowest = torch.finfo(problem.wide).min
     maximum = torch.full((batch, heads, length, 1), lowest, dtype=problem.wide, device=query.device)
     total = torch.ones_like(maximum)
-    rows_of_a_block = _rows_of_a_block(problem)
+    plan = Plan.of(problem)
     with torch.autocast(query.device.type, enabled=False):
-        for part in _parts(problem, rows_of_a_block):
+        for part in plan.parts(problem):
             k, v = (x[part.batch, part.kv_heads].to(problem.wide) for x in (problem.key, value))
-            for rows, keys in _blocks(problem, rows_of_a_block):
+            for rows, keys in plan.blocks(problem):
                 block = Block(problem, part, rows, keys)
                 sinks = block.sinks()
                 if keys.start == keys.stop:
@@ -242,10 +269,10 @@ def blocked_attention_backward(
 ) -> Gradients:
     """Gradients in the dtypes and strides of the inputs, from what `blocked_attention_forward` gave."""
     grads = _Gradients(problem, bias_needs_grad)
-    rows_of_a_block = _rows_of_a_block(problem)
+    plan = Plan.of(problem)
     with torch.autocast(problem.query.device.type, enabled=False):
-        for part in _parts(problem, rows_of_a_block):
-            grads.of_part(part, rows_of_a_block, (grad_output, out, maximum[..., None], total[..., None]))
+        for part in plan.parts(problem):
+            grads.of_part(part, plan, (grad_output, out, maximum[..., None], total[..., None]))
     bias, sinks = (
         None if total is None or x is None else total.to(x.dtype)
         for total, x in ((grads.bias, problem.bias), (grads.sinks, problem.sinks))
@@ -266,14 +293,14 @@ class _Gradients:
         if problem.sinks is not None:
             self.sinks = torch.zeros_like(problem.sinks, dtype=problem.wide)
 
-    def of_part(self, part: Part, rows: int, given: tuple[Tensor, ...]) -> None:
+    def of_part(self, part: Part, plan: Plan, given: tuple[Tensor, ...]) -> None:
         """``given`` is the output's gradient, the output, ``m`` and ``l``."""
         p = self.problem
         k, v = (x[part.batch, part.kv_heads].to(p.wide) for x in (p.key, p.value))
         grad_key, grad_value = torch.zeros_like(k), torch.zeros_like(v)
-        for block_rows, keys in _blocks(p, rows):
+        for rows, keys in plan.blocks(p):
             if keys.start < keys.stop:
-                block = Block(p, part, block_rows, keys)
+                block = Block(p, part, rows, keys)
                 self._of_block(block, k, v, grad_key[:, :, keys], grad_value[:, :, keys], given)
         self.key[part.batch, part.kv_heads] = grad_key
         self.value[part.batch, part.kv_heads] = grad_value

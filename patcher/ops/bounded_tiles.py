@@ -23,34 +23,42 @@ ROWS = 1024
 COLUMNS = 16384
 """Most columns of a tile: a product over them stays below the 32767 terms from which on Metal's is wrong."""
 
+WHOLE = 64
+"""Columns of a tile are a multiple of this, or all there are."""
 
-def counted_rows(labels: Tensor, vocabulary: int, ignore_index: int) -> Tensor | None:
+
+def counted_rows(labels: Tensor, vocabulary: int, ignore_index: int, on_host: Tensor | None = None) -> Tensor | None:
     """Positions of the rows whose label is not ``ignore_index``, in order, int64; None where all count.
 
-    It waits for the device once: how many rows are left has to be known where their kernels are launched.
+    How many they are has to be known where their kernels are launched: without ``on_host`` it waits for the device
+    once.
 
     Args:
         labels: ``[N]``, integers.
         vocabulary: what labels must be below.
         ignore_index: the label of rows that do not count.
+        on_host: the same labels on the CPU, where they are known.
 
     Raises:
         IndexBeyondTable: a label is neither ``ignore_index`` nor in ``[0, vocabulary)``.
     """
-    counts = labels != ignore_index
-    wrong = counts & ((labels < 0) | (labels >= vocabulary))
+    known = labels if on_host is None else on_host
+    counts = known != ignore_index
+    wrong = counts & ((known < 0) | (known >= vocabulary))
     kept, bad = torch.stack((counts.sum(), wrong.sum())).tolist()
     if bad:
         raise IndexBeyondTable(
             compose(
                 "a label is not in the vocabulary",
                 expected=f"{ignore_index}, or 0 to {vocabulary - 1}",
-                found=f"{int(labels[wrong][0])}, and {bad - 1} more such labels",
+                found=f"{int(known[wrong][0])}, and {bad - 1} more such labels",
                 left="no loss was computed",
                 run="take the model's own tokenizer; for new tokens model.resize_token_embeddings(len(tokenizer))",
             )
         )
-    return None if kept == len(labels) else positions(counts, kept)
+    if kept == len(labels):
+        return None
+    return positions(counts if on_host is None else labels != ignore_index, kept)
 
 
 def positions(mask: Tensor, count: int) -> Tensor:
@@ -148,8 +156,13 @@ class Tiles:
 
 
 def add_product_(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """``total += a @ b`` in place for a fp32 ``total``; a product of 16 bits is rounded once before it is added."""
-    return total.addmm_(a, b) if a.dtype == total.dtype else total.add_(torch.mm(a, b))
+    """``total += a @ b`` in place for a fp32 ``total``; a product of 16 bits is rounded once before it is added.
+
+    ``out=`` keeps autocast from choosing another dtype.
+    """
+    if a.dtype == total.dtype:
+        return total.addmm_(a, b)
+    return total.add_(torch.mm(a, b, out=torch.empty(total.shape, dtype=a.dtype, device=a.device)))
 
 
 def _shape(head: Head, count: int, gathered: bool, second: bool) -> tuple[int, int]:
@@ -165,6 +178,6 @@ def _shape(head: Head, count: int, gathered: bool, second: bool) -> tuple[int, i
     height = max(1, min(count, ROWS, SCRATCH // 2 // row))
     column = features * size * (head.weight.dtype != head.compute_dtype)
     element = 4 + 4 * second + (size if size < 4 else 0) + (0 if head.transform.softcap is None else 4)
-    most = min(COLUMNS, max(64, (SCRATCH - height * row) // (height * element + column) // 64 * 64))
+    most = min(COLUMNS, max(WHOLE, (SCRATCH - height * row) // (height * element + column) // WHOLE * WHOLE))
     pieces = -(-vocabulary // most)
-    return height, min(vocabulary, -(-vocabulary // (pieces * 64)) * 64)
+    return height, min(vocabulary, -(-vocabulary // (pieces * WHOLE)) * WHOLE)

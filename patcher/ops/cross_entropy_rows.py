@@ -223,6 +223,16 @@ def cross_entropy_rows_backward(
     return gradients.hidden(scale), gradients.weight, gradients.bias
 
 
+@torch.no_grad()
+def label_nll(head: Head, labels: Tensor, log_z: Tensor) -> Tensor:
+    """``nll`` ``[n]``, where only ``log_z`` was kept; less exact than `cross_entropy_rows` where a label is certain."""
+    tiles, nll = Tiles(head, labels, None), torch.empty_like(log_z)
+    for first, last in tiles.blocks():
+        of_labels = head.weight.index_select(0, labels[first:last]).to(head.compute_dtype)
+        nll[first:last] = log_z[first:last] - tiles.label_logits(tiles.rows(first, last), of_labels, first, last)[0]
+    return nll.clamp_min_(0)
+
+
 def _largest(values: Tensor) -> Tensor:
     """The largest absolute value, ``[]``; never 0."""
     if not values.numel():

@@ -91,7 +91,7 @@ def lora(X: Tensor, outputs: Sequence[Tensor], buffer: Tensor, layout: Layout) -
         layout: of ``buffer``.
     """
     A, B = layout.parts(buffer)
-    H = torch.mm(A, X.t())
+    H = torch.mm(A, X.t(), out=X.new_empty(A.shape[0], X.shape[0]))  # which autocast leaves alone
     for output, rows, part, scale in zip(outputs, layout.rows, B, layout.scales, strict=True):
         output.addmm_(H[rows].t(), part.t(), alpha=scale)
     return H

@@ -58,6 +58,9 @@ class Visible(Protocol):
     def width(self, rows: int) -> int:
         """At most so many keys are in `keys` of that many queries."""
 
+    def mean_width(self, rows: int) -> float:
+        """About so many are."""
+
 
 @dataclass(frozen=True)
 class Band:
@@ -108,6 +111,11 @@ class Band:
         if self.left is None or self.right is None:
             return self.total
         return min(self.total, max(0, rows + self.left + self.right))
+
+    def mean_width(self, rows: int) -> float:
+        if (self.left is None) != (self.right is None):
+            return (self.total + min(rows, self.total)) / 2
+        return self.width(rows)
 
 
 @dataclass(frozen=True)
@@ -175,3 +183,6 @@ class Packed:
 
     def width(self, rows: int) -> int:
         return self.total if self._reach is None else min(self.total, rows + sum(self._reach))
+
+    def mean_width(self, rows: int) -> float:
+        return self.width(rows)

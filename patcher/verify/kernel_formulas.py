@@ -10,6 +10,7 @@ Tensors = dict[str, Tensor]
 EPS = 1e-5
 TEMPERATURE = 0.7
 SOFTCAP = 5.0
+WINDOW = 6
 BETA = 0.3
 
 
@@ -74,7 +75,7 @@ def log_prob_entropy(t: Tensors) -> list[Tensor]:
     return _log_prob_entropy(t["logits"] / TEMPERATURE, t["index"])
 
 
-def chunked_log_prob(t: Tensors) -> list[Tensor]:
+def head_log_prob(t: Tensors) -> list[Tensor]:
     return _log_prob_entropy((t["hidden"] @ t["weight"].T + t["bias"]) / TEMPERATURE, t["index"])
 
 
@@ -94,6 +95,18 @@ def attention(t: Tensors) -> list[Tensor]:
     scores = SOFTCAP * torch.tanh(t["q"] @ k.transpose(-1, -2) * k.shape[-1] ** -0.5 / SOFTCAP)
     hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
     return [scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v]
+
+
+def packed_attention(t: Tensors) -> list[Tensor]:
+    groups = t["q"].shape[1] // t["k"].shape[1]
+    q, k, v = (t[name].transpose(0, 1) for name in ("q", "k", "v"))
+    k, v = (x.repeat_interleave(groups, 0) for x in (k, v))
+    at, ends = torch.arange(len(t["q"])), t["starts"][1:]
+    row, distance = torch.searchsorted(ends, at, right=True), at[:, None] - at
+    hidden = (row[:, None] != row) | (distance < 0) | (distance > WINDOW)
+    scores = (q @ k.transpose(-1, -2) * k.shape[-1] ** -0.5).masked_fill(hidden, float("-inf"))
+    sinks = t["sinks"][:, None, None].expand(-1, len(at), 1)
+    return [(torch.cat([scores, sinks], -1).softmax(-1)[..., :-1] @ v).transpose(0, 1)]
 
 
 def grouped_mm(t: Tensors) -> list[Tensor]:

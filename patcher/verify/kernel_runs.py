@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from patcher.ops import swiglu as silu_ops
-from patcher.ops.attention import Pattern
+from patcher.ops.attention import Pattern, attention_varlen
 from patcher.ops.attention import attention as attention_op
 from patcher.ops.chunked_divergence import chunked_divergence as divergence_op
 from patcher.ops.chunked_divergence import chunked_divergence_backward
-from patcher.ops.chunked_log_prob import chunked_log_prob as chunked_log_prob_op
-from patcher.ops.chunked_log_prob import chunked_log_prob_backward
 from patcher.ops.cross_entropy import cross_entropy as cross_entropy_op
 from patcher.ops.cross_entropy import cross_entropy_backward
+from patcher.ops.cross_entropy_rows import Terms, cross_entropy_rows, cross_entropy_rows_backward
 from patcher.ops.gated_linear_unit import Activation, ActivationAndSlope, gated, gated_backward, gated_backward_
 from patcher.ops.geglu import gelu, gelu_and_slope, gelu_tanh, gelu_tanh_and_slope
 from patcher.ops.grouped_mm import grouped_mm as grouped_mm_op
@@ -21,12 +20,12 @@ from patcher.ops.grouped_mm import grouped_mm_weight_
 from patcher.ops.layer_norm import layer_norm, layer_norm_backward
 from patcher.ops.log_prob_entropy import log_prob_entropy as log_prob_entropy_op
 from patcher.ops.log_prob_entropy import log_prob_entropy_backward
-from patcher.ops.logit_tiles import VOCABULARY, Head, LogitTransform
+from patcher.ops.logit_tiles import Head, LogitTransform
 from patcher.ops.qk_norm_rope import qk_norm_rope as qk_norm_rope_op
 from patcher.ops.qk_norm_rope import qk_norm_rope_backward
 from patcher.ops.rms_norm import add_rms_norm_, rms_norm, rms_norm_backward
 from patcher.ops.rope import rope_
-from patcher.verify.kernel_formulas import BETA, EPS, SOFTCAP, TEMPERATURE
+from patcher.verify.kernel_formulas import BETA, EPS, SOFTCAP, TEMPERATURE, WINDOW
 
 Tensors = dict[str, Tensor]
 
@@ -103,15 +102,14 @@ def log_prob_entropy(t: Tensors, grads: Tensors) -> list[Tensor]:
     return [made.log_probs, made.entropy, dx]
 
 
-def chunked_log_prob(t: Tensors, grads: Tensors, chunk: int = VOCABULARY) -> list[Tensor]:
+def head_log_prob(t: Tensors, grads: Tensors) -> list[Tensor]:
     transform, dtype = LogitTransform(temperature=TEMPERATURE), t["hidden"].dtype
     head = Head(t["hidden"], t["weight"], t["bias"], transform, dtype)
-    made = chunked_log_prob_op(head, t["index"], ("entropy",), chunk)
-    assert made.entropy is not None
-    gradients = chunked_log_prob_backward(
-        grads["0"], grads["1"], head, t["index"], made.log_z, made.entropy, (True, True, True), chunk
+    made = cross_entropy_rows(head, t["index"], wanted=("entropy",))
+    gradients = cross_entropy_rows_backward(
+        -grads["0"], head, t["index"], None, made, Terms(), (True, True, True), grad_entropy=grads["1"]
     )
-    return _some(made.log_probs, made.entropy, *gradients)
+    return _some(-made.nll, made.entropy, *gradients)
 
 
 def chunked_divergence(t: Tensors, grads: Tensors) -> list[Tensor]:
@@ -136,6 +134,13 @@ def attention(t: Tensors, grads: Tensors) -> list[Tensor]:
     q, k, v = (t[name].detach().requires_grad_() for name in ("q", "k", "v"))
     out = attention_op(q, k, v, Pattern(q.shape[-1] ** -0.5, causal=True, softcap=SOFTCAP))
     return [out.detach(), *torch.autograd.grad(out, (q, k, v), grads["0"])]
+
+
+def packed_attention(t: Tensors, grads: Tensors) -> list[Tensor]:
+    q, k, v, sinks = leaves = [t[name].detach().requires_grad_() for name in ("q", "k", "v", "sinks")]
+    starts, pattern = t["starts"], Pattern(q.shape[-1] ** -0.5, causal=True, window=(WINDOW, None))
+    out = attention_varlen(q, k, v, starts, starts, len(q), len(q), pattern, sinks=sinks)
+    return [out.detach(), *torch.autograd.grad(out, leaves, grads["0"])]
 
 
 def grouped_mm(t: Tensors, grads: Tensors) -> list[Tensor]:

@@ -84,12 +84,14 @@ LABELS = torch.tensor([3, -100, 49, 0, 17, -100, 8, 21, 5])
 INDEX = torch.tensor([3, 0, 49, 1, 17, 2, 8, 21, 5])
 POSITIONS = torch.tensor([[0, 3, 1, 2, 5, 4, 6], [6, 5, 4, 3, 2, 1, 0]])
 SIZES = torch.tensor([4, 0, 9])
+STARTS = torch.tensor([0, 9, 9, 10, 25], dtype=torch.int32)
 
 _rope = {"x": (2, 3, 7, 16), "cos": (7, 8), "sin": (7, 8)}
 _glu = {"e": (21, 70), "g": (21, 70)}
 _head = {"hidden": (9, 16), "weight": (50, 16), "bias": (50,)}
 _heads = {**_head, "teacher": (9, 24), "teacher_weight": (50, 24)}
 _attention = {"q": (1, 4, 9, 16), "k": (1, 2, 9, 16), "v": (1, 2, 9, 16)}
+_packed = {"q": (25, 4, 16), "k": (25, 2, 16), "v": (25, 2, 16), "sinks": (4,)}
 
 KERNELS = (
     Kernel("RMSNorm", "rms_norm", {"x": (37, 96), "w": (96,)}, runs.rms, formulas.rms, ("x", "w"), 96),
@@ -190,11 +192,11 @@ KERNELS = (
         given={"index": INDEX},
     ),
     Kernel(
-        "chunked log-probability",
-        "chunked_log_prob",
+        "log-probability of a head",
+        "cross_entropy_rows",
         _head,
-        partial(runs.chunked_log_prob, chunk=16),
-        formulas.chunked_log_prob,
+        runs.head_log_prob,
+        formulas.head_log_prob,
         ("hidden", "weight", "bias"),
         50,
         outputs=2,
@@ -202,11 +204,11 @@ KERNELS = (
         given={"index": INDEX},
     ),
     Kernel(
-        "chunked log-probability, 40000 tokens",
-        "logit_tiles",
+        "log-probability of a head, 40000 tokens",
+        "bounded_tiles",
         {"hidden": (9, 16), "weight": (40000, 16), "bias": (40000,)},
-        runs.chunked_log_prob,
-        formulas.chunked_log_prob,
+        runs.head_log_prob,
+        formulas.head_log_prob,
         ("hidden", "weight", "bias"),
         40000,
         outputs=2,
@@ -232,6 +234,17 @@ KERNELS = (
         ("q", "k", "v"),
         16,
         roundings=4,
+    ),
+    Kernel(
+        "attention of packed rows with sinks",
+        "attention",
+        _packed,
+        runs.packed_attention,
+        formulas.packed_attention,
+        ("q", "k", "v", "sinks"),
+        25,
+        roundings=4,
+        given={"starts": STARTS},
     ),
     Kernel(
         "grouped matmul",

@@ -28,13 +28,17 @@ from torch import Tensor
 import patcher.ops
 from patcher.ops.attention import Pattern
 from patcher.ops.blocked_attention import Problem
+from patcher.ops.cross_entropy_rows import STATISTICS, Rows, Terms
 from patcher.ops.logit_tiles import Head, LogitTransform
+from patcher.ops.lora import Adapter, Layout
+from patcher.ops.softmax_tile import Gradient, Sums
 from patcher.ops.visible_keys import Band
 
 AUTOCAST = (torch.float16, torch.bfloat16)
 SHOWN_BY_OTHERS = {"spans", "row_chunks", "is_long", "parts_of_sum", "split_sum", "matmul_split"}
 SHOWN_BY_OTHERS |= {"kept_weight", "philox", "dropped", "threshold"}  # of attention
-"""Functions in patcher/ops that take no tensors, or that only the guards and the other ops call."""
+SHOWN_BY_OTHERS |= {"linear_cross_entropy"}  # its dtype is autocast's, as a linear layer's
+"""Functions in patcher/ops that take no tensors, that only the guards and the other ops call, or that ask autocast."""
 
 
 def seeded(*shape: int, dtype: torch.dtype = torch.float32, factor: float = 1.0) -> Tensor:
@@ -53,7 +57,13 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     sizes, experts = torch.tensor([2, 0, 4]), seeded(3, 8, 16, dtype=dtype)
     pattern, starts = Pattern(0.25, causal=True), torch.tensor([0, 3, 5], device="mps", dtype=torch.int32)
     problem, rows = Problem(q, kv, kv, pattern, Band(5, 5, None, 0)), [x[0].transpose(0, 1) for x in (q, kv, kv)]
+    adapters = [Adapter(seeded(4, 16), seeded(16, 4), 2.0)]
+    packed, layout, small = seeded(128, dtype=dtype), Layout.of(adapters), seeded(4, 6, dtype=dtype)
     tall, wide = seeded(6, 300, dtype=dtype), seeded(300, 5, dtype=dtype)
+
+    def tile() -> Tensor:
+        return seeded(61, dtype=dtype)[:60].view(6, 10)
+
     return {
         "attention": lambda: o.attention(q, kv, kv, pattern),
         "attention_forward": lambda: o.attention_forward(q, kv, kv, pattern),
@@ -67,13 +77,28 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
         "chunked_divergence_backward": lambda: o.chunked_divergence_backward(
             one, student, teacher, 0.4, one, one, one, (True, True, False)
         ),
-        "chunked_log_prob": lambda: o.chunked_log_prob(student, index),
-        "chunked_log_prob_backward": lambda: o.chunked_log_prob_backward(
-            one, one, student, index, one, one, (True, True, False)
+        "add_product_": lambda: o.add_product_(torch.zeros(6, 5, device="mps"), tall.to(dtype), wide.to(dtype)),
+        "counted_rows": lambda: o.counted_rows(index, 50, 3),
+        "positions": lambda: o.positions(index > 2, 3),
+        "fold_": lambda: o.fold_(
+            tile(), index, None, LogitTransform(softcap=4.0), Sums.of_nothing(6, index.device), weights=True
         ),
+        "gradient_": lambda: o.gradient_(made := tile(), index, None, LogitTransform(), Gradient(one, zero)) or made,
+        "cross_entropy_rows": lambda: o.cross_entropy_rows(student, index, wanted=STATISTICS, gradient=dtype),
+        "cross_entropy_rows_backward": lambda: o.cross_entropy_rows_backward(
+            one, student, index, None, Rows(one, one, 4 * one, one), Terms(), (True, True, False), grad_entropy=one
+        ),
+        "label_nll": lambda: o.label_nll(student, index, 4 * one),
+        "spread": lambda: o.spread(x, one, index, torch.empty(7, 16, dtype=dtype, device="mps")),
         "cross_entropy": lambda: o.cross_entropy(logits, index),
         "cross_entropy_backward": lambda: o.cross_entropy_backward(one, logits.clone(), index, one, one),
         "dense": lambda: o.dense(w.expand(6, 16)),
+        "lora": lambda: (lora_outputs := [x.clone()], o.lora(y, lora_outputs, packed, layout)),
+        "lora_back": lambda: o.lora_back([x], packed, layout),
+        "lora_gradients": lambda: list(chain(*o.lora_gradients(x, small, small, [y], layout, torch.float32))),
+        "add_lora_grad_input": lambda: o.add_lora_grad_input(into := x.clone(), small, packed, layout) or into,
+        "pack": lambda: o.pack(adapters, dtype),
+        "runs": lambda: o.runs([x[:2], x[2:], w]),
         "gated": lambda: o.gated(x, y, o.silu),
         "gated_backward": lambda: o.gated_backward(x, y, x, o.silu_and_slope),
         "gated_backward_": lambda: o.gated_backward_(x.clone(), y.clone(), x.clone(), o.gelu_and_slope),

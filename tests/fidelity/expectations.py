@@ -22,10 +22,13 @@ class Expectation:
         verdict: ``"passes"``, ``"fails"`` or ``"skipped"``.
         source: where that is said: the name of a list in common_mps.py, ``"decorator"`` for one in the entry itself, or
             empty for what passes.
+        allowed: absolute and relative difference that torch allows a test that passes, beyond
+            `torch.testing.assert_close`'s defaults.
     """
 
     verdict: str
     source: str = ""
+    allowed: tuple[float, float] = (0.0, 0.0)
 
 
 class _Probe(unittest.TestCase):
@@ -46,6 +49,7 @@ def applied(decorators: Iterable[Any], **given: Any) -> Expectation:
         decorators: of torch's test of a case.
         given: its arguments besides the device.
     """
+    decorators = list(decorators)
     decorated = _decorated(decorators)
     if getattr(decorated, "__unittest_skip__", False):
         return Expectation(SKIPPED, DECORATOR)
@@ -57,7 +61,8 @@ def applied(decorators: Iterable[Any], **given: Any) -> Expectation:
         return Expectation(SKIPPED, DECORATOR)
     except AssertionError:  # expectedFailure("mps"): it wants a failure, and the test passed
         return Expectation(FAILS, DECORATOR)
-    return Expectation(PASSES)
+    dtype = given.get("dtype")
+    return Expectation(PASSES, allowed=tolerance(decorators, dtype) if dtype else (0.0, 0.0))
 
 
 def tolerance(decorators: Iterable[Any], dtype: torch.dtype) -> tuple[float, float]:

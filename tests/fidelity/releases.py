@@ -2,7 +2,8 @@
 
 The latter is in files, ``expected/torch_2_14.txt``, which `tests.fidelity.wheel` writes from torch's wheel for macOS. A
 line has a name, a test and dtypes, and what becomes of that test: ``softmax forward float16: fails ON_MPS_XFAILLIST``,
-``absent`` where the release has no such test.
+``absent`` where the release has no such test, ``passes within 0.005 0.001`` (absolute, relative) where it allows more
+than usual.
 """
 
 from __future__ import annotations
@@ -43,12 +44,16 @@ def path_of(release: str) -> Path:
 
 
 class Release:
-    """A release's expectations."""
+    """A release's expectations.
+
+    Attributes:
+        other: those in which it differs from the installed one.
+    """
 
     def __init__(self, release: str) -> None:
         self._release = release
         path = path_of(release)
-        self._other = dict(read(path.read_text())) if release != installed() else {}
+        self.other = dict(read(path.read_text())) if release != installed() else {}
 
     def cases(self, corpus: Corpus) -> list[Case]:
         """A corpus's cases: the installed ones, and what the release tests besides and the installed torch has."""
@@ -58,15 +63,15 @@ class Release:
         if corpus.LISTED and self._release in OTHER_TESTS:
             return []
         first, tests = here[0].corpus, {(case.name, case.test) for case in here}
-        more = (case for case in self._other if case.corpus == first and (case.name, case.test) in tests)
+        more = (case for case in self.other if case.corpus == first and (case.name, case.test) in tests)
         found = {*here, *more}
         return sorted(case for case in found if self._verdict(case) != ABSENT)
 
     def expectation(self, corpus: Corpus, case: Case) -> Expectation:
-        return self._other.get(case) or corpus.expectation(case)
+        return self.other.get(case) or corpus.expectation(case)
 
     def _verdict(self, case: Case) -> str:
-        return self._other[case].verdict if case in self._other else ""
+        return self.other[case].verdict if case in self.other else ""
 
 
 def read(text: str) -> Iterator[tuple[Case, Expectation]]:
@@ -76,9 +81,11 @@ def read(text: str) -> Iterator[tuple[Case, Expectation]]:
         if line.startswith("["):
             corpus = line.strip("[]")
         elif corpus and line:
-            (name, test, *dtypes), said = line.split(": ")[0].split(), line.split(": ")[1].split()
+            (name, test, *dtypes), said = line.split(": ")[0].split(), line.split(": ")[1]
+            (verdict, *source), *allowed = (part.split() for part in said.split(" within "))
+            absolute, relative = map(float, allowed[0]) if allowed else (0.0, 0.0)
             for dtype in dtypes:
-                yield Case(corpus, name, dtype, test), Expectation(said[0], " ".join(said[1:]))
+                yield Case(corpus, name, dtype, test), Expectation(verdict, " ".join(source), (absolute, relative))
 
 
 def written(head: dict[str, str], found: Iterable[tuple[Case, Expectation]]) -> str:
@@ -90,7 +97,9 @@ def written(head: dict[str, str], found: Iterable[tuple[Case, Expectation]]) -> 
     """
     lines: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
     for case, expected in sorted(found, key=lambda each: each[0]):
-        lines[case.corpus, case.name, case.test, f"{expected.verdict} {expected.source}".strip()].append(case.dtype)
+        said = f"{expected.verdict} {expected.source}".strip()
+        said += " within {:g} {:g}".format(*expected.allowed) if any(expected.allowed) else ""
+        lines[case.corpus, case.name, case.test, said].append(case.dtype)
     text = "".join(f"{key}: {value}\n" for key, value in head.items())
     for corpus in sorted({key[0] for key in lines}):
         text += f"\n[{corpus}]\n"

@@ -38,10 +38,12 @@ def test_what_is_written_is_read() -> None:
         (Case("errors", "add", "-", "error"), Expectation(FAILS, "XFAILLIST")),
         (Case("operators", "add", "float16", "forward"), Expectation(PASSES)),
         (Case("operators", "add", "float32", "forward"), Expectation(PASSES)),
+        (Case("operators", "sum", "float32", "forward"), Expectation(PASSES, "", (0.005, 1e-3))),
     ]
     text = releases.written({"torch": "2.14.1"}, reversed(found))
     assert list(releases.read(text)) == found
     assert "\nadd forward float16 float32: passes\n" in text
+    assert "\nsum forward float32: passes within 0.005 0.001\n" in text
 
 
 def test_a_release_has_other_cases_and_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,9 +57,20 @@ def test_a_release_has_other_cases_and_verdicts(monkeypatch: pytest.MonkeyPatch)
         more: Expectation(PASSES),
         Case("operators", "new", "float32", "forward"): Expectation(PASSES),
     }
-    monkeypatch.setattr(release, "_other", other)
+    monkeypatch.setattr(release, "other", other)
     assert release.cases(corpus) == [more, add]
     assert release.expectation(corpus, add) == Expectation(FAILS, "LIST")
+
+
+def test_a_release_allows_what_its_test_does() -> None:
+    """Where nothing else is known, and where it fails, what the installed one allows stays."""
+    corpus = Few(parse("M1 8GB"))
+    first, second = corpus.cases()
+    corpus.other = {first: Expectation(PASSES, "", (0.5, 0.0))}
+    assert corpus.allowed(first, (0.1, 0.1)) == (0.5, 0.0)
+    assert corpus.allowed(second, (0.1, 0.1)) == (0.1, 0.1)
+    corpus.other = {first: Expectation(FAILS, "LIST")}
+    assert corpus.allowed(first, (0.1, 0.1)) == (0.1, 0.1)
 
 
 @pytest.mark.parametrize("release", OTHERS)

@@ -14,7 +14,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ def _different(here: dict[Case, Expectation], there: dict[Case, Expectation]) ->
 def _expectations(wheel: str) -> dict[Case, Expectation]:
     """Of every case; ``""`` for the installed torch. In a process of its own: torch's databases are loaded once."""
     found = run_python("-m", "tests.fidelity.wheel", "--expectations", wheel, timeout=None)
-    return {Case(*case): Expectation(**said) for case, said in json.loads(found.stdout.splitlines()[-1])}
+    said = json.loads(found.stdout.splitlines()[-1])
+    return {Case(*case): Expectation(verdict, source, tuple(allowed)) for case, (verdict, source, allowed) in said}
 
 
 def _print_expectations(wheel: str) -> None:
@@ -81,7 +82,7 @@ def _print_expectations(wheel: str) -> None:
     found = []
     for made in filter(lambda made: made.LISTED, map(corpora.corpus_class, corpora.names())):
         corpus = made(device.mac)  # type: ignore[arg-type]
-        found += [(astuple(case), asdict(corpus.expectation(case))) for case in corpus.cases()]
+        found += [(astuple(case), astuple(corpus.expectation(case))) for case in corpus.cases()]
     print(json.dumps(found))
 
 

@@ -29,6 +29,7 @@ def main(name: str, release: str, descriptor: int) -> None:
     device = start(mac)
     device.set_products("native")  # the corpora compare with torch's CPU kernels, on any host
     corpus, expected = corpus_class(name)(mac), Release(release)
+    corpus.other = expected.other
     with os.fdopen(descriptor, "w") as answers:
         _answer(answers, {"cases": [dataclasses.astuple(case) for case in expected.cases(corpus)]})
         for line in sys.stdin:

@@ -130,11 +130,32 @@ def test_checkpointing_changes_nothing(reentrant: bool) -> None:
         assert leaf.grad is not None and torch.equal(leaf.grad, expected)
 
 
-def test_a_second_derivative_is_an_error() -> None:
-    query = torch.randn(1, 1, 3, 4, requires_grad=True)
-    (grad,) = torch.autograd.grad(attention(query, query, query, Pattern(0.5)).sum(), query, create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative"):
-        grad.sum().backward()
+@pytest.mark.slow
+def test_torch_compile_reads_it_whole() -> None:
+    """Forward and backward, without a break in the graph."""
+    pattern = Pattern(0.3, causal=True, softcap=2.0)
+    leaves = [t.requires_grad_() for t in tensors(torch.float32, (1, 4, 16, 8), (1, 2, 16, 8), (1, 2, 16, 8))]
+
+    def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return attention(query * 2, key, value, pattern).square().sum()
+
+    compiled = torch.compile(run, backend="eager", fullgraph=True)
+    grads = torch.autograd.grad(compiled(*leaves), leaves)
+    for found, expected in zip(grads, torch.autograd.grad(run(*leaves), leaves), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_gradient_is_differentiated_again() -> None:
+    """As that of the definition in float64, which is the arithmetic's dtype here: sums of 13 terms, once more."""
+    given = tensors(torch.float64, (2, 4, 13, 8), (2, 2, 13, 8), (2, 2, 13, 6), (13, 13), (4,))
+    found = []
+    for function in (attention, exact_attention):
+        leaves = [t.clone().requires_grad_() for t in given]
+        out = function(*leaves[:3], FULL, bias=leaves[3], sinks=leaves[4])
+        first = torch.autograd.grad(out.square().sum(), leaves, create_graph=True)
+        found.append(torch.autograd.grad(sum(x.square().sum() for x in first), leaves))
+    for ours, exact in zip(*found, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(

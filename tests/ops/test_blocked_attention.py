@@ -36,7 +36,7 @@ def test_blocks_give_what_one_block_gives(pattern: Pattern, elements: int, monke
     bias = causal(11, 11, torch.float32)
     whole = _run(given, pattern, bias)
     monkeypatch.setattr(op, "ELEMENTS", elements)
-    monkeypatch.setattr(op, "ROWS", 1)
+    monkeypatch.setattr(op, "LAUNCHES", 0)
     for ours, expected in zip(_run(given, pattern, bias), whole, strict=True):
         torch.testing.assert_close(ours, expected, rtol=8 * EPS[torch.float32], atol=8 * EPS[torch.float32])
 
@@ -62,7 +62,7 @@ def test_what_no_query_sees_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> 
         return scores(block, q, k)
 
     monkeypatch.setattr(op.Block, "scores", noted)
-    monkeypatch.setattr(op, "ROWS", 16)
+    monkeypatch.setattr(op, "LAUNCHES", 300)
     query, key = tensors(torch.float32, (1, 1, 128, 8), (1, 1, 128, 8))
     attention(query, key, key, Pattern(0.3, causal=True, window=(10, None)))
     assert len(widths) == 8 and all(rows == 16 and keys <= 26 for rows, keys in widths)

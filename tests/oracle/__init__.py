@@ -17,7 +17,8 @@ lists, dicts. Every call gets copies, so in-place changes are seen only if the c
   (the interpreter computes on the bits as if they were integers, and truncates where a GPU rounds to nearest even), and
   ``libdevice.tanh`` (the interpreter has none).
 * ``PATCHED`` imports the same upstream files, applies this project's patches to them, and runs the same case. There the
-  kernels cannot be launched at all, so an answer shows that no Triton was reached.
+  kernels cannot be launched at all, so an answer shows that no Triton was reached. With ``PATCHER_ORACLE=metal``
+  the case runs on a simulated Mac, with the Metal variants of ops.
 
 Both load the kernel files without running ``unsloth/__init__.py`` or ``unsloth_zoo/__init__.py``; submodules of both
 packages can be imported as usual. They fail, and do not skip, when ``<sys.prefix>/oracle`` has no Triton.
@@ -25,9 +26,11 @@ packages can be imported as usual. They fail, and do not skip, when ``<sys.prefi
 
 from __future__ import annotations
 
+import os
+
 from tests.oracle.client import Oracle, OracleError
 
 INTERPRETED = Oracle("interpreted")
-PATCHED = Oracle("patched")
+PATCHED = Oracle(os.environ.get("PATCHER_ORACLE", "patched"))
 
 __all__ = ["INTERPRETED", "PATCHED", "Oracle", "OracleError"]

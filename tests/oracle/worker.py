@@ -1,4 +1,4 @@
-"""The child process: ``python -m tests.oracle.worker interpreted|patched``, calls on stdin, answers on stdout."""
+"""The child process: ``python -m tests.oracle.worker interpreted|patched|metal``, calls on stdin, answers on stdout."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import os
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tests.oracle.client import receive, send
 
@@ -21,6 +24,8 @@ def main(mode: str) -> None:
     """Answers calls until stdin ends. What upstream prints goes to stderr."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    if mode == "metal":
+        start_with_metal()
     load_packages_without_their_init()
     if mode == "interpreted":
         from tests.oracle.interpreter import complete_interpreter
@@ -35,7 +40,9 @@ def main(mode: str) -> None:
             case, args, kwargs = receive(sys.stdin.buffer)
         except EOFError:
             return
-        send(answers, answer(case, args, kwargs))
+        there, back = (on_mps, on_cpu) if mode == "metal" else (as_it_is, as_it_is)
+        kind, told = answer(case, there(args), there(kwargs))
+        send(answers, (kind, back(told)))
 
 
 def answer(case: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Any]:
@@ -46,6 +53,45 @@ def answer(case: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[st
         return "answer", function(*args, **kwargs)
     except Exception:  # noqa: BLE001 - the traceback is the answer
         return "error", traceback.format_exc()
+
+
+def start_with_metal() -> None:
+    """A simulated Mac, on which every op runs as its Metal variant."""
+    from patcher.simulator import startup
+
+    startup.start("M3 Max 36GB")
+    os.environ |= {"PATCHER_FORCE": "metal", "PATCHER_TRITON_CACHE": "0"}
+
+
+def as_it_is(value: Any) -> Any:
+    """Tensors stay on the CPU."""
+    return value
+
+
+def on_mps(value: Any) -> Any:
+    """The same with tensors on mps, in the same places of their memory."""
+    from patcher.ops.variants import trial
+
+    def moved(x: torch.Tensor) -> torch.Tensor:
+        return x if x.is_meta else trial.on_mps({"": x.detach()})[""].requires_grad_(x.requires_grad)
+
+    return each_tensor(value, moved)
+
+
+def on_cpu(value: Any) -> Any:
+    """The same with tensors on the CPU."""
+    return each_tensor(value, lambda x: x if x.is_meta else x.cpu())
+
+
+def each_tensor(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same with its tensors changed, within tuples, lists and dictionaries too."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, tuple | list):
+        return type(value)(each_tensor(each, change) for each in value)
+    if isinstance(value, dict):
+        return {name: each_tensor(each, change) for name, each in value.items()}
+    return value
 
 
 def load_packages_without_their_init() -> None:

@@ -1,4 +1,8 @@
-"""Unsloth's chunked cross entropy logs the right loss: its chunks are added up without torch.compile."""
+"""Unsloth's chunked cross entropy logs the right loss: its chunks are added up without torch.compile.
+
+Only what `fused_linear` does not take comes here: ``UNSLOTH_CHUNKED_CE=0``, ``UNSLOTH_CE_LOSS_TARGET_GB``,
+``UNSLOTH_CE_LOSS_N_CHUNKS``, and gradients written over the hidden states.
+"""
 
 from __future__ import annotations
 

@@ -6,8 +6,6 @@
 //
 // Before this text stand: T, the dtype; D and DV, the sizes of a head, multiples of 8; TILE, a multiple of 8; what there
 // is, 0 or 1 each: SOFTCAP, DROPOUT, PACKED, BIASED, SINKING; and the dtypes BIAS and SINK where there are such.
-#include <metal_simdgroup_matrix>
-
 #define ROWS 32
 #define PAD 4
 #define LOWEST (-3.4028234663852886e38f)
@@ -35,6 +33,10 @@ inline int row_of(uint lane) { return (lane >> 2 & 4) + (lane >> 1 & 3); }
 inline int column_of(uint lane) { return (lane >> 3 & 1) * 4 + (lane & 1) * 2; }
 
 inline Matrix zeros() { return make_filled_simdgroup_matrix<float, 8, 8>(0.0f); }
+
+inline void accumulate(thread Matrix& sum, Matrix left, Matrix right) {
+  simdgroup_multiply_accumulate(sum, left, right, sum);
+}
 
 inline float sum_of_row(float x) {
   x += simd_shuffle_xor(x, 1);
@@ -218,7 +220,7 @@ kernel void attention_forward(device const T* q, device const T* k, device const
     for (int d = 0; d < D; d += 8) {
       const Matrix left = from_rows(own, there, d + c);
       EACH for (int t = 0; t < TILE / 8; ++t)
-        simdgroup_multiply_accumulate(s[t], left, from_tile_transposed(tile_k, D + PAD, d + r, t * 8 + c), s[t]);
+        accumulate(s[t], left, from_tile_transposed(tile_k, D + PAD, d + r, t * 8 + c));
     }
     float largest = m;
     EACH for (int t = 0; t < TILE / 8; ++t) {
@@ -251,7 +253,7 @@ kernel void attention_forward(device const T* q, device const T* k, device const
       o[d].thread_elements()[0] *= shrunk;
       o[d].thread_elements()[1] *= shrunk;
       EACH for (int t = 0; t < TILE / 8; ++t)
-        simdgroup_multiply_accumulate(o[d], s[t], from_tile(tile_v, DV + PAD, t * 8 + r, d * 8 + c), o[d]);
+        accumulate(o[d], s[t], from_tile(tile_v, DV + PAD, t * 8 + r, d * 8 + c));
     }
   }
   if (!there) return;
@@ -321,12 +323,12 @@ kernel void attention_dq(device const T* q, device const T* k, device const T* v
     for (int d = 0; d < D; d += 8) {
       const Matrix left = from_rows(own, there, d + c);
       EACH for (int t = 0; t < TILE / 8; ++t)
-        simdgroup_multiply_accumulate(s[t], left, from_tile_transposed(tile_k, D + PAD, d + r, t * 8 + c), s[t]);
+        accumulate(s[t], left, from_tile_transposed(tile_k, D + PAD, d + r, t * 8 + c));
     }
     for (int d = 0; d < DV; d += 8) {
       const Matrix left = from_rows(own_dout, there, d + c);
       EACH for (int t = 0; t < TILE / 8; ++t)
-        simdgroup_multiply_accumulate(dp[t], left, from_tile_transposed(tile_v, DV + PAD, d + r, t * 8 + c), dp[t]);
+        accumulate(dp[t], left, from_tile_transposed(tile_v, DV + PAD, d + r, t * 8 + c));
     }
     EACH for (int t = 0; t < TILE / 8; ++t) {
       EACH for (int e = 0; e < 2; ++e) {
@@ -345,7 +347,7 @@ kernel void attention_dq(device const T* q, device const T* k, device const T* v
     }
     EACH for (int d = 0; d < D / 8; ++d) {
       EACH for (int t = 0; t < TILE / 8; ++t)
-        simdgroup_multiply_accumulate(sums[d], s[t], from_tile(tile_k, D + PAD, t * 8 + r, d * 8 + c), sums[d]);
+        accumulate(sums[d], s[t], from_tile(tile_k, D + PAD, t * 8 + r, d * 8 + c));
     }
   }
   if (!there) return;
@@ -410,12 +412,12 @@ kernel void attention_dkv(device const T* q, device const T* k, device const T* 
       for (int d = 0; d < D; d += 8) {
         const Matrix left = from_rows(own_k, there, d + c);
         EACH for (int t = 0; t < TILE / 8; ++t)
-          simdgroup_multiply_accumulate(s[t], left, from_tile_transposed(tile_q, D + PAD, d + r, t * 8 + c), s[t]);
+          accumulate(s[t], left, from_tile_transposed(tile_q, D + PAD, d + r, t * 8 + c));
       }
       for (int d = 0; d < DV; d += 8) {
         const Matrix left = from_rows(own_v, there, d + c);
         EACH for (int t = 0; t < TILE / 8; ++t)
-          simdgroup_multiply_accumulate(dp[t], left, from_tile_transposed(tile_dout, DV + PAD, d + r, t * 8 + c), dp[t]);
+          accumulate(dp[t], left, from_tile_transposed(tile_dout, DV + PAD, d + r, t * 8 + c));
       }
       EACH for (int t = 0; t < TILE / 8; ++t) {
         EACH for (int e = 0; e < 2; ++e) {
@@ -438,11 +440,11 @@ kernel void attention_dkv(device const T* q, device const T* k, device const T* 
       }
       EACH for (int d = 0; d < DV / 8; ++d) {
         EACH for (int t = 0; t < TILE / 8; ++t)
-          simdgroup_multiply_accumulate(sums_v[d], dp[t], from_tile(tile_dout, DV + PAD, t * 8 + r, d * 8 + c), sums_v[d]);
+          accumulate(sums_v[d], dp[t], from_tile(tile_dout, DV + PAD, t * 8 + r, d * 8 + c));
       }
       EACH for (int d = 0; d < D / 8; ++d) {
         EACH for (int t = 0; t < TILE / 8; ++t)
-          simdgroup_multiply_accumulate(sums_k[d], s[t], from_tile(tile_q, D + PAD, t * 8 + r, d * 8 + c), sums_k[d]);
+          accumulate(sums_k[d], s[t], from_tile(tile_q, D + PAD, t * 8 + r, d * 8 + c));
       }
     }
   }

@@ -52,6 +52,7 @@ CASES = {
     "dropout": Case(Pattern(0.1, dropout_p=0.2, seed=2**63 + 12345)),
     "heads of 64 and 40": Case(Pattern(0.07, causal=True), head=64, value=40),
     "heads of 128": Case(Pattern(0.05, causal=True), head=128, value=128, queries=11, keys=35),
+    "heads of 256": Case(Pattern(0.05, causal=True), head=256, value=256, queries=5, keys=19),
     "packed rows, sinks and dropout": Case(Pattern(0.1, causal=True, dropout_p=0.3, seed=7), sinks=True, packed=True),
     "packed rows and a window": Case(Pattern(0.1, causal=True, window=(9, 0)), packed=True),
 }

@@ -15,6 +15,9 @@ SHAPES = ((6, 33), (5, 300), (4, 9001), (4, 33000))
 """Rows and tokens: a simdgroup, some, more than a threadgroup holds, and many times as many."""
 
 TIMED = ((256, 32000), (64, 128256))
+LEAD = 40.0
+"""A logit whose token is almost certain."""
+
 HOW = ((0.0, 0.0), (6.0, 0.0), (0.0, 0.5), (9.0, 2.0))
 """Softcap and scale."""
 
@@ -24,7 +27,7 @@ def checked(dtype: torch.dtype) -> Iterator[Sample]:
     for rows, vocabulary in SHAPES:
         tensors = _tensors(rows, vocabulary, dtype)
         tensors |= {name: strided(tensors[name]) for name in ("logits", "bounded")}
-        yield Sample(f"{rows} x {vocabulary}", tensors, _all, vocabulary)
+        yield Sample(f"{rows} x {vocabulary}", tensors, _all, vocabulary, exponent=LEAD)
 
 
 def timed(dtype: torch.dtype) -> Iterator[Sample]:
@@ -40,7 +43,7 @@ def _tensors(rows: int, vocabulary: int, dtype: torch.dtype) -> dict[str, Tensor
     labels[1], labels[-1] = IGNORED, vocabulary - 1
     logits[2, 3:9] = -torch.inf
     bounded = logits.clamp(-9, 9)  # where tanh is 1 but for its last digit, 1 - tanh^2 has none that is right
-    logits[0, 0] = 40  # of the label
+    logits[0, 0] = LEAD  # of the label
     return {"logits": logits.to(dtype), "bounded": bounded.to(dtype), "grad": grad, "labels": labels}
 
 

@@ -33,6 +33,7 @@ class Sample:
         of the tensors.
     length: of the longest sum.
     steps: how many roundings to a 16-bit type, one after the other, may go another way for one number.
+    exponent: the largest number of which exp is taken after a rounding.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Sample:
     run: Callable[[Any, Tensors], dict[str, Tensor]]
     length: int
     steps: float = 1
+    exponent: float = 0
 
 
 def functions(variant: str, op: str) -> Any:
@@ -53,7 +55,8 @@ def wrong(variant: str, op: str, dtype: torch.dtype) -> str:
         right = sample.run(functions(TORCH, op), sample.tensors)
         found = sample.run(functions(variant, op), on_mps(sample.tensors))
         for name, expected in right.items():
-            told = difference(found[name].cpu(), expected, length=sample.length, steps=sample.steps)
+            bounds = {"length": sample.length, "steps": sample.steps, "exponent": sample.exponent}
+            told = difference(found[name].cpu(), expected, **bounds)
             if told:
                 return f"{name} of {sample.name}: {told}"
     return ""

@@ -25,7 +25,7 @@ def send_to_device(tensor: Any, device: Any, non_blocking: bool = False, skip_ke
     if _is_mps(device):
         if _is_small(tensor):
             return _sent(tensor)
-        if isinstance(tensor, UserDict):  # a BatchEncoding, which moves itself, in place
+        if isinstance(tensor, UserDict) and hasattr(tensor, "to"):  # a BatchEncoding, which moves itself, in place
             skipped = (skip_keys,) if isinstance(skip_keys, str) else skip_keys or ()
             tensor.data = {
                 key: _sent(value) if _is_small(value) and key not in skipped else value

@@ -11,9 +11,11 @@ from torch.autograd import forward_ad
 
 from patcher.engine.ledger import original
 from patcher.ops import scaled_dot_product_attention as by_blocks
+from patcher.ops.attention import VARIANT
 
 LEAST_SCORES = 1 << 22
-"""Of one call: with fewer, torch's own products hold less than 55 MiB, and are fewer kernels."""
+"""Of one call by blocks in torch: with fewer, torch's own products hold less than 55 MiB, and are fewer kernels. As
+shaders attention is three launches, and takes less memory at every length."""
 
 
 def scaled_dot_product_attention(
@@ -47,7 +49,10 @@ def _has_gradient(*tensors: Tensor | None) -> bool:
 
 
 def _pays(query: Tensor, key: Tensor) -> bool:
-    return min(query.dim(), key.dim()) > 2 and query.shape[:-1].numel() * key.size(-2) >= LEAST_SCORES
+    if min(query.dim(), key.dim()) < 3:
+        return False
+    many = query.shape[:-1].numel() * key.size(-2) >= LEAST_SCORES
+    return many or (query.is_mps and VARIANT[query.dtype] is not None)  # a shader is one kernel, however few
 
 
 def _is_plain(*tensors: Tensor) -> bool:

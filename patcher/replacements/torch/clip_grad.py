@@ -21,8 +21,12 @@ def _get_total_norm(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> Tensor:
-    """As torch: the norm of the norms of all parts is that of the whole, whatever the parts are."""
-    found: Tensor = original(f"{_MODULE}:_get_total_norm")(_joined(tensors), norm_type, error_if_nonfinite, foreach)
+    """As torch: the norm of the norms of all parts is that of the whole, whatever the parts are.
+
+    That of order 0 is not: it counts the tensors of which one element is not 0.
+    """
+    of = _joined(tensors) if norm_type else tensors
+    found: Tensor = original(f"{_MODULE}:_get_total_norm")(of, norm_type, error_if_nonfinite, foreach)
     return found
 
 

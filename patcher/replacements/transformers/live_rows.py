@@ -53,11 +53,13 @@ def _may_leave_out(
 ) -> bool:
     """Whether nobody sees more than the tokens, and rows that end, end for good.
 
-    Without a criterion for the token that ends a row, upstream writes no padding over rows that others have ended.
+    A cache that the caller has given is his after ``generate`` too. Without a criterion for the token that ends a row,
+    upstream writes no padding over rows that others have ended.
     """
     return (
         not synced_gpus
         and not settings.return_dict_in_generate
+        and not getattr(model_kwargs.get("past_key_values"), "_is_user_defined", False)
         and any(hasattr(criterion, "eos_token_id") for criterion in criteria)
         and is_row_wise(model, settings, {"input_ids": input_ids, **model_kwargs})
     )

@@ -8,12 +8,16 @@ values are copied for the rest, so that decoding finds what it would have found.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from patcher.engine.ledger import original
+
+INDIFFERENT = ("transformers", "peft", "unsloth", "unsloth_zoo", "patcher")
+"""Packages whose hooks take any number of rows: inputs that require a gradient, what a model gives to its caller."""
 
 
 def _prefill(
@@ -39,8 +43,9 @@ def _prefill(
 def is_row_wise(model: Any, generation_config: Any, inputs: Mapping[str, Any]) -> bool:
     """Whether each row of a batch that ``generate`` begins on mps is computed apart, and gives logits and a cache only.
 
-    So text models only, from empty caches of keys and values, and nothing that draws random numbers. ``inputs`` are the
-    ``input_ids`` and what the model is given beside them.
+    So text models only, from empty caches of keys and values, nothing that draws random numbers, and no hook of a
+    script, or of PEFT for an adapter of each row. ``inputs`` are the ``input_ids`` and what the model is given beside
+    them.
     """
     ids, cache = inputs["input_ids"], inputs.get("past_key_values")
     return (
@@ -53,6 +58,7 @@ def is_row_wise(model: Any, generation_config: Any, inputs: Mapping[str, Any]) -
         and bool(inputs.get("use_cache"))
         and _is_empty(cache)
         and all(_goes_by_rows(value, len(ids)) for value in inputs.values() if value is not cache)
+        and not any(_is_watched(module) for module in model.modules())
         and not (model.training and any(_is_random(module) for module in model.modules()))
     )
 
@@ -80,20 +86,29 @@ def _goes_by_rows(value: Any, rows: int) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
+def _is_watched(module: torch.nn.Module) -> bool:
+    """Whether a module has a hook that may count on whole batches: any but a plain function of `INDIFFERENT`.
+
+    PEFT binds what belongs to each row to its hooks by ``functools.partial``.
+    """
+    hooks = chain(module._forward_pre_hooks.values(), module._forward_hooks.values())
+    return any(str(getattr(hook, "__module__", "")).partition(".")[0] not in INDIFFERENT for hook in hooks)
+
+
 def _is_random(module: torch.nn.Module) -> bool:
-    """Whether a module in training may draw numbers: it has a rate of dropout, or a width of jitter, above 0."""
+    """Whether a module in training may draw numbers: it has a rate of dropout, or a width of noise, above 0."""
     if isinstance(module, torch.nn.modules.dropout._DropoutNd):
         return module.p > 0
     return any(
         isinstance(value, int | float) and value > 0
         for name, value in vars(module).items()
-        if "drop" in name or "jitter" in name
+        if any(word in name for word in ("drop", "jitter", "noise"))
     )
 
 
 def _differs_from_the_row_before(tensors: list[Tensor]) -> list[bool]:
     """For each row of all tensors; waits for the device, once."""
-    differs = torch.stack([(x[1:] != x[:-1]).flatten(1).any(1) for x in tensors]).any(0)
+    differs = torch.stack([(x[1:] != x[:-1]).unsqueeze(-1).flatten(1).any(1) for x in tensors]).any(0)
     return [True, *differs.tolist()]
 
 

@@ -16,6 +16,7 @@ from patcher.engine.ledger import original
 from patcher.ops.bounded_tiles import counted_rows, positions
 from patcher.ops.cross_entropy_rows import Rows, Terms, cross_entropy_rows, cross_entropy_rows_backward
 from patcher.ops.logit_tiles import Head, LogitTransform
+from patcher.replacements.torch.indexing import on_host
 
 MODULE = "unsloth_zoo.fused_losses.fused_linear"
 
@@ -65,7 +66,7 @@ def _ce_impl(
         return original(f"{MODULE}:_ce_impl")(*given)  # type: ignore[no-any-return]
     biases = [term.to(torch.float32) for term in (bias, logits_bias) if term is not None]
     head = Head(hidden, weight, sum(biases) if biases else None, _transform(1.0, mul, div, cap), compute_dtype)  # type: ignore[arg-type]
-    index = counted_rows(targets, len(weight), ignore_index)
+    index = counted_rows(targets, len(weight), ignore_index, on_host(targets) if targets.is_mps else None)
     labels = targets.long() if index is None else targets.index_select(0, index).long()
     factor = (scaling.to(torch.float32) / divisor.to(torch.float32)).reshape(())
     terms, needed = Terms(label_smoothing), (need_h, need_w, need_b)

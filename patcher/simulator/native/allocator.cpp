@@ -38,7 +38,7 @@ const int fork_safe = pthread_atfork(
     [] { account().mutex.lock(); }, [] { account().mutex.unlock(); }, [] { account().mutex.unlock(); });
 
 // Context of every DataPtr of the device.
-struct Block {
+struct Held {
   c10::DataPtr memory;
   size_t nbytes;
   Buffer* buffer;
@@ -77,9 +77,9 @@ void leave(Buffer* buffer, size_t nbytes) {
 }
 
 void release(void* context) {
-  auto* block = static_cast<Block*>(context);
-  leave(block->buffer, block->nbytes);
-  delete block;
+  auto* held = static_cast<Held*>(context);
+  leave(held->buffer, held->nbytes);
+  delete held;
 }
 
 // Memory of the host for a buffer; where the host has none, that is an mps device without memory.
@@ -94,7 +94,7 @@ c10::DataPtr host_memory(Buffer* buffer, size_t nbytes) {
 
 c10::DataPtr labelled(c10::DataPtr memory, size_t nbytes, Buffer* buffer) {
   void* data = memory.get();
-  return {data, new Block{std::move(memory), nbytes, buffer}, &release, device()};
+  return {data, new Held{std::move(memory), nbytes, buffer}, &release, device()};
 }
 
 class Allocator final : public c10::DeviceAllocator {

@@ -2,6 +2,7 @@
 #include "faults.h"
 #include "index_errors.h"
 #include "meter.h"
+#include "numbers.h"
 #include "rules.h"
 #include "simulator.h"
 #include "sparse.h"
@@ -32,6 +33,7 @@ struct Operator {
   std::vector<bool> accepts_cpu;           // arguments that stay on the CPU on a Mac as well
   std::unique_ptr<const rules::Verdict> rules;  // null: nothing to check
   Widening widening;                       // dtypes that run on float32 copies
+  numbers::Before numbers = nullptr;       // what makes a Mac's numbers of the CPU's
   std::atomic<uint64_t> count{0};
 };
 
@@ -62,6 +64,7 @@ std::unique_ptr<Operator> describe(const c10::OperatorHandle& op) {
       op.hasKernelForDispatchKey(c10::DispatchKey::SparseCPU);
   result->rules = rules::verdict(op);
   result->widening = widening(op);
+  result->numbers = numbers::of(schema.name());
   for (size_t i = 0; i < schema.arguments().size(); ++i) {
     const auto& argument = schema.arguments()[i];
     if (argument.type()->str().find("Generator") != std::string::npos) {
@@ -201,6 +204,8 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
   for (size_t i = 0; i < count; ++i) {
     arguments.move((*stack)[first + i], i);
   }
+  const bool other_numbers = description.numbers != nullptr && key == c10::DispatchKey::CPU && !on_host;
+  const numbers::After macs = other_numbers ? description.numbers(*stack, count) : numbers::After();
   const Spoil spoil = faults_active() ? faults_before(description.name, stack, count) : Spoil();
   {
     // Autocast for the CPU is none of this tensor's business.
@@ -223,6 +228,9 @@ void run_on_cpu(const c10::OperatorHandle& op, c10::Stack* stack, c10::DispatchK
   }
   if (description.generator != kNone && (*stack)[first].isTensor()) {
     count_draws(description.name, generator.toOptional<at::Generator>(), (*stack)[first].toTensor());
+  }
+  if (macs) {
+    macs(stack);
   }
   if (spoil) {
     spoil(stack);

@@ -101,12 +101,22 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
   return {grads[0], grads[1], grads[2]};
 }
 
+// Of a bool matrix it is an integer, as a sum is (ReduceOps.mm, trace_mps); the CPU has none.
+void trace(const c10::OperatorHandle& op, c10::Stack* stack) {
+  c10::IValue& matrix = stack->back();
+  if (matrix.toTensor().scalar_type() == at::kBool) {
+    matrix = matrix.toTensor().view(at::kByte);
+  }
+  fallback(op, stack);
+}
+
 }  // namespace
 }  // namespace simulator
 
 TORCH_LIBRARY_IMPL(aten, MPS, library) {
   using namespace simulator;
   library.impl("native_dropout", native_dropout);
+  library.impl("trace", torch::CppFunction::makeFromBoxedFunction<&trace>());
   library.impl("convolution_overrideable", convolution);
   library.impl("convolution_backward_overrideable", convolution_backward);
 }

@@ -12,6 +12,7 @@ PROGRAM = """
 from patcher import patch_for_mac
 handle = patch_for_mac(simulate="M3 Max 36GB")
 import json, torch
+from collections import UserDict
 from accelerate.utils import send_to_device
 from transformers import BatchEncoding
 from patcher.engine.ledger import LEDGER
@@ -46,6 +47,9 @@ held = len(LEDGER.memory(operations._Sources).waiting)
 torch.mps.synchronize()
 send_to_device(torch.ones(2), "mps")
 found["held"] = [held, len(LEDGER.memory(operations._Sources).waiting)]
+batch = UserDict(plain())
+moved = send_to_device(batch, "mps")
+found["not in place"] = [[one["ids"].device.type for one in (batch, moved)], type(moved) is UserDict]
 operations.MOST_BYTES = 1
 found["large"] = sent(plain)
 found["elsewhere"] = send_to_device({"x": torch.ones(2)}, "cpu")["x"].device.type
@@ -68,4 +72,5 @@ def test_a_batch_is_sent_without_a_wait() -> None:
     assert skipped["mask"] == ["cpu", [[0.0] * 3] * 2] and waits == 0
     assert found["forgotten"][0] != found["late"][0]
     assert found["held"][0] >= 1 and found["held"][1] == 1
+    assert found["not in place"] == [["cpu", "mps"], True]
     assert found["elsewhere"] == "cpu" and found["refused"]

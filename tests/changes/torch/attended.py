@@ -167,6 +167,22 @@ def no_gradient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
 
 
+def twice() -> list[float]:
+    """How far second derivatives are from float64 on the CPU, and how often they were asked of blocks."""
+
+    def second(device: str, dtype: torch.dtype) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        leaves = [torch.randn(1, 2, 6, 4, generator=generator).to(device, dtype).requires_grad_() for _ in range(3)]
+        with sdpa_kernel(SDPBackend.MATH):
+            out = F.scaled_dot_product_attention(*leaves, is_causal=True)
+        first = torch.autograd.grad(out.square().sum(), leaves, create_graph=True)
+        total = torch.stack([x.square().sum() for x in first]).sum()
+        return [out.detach().cpu(), *(x.cpu() for x in torch.autograd.grad(total, leaves))]
+
+    found, calls = counted(lambda: second("mps", torch.float32))
+    return [calls, *distances(found, second("cpu", torch.float64))]
+
+
 def errors() -> dict[str, bool]:
     """Whether what torch refuses is refused in the words of torch's own."""
     q = torch.ones(1, 2, 4, 4, device="mps", requires_grad=True)
@@ -247,7 +263,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", "Flop counting")
     answers: dict[str, Any] = {"border": replacement.LEAST_SCORES}
     replacement.LEAST_SCORES = 0
-    answers |= {"numbers": numbers(), "own": own_ways(), "errors": errors(), "dropped": dropped()}
+    answers |= {"numbers": numbers(), "own": own_ways(), "errors": errors(), "dropped": dropped(), "twice": twice()}
     replacement.LEAST_SCORES = answers["border"]
     answers["peaks"] = peaks()
     print("ANSWER" + json.dumps(answers))

@@ -35,6 +35,12 @@ def test_who_looks_at_operators_gets_torchs_own(found: dict[str, Any]) -> None:
     assert all(found["own"].values()), found["own"]
 
 
+def test_gradients_are_differentiated_again(found: dict[str, Any]) -> None:
+    """In fp32, by the formula: three more sums of at most 6 terms."""
+    calls, *distances = found["twice"]
+    assert calls == 1 and max(distances) <= 16, distances
+
+
 def test_what_torch_refuses_is_refused_in_its_words(found: dict[str, Any]) -> None:
     """By torch's own, which is called as if there were no other."""
     assert all(found["errors"].values()), found["errors"]

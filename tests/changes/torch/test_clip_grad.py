@@ -28,7 +28,8 @@ def clipped(device, together, **options):
                 kernels=meter.usage().dispatches if meter else 0)
 
 cases = {name: [clipped(*how, **options) for how in (("mps", True), ("mps", False), ("cpu", False))]
-         for name, options in dict(two={}, most=dict(norm_type=float("inf")), foreach=dict(foreach=True)).items()}
+         for name, options in dict(two={}, most=dict(norm_type=float("inf")), foreach=dict(foreach=True),
+                                   count=dict(norm_type=0)).items()}
 nothing = torch.nn.utils.clip_grad_norm_([torch.nn.Parameter(torch.zeros(2, device="mps"))], 1.0).item()
 wrong = torch.nn.Parameter(torch.zeros(2, device="mps"))
 wrong.grad = torch.full((2,), float("nan"), device="mps")
@@ -47,5 +48,6 @@ def test_gradients_side_by_side_are_one() -> None:
         for of_mps in (together, apart):
             assert of_mps["norm"] == pytest.approx(cpu["norm"], rel=4 * 2**-23), name
             assert of_mps["grads"] == pytest.approx(cpu["grads"], rel=4 * 2**-23), name
-        assert apart["kernels"] - together["kernels"] == 2 * 3, name  # a norm and a product for each of three more
+        each = 1 if name == "count" else 2  # a product, and a norm where that of parts is that of the whole
+        assert apart["kernels"] - together["kernels"] == each * 3, name
     assert found["nothing"] == 0 and found["refused"]

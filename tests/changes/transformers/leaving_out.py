@@ -13,7 +13,7 @@ from patcher import patch_for_mac
 patch_for_mac(simulate="M2 16GB")
 
 import torch  # noqa: E402
-from transformers import GenerationMixin, MistralConfig, MistralForCausalLM  # noqa: E402
+from transformers import DynamicCache, GenerationMixin, MistralConfig, MistralForCausalLM  # noqa: E402
 
 from patcher.engine.ledger import original  # noqa: E402
 from patcher.simulator.meter import Meter  # noqa: E402
@@ -116,6 +116,8 @@ def not_left_out(model: Model) -> dict[str, list[int]]:
     found["no token that ends"] = model(max_new_tokens=30)[1]
     model.model.generation_config.eos_token_id = 2
     hooks = len(model.model._forward_hooks) + len(model.model._forward_pre_hooks)
+    cache = DynamicCache(config=model.model.config)
+    found["the caller's cache"] = [*model(past_key_values=cache)[1], len(cache.layers[0].keys)]
     return {**{case: [rows[-1]] for case, rows in found.items()}, "hooks that stay": [hooks]}
 
 

@@ -13,6 +13,7 @@ from patcher import patch_for_mac
 patch_for_mac(simulate="M2 16GB")
 
 import torch  # noqa: E402
+from peft import LoraConfig, get_peft_model  # noqa: E402
 from transformers import DynamicCache, GenerationMixin, MistralConfig, MistralForCausalLM  # noqa: E402
 
 from patcher.engine.ledger import original  # noqa: E402
@@ -47,7 +48,7 @@ class Model:
         self.rows: list[int] = []
         forward = self.model.forward
 
-        def counted(input_ids: torch.Tensor, **rest: Any) -> Any:
+        def counted(input_ids: torch.Tensor, number: Any = None, **rest: Any) -> Any:
             self.rows.append(len(input_ids))
             return forward(input_ids, **rest)
 
@@ -101,6 +102,18 @@ def work(model: Model) -> dict[str, list[int]]:
     return found
 
 
+def adapter_of_each_row() -> list[Any]:
+    """Rows of the first forward of four with one prompt and two adapters in turn, and the tokens that each row gets."""
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = Model()
+    peft = get_peft_model(model.model, config, adapter_name="one")
+    peft.add_adapter("two", config)
+    rows = PROMPTS[1:2].repeat(4, 1).to("mps")
+    asked = {"attention_mask": torch.ones_like(rows), "max_new_tokens": 6, "do_sample": False}
+    tokens = peft.eval().generate(input_ids=rows, adapter_names=["one", "two"] * 2, **asked)
+    return [model.rows[0], tokens.tolist()]
+
+
 def not_shared(model: Model) -> dict[str, int]:
     """Rows of the first forward of three with one prompt, where sharing would not be right or is not understood."""
     rows = PROMPTS[:1].repeat(3, 1)
@@ -117,9 +130,22 @@ def not_shared(model: Model) -> dict[str, int]:
         "a filled cache": model(rows, past_key_values=filled)[1],
         "another mask": model(rows, attention_mask=mask.to("mps"))[1],
         "prompts that differ": model(PROMPTS)[1],
+        "numbers that differ": model(rows, number=torch.arange(3, device="mps"))[1],
+        "equal numbers": model(rows, number=torch.ones(3, device="mps"))[1],
     }
-    attention = model.model.model.layers[0].self_attn
+    layer = model.model.model.layers[0]
+    hook = layer.register_forward_hook(lambda *_: None)
+    found["a hook of the script"] = model(rows)[1]
+    hook.remove()
+    model.model.enable_input_require_grads()
+    found["a hook of transformers"] = model(rows)[1]
+    model.model.disable_input_require_grads()
+    embedding = model.model.get_input_embeddings()
+    attention = layer.self_attn
     model.model.train()
+    embedding.neftune_noise_alpha = 5.0
+    found["noise"] = model(rows)[1]
+    del embedding.neftune_noise_alpha
     attention.attention_dropout = 0.1
     found["dropout"] = model(rows)[1]
     attention.attention_dropout = 0.0
@@ -130,4 +156,5 @@ def not_shared(model: Model) -> dict[str, int]:
 
 if __name__ == "__main__":
     model = Model()
-    print(json.dumps({"ways": ways(model), "scores": scores(model), "work": work(model), "rows": not_shared(model)}))
+    found = {"ways": ways(model), "scores": scores(model), "work": work(model), "rows": not_shared(model)}
+    print(json.dumps({**found, "adapters": adapter_of_each_row()}))

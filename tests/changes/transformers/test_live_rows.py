@@ -43,10 +43,11 @@ def test_the_work_is_that_of_the_rows_that_live(found: dict[str, Any]) -> None:
 
 
 def test_where_a_row_goes_on_all_are_computed(found: dict[str, Any]) -> None:
-    """Where the caller sees more than tokens, where a cache has a fixed size, where nothing ends a row."""
+    """Where the caller sees more than tokens or has given the cache, where that has a fixed size, where no row ends."""
     assert found["rows"] == {
         "what is returned": [8],
         "a static cache": [8],
         "no token that ends": [8],
+        "the caller's cache": [8],
         "hooks that stay": [0],
     }

@@ -54,9 +54,21 @@ def test_completions_of_one_prompt_take_the_work_of_one(found: dict[str, Any]) -
         ),
         ("another mask", 3),
         ("prompts that differ", 3),
+        ("numbers that differ", 3),
+        ("equal numbers", 1),
+        ("a hook of the script", 3),
+        ("a hook of transformers", 1),
+        ("noise", 3),
         ("dropout", 3),
         ("training without dropout", 1),
     ],
 )
 def test_only_what_is_computed_by_rows_is_shared(case: str, rows: int, found: dict[str, Any]) -> None:
     assert found["rows"][case] == rows
+
+
+def test_rows_with_adapters_of_their_own_are_computed_apart(found: dict[str, Any]) -> None:
+    """PEFT's ``adapter_names`` has a name for each row of the batch."""
+    rows, (first, second, third, fourth) = found["adapters"]
+    assert rows == 4
+    assert first == third != second == fourth

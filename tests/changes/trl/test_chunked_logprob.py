@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from patcher.ops import chunked_log_prob as op
+from patcher.ops import bounded_tiles
 from patcher.replacements.trl import chunked_logprob as trl_chunked_logprob
 from tests.changes.trl.kernels import ALL, agree, head, row_grads, run, targets_of_rows
 from tests.oracle import INTERPRETED, PATCHED
@@ -17,8 +17,9 @@ from tests.parity import EPS
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 3 rows and 16 vocabulary entries, so that small inputs cross several of them."""
-    monkeypatch.setattr(op, "TOKENS", 3)
-    monkeypatch.setattr(op, "VOCABULARY", 16)
+    monkeypatch.setattr(bounded_tiles, "ROWS", 3)
+    monkeypatch.setattr(bounded_tiles, "COLUMNS", 16)
+    monkeypatch.setattr(bounded_tiles, "WHOLE", 8)
 
 
 @pytest.mark.usefixtures("small_tiles")

@@ -79,7 +79,7 @@ class Modules(Corpus):
         if test == ERROR:
             yield from _refusals(info, **given)
             return
-        allowed = tolerance(self._decorators(case), given["dtype"])
+        allowed = self.allowed(case, tolerance(self._decorators(case), given["dtype"]))
         differentiable = test not in (FORWARD, PICKLE)
         for each in info.module_inputs_func(info, device=DEVICE, requires_grad=differentiable, **given):
             if each.forward_input is not None:

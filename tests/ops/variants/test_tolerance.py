@@ -66,3 +66,12 @@ def test_another_type_or_shape_is_wrong() -> None:
     right = _numbers()
     assert "float16" in difference(right.half(), right, length=1)
     assert "(40,)" in difference(right[0], right, length=1)
+
+
+def test_what_is_exponentiated_may_be_off_by_its_size() -> None:
+    """exp(z - top) in fp32, of z that was rounded before, beside fp64; and no more than that."""
+    z = torch.linspace(-30, 30, 997)[:, None]
+    exact = (z.double() - 0.1).exp().float()
+    found = (z + 100.1 - 100.2).exp()
+    assert difference(found, exact, length=1, exponent=100) == ""
+    assert difference(found, exact, length=1) != ""

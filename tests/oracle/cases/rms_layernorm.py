@@ -27,7 +27,7 @@ def llama_module(X, weight, eps):
     names = [llama.LlamaRMSNorm.__name__]
     rms_layernorm.patch_rms_layernorm()
     names.append(llama.LlamaRMSNorm.__name__)
-    module = llama.LlamaRMSNorm(weight.numel(), eps=eps).to(weight.dtype)
+    module = llama.LlamaRMSNorm(weight.numel(), eps=eps).to(weight)
     module.weight.data.copy_(weight)
     Y = module(X)
     rms_layernorm.unpatch_rms_layernorm()

@@ -1,0 +1,40 @@
+"""What a LoRA step through Unsloth takes on the simulated Mac's meter: it is counted, and may only become less."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.step_waits import LOGGED, STEPS
+from tests.process import answer, run_module, run_python
+
+pytestmark = pytest.mark.slow
+
+PER_LAYER = 191
+"""Kernels of a layer, forward and backward: 55 of them of the projections and their adapters."""
+STEP = 543
+"""Of a step of two layers, the optimizer's two included."""
+WAITS = 2
+"""Of a step: the loss asks which labels count, at most twice."""
+OF_LOGGING = 2
+"""More where a step is logged: its loss and the norm of its gradients."""
+
+
+def test_kernels_of_a_layer_and_of_a_step(tmp_path: Path) -> None:
+    """As `benchmarks/bench_step.py` counts them. Less is a new number here."""
+    run = run_python("benchmarks/bench_step.py", "--lengths", 64, "--process", "unsloth", tmp_path, False)
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found["layer"] <= PER_LAYER
+    assert found["layer, optimizer"] == found["layer"]
+    assert found["kernels"] <= STEP
+
+
+def test_a_trainers_step_waits_for_the_loss_only(tmp_path: Path) -> None:
+    """Batches, clipping and the optimizer wait for nothing, nor does Unsloth's checkpointing."""
+    waits = answer(run_module("tests.e2e.step_waits", "sft", tmp_path))
+    assert len(waits) == STEPS
+    later = list(enumerate(waits, start=1))[1:]
+    # What a step that is logged waits for comes after its optimizer step, so it counts for the next.
+    assert all(found <= WAITS + OF_LOGGING * (number % LOGGED == 1) for number, found in later)
