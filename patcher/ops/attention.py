@@ -168,9 +168,9 @@ def _variant(problem: Problem, bias_needs_grad: bool) -> Any:
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, heads: int) -> None:
-    """ValueError where shapes do not fit; ``heads`` is the dimension that counts them."""
+    """ValueError where shapes do not fit; ``heads`` is the dimension that counts them, the second of a tensor."""
     fit = (
-        query.ndim == key.ndim == value.ndim
+        query.ndim == key.ndim == value.ndim == 1 - heads
         and query.shape[-1] == key.shape[-1]
         and key.shape[:-1] == value.shape[:-1]
         and query.shape[:-3] == key.shape[:-3]

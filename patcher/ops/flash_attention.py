@@ -37,7 +37,12 @@ def pattern_of(
         causal: whether a query sees nothing after its own key.
         window_size: keys to the left and right that are seen; -1 (or less) for all.
         softcap: bound of the scores; 0 or None for none.
+
+    Raises:
+        ValueError: ``dropout_p`` is not in [0, 1), as in flash-attn.
     """
+    if not 0 <= dropout_p < 1:
+        raise ValueError(f"attention: dropout_p is in [0, 1), not {dropout_p}")
     left, right = (None if side is None or side < 0 else int(side) for side in window_size)
     return Pattern(
         scale=query.shape[-1] ** -0.5 if softmax_scale is None else float(softmax_scale),

@@ -166,11 +166,18 @@ def test_a_gradient_is_differentiated_again() -> None:
         ((1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 5, 8)),
         ((2, 2, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8)),
         ((1, 2, 4, 8), (1, 0, 4, 8), (1, 0, 4, 8)),
+        ((2, 4, 8), (2, 4, 8), (2, 4, 8)),
     ],
 )
 def test_shapes_that_do_not_fit(shapes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         attention(*(torch.zeros(shape) for shape in shapes), Pattern(1.0))
+
+
+def test_packed_rows_have_no_batch() -> None:
+    starts = torch.tensor([0, 4])
+    with pytest.raises(ValueError, match="do not fit"):
+        attention_varlen(*[torch.zeros(1, 4, 2, 8)] * 3, starts, starts, 4, 4, Pattern(1.0))
 
 
 @pytest.mark.parametrize("queries, keys, batch", [(0, 3, 1), (3, 0, 1), (3, 3, 0)])

@@ -56,6 +56,13 @@ def test_dropout_is_drawn_from_the_generator() -> None:
     assert pattern_of(q).seed == 0 and torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("dropout_p", [-0.1, 1.0, 1.5, float("nan")])
+def test_dropout_is_a_probability(dropout_p: float) -> None:
+    """Below one, as flash-attn asks: a negative one would scale every weight."""
+    with pytest.raises(ValueError, match="dropout_p"):
+        pattern_of(torch.ones(1, 2, 1, 4), dropout_p=dropout_p)
+
+
 @pytest.mark.parametrize(("name", "instead"), [("alibi_slopes", "attn_mask=bias"), ("block_table", "without pages")])
 def test_what_has_no_counterpart_is_refused(name: str, instead: str) -> None:
     """By name, with what to do instead."""

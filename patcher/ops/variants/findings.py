@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from patcher import environment, kept, surroundings
 from patcher.ops.variants import names, trial
@@ -55,17 +57,27 @@ def folder() -> Path:
 
 
 def _tried(op: str, dtype: torch.dtype, variants: Sequence[str]) -> tuple[dict[str, Finding], bool]:
-    """Tries each variant; also says whether all of them could be tried."""
+    """Tries each variant; also says whether all of them could be tried.
+
+    Modes that look at operators see nothing of it: selective checkpointing would hand on its products as the model's.
+    """
     found, whole = {}, True
     for variant in variants:
         try:
-            with torch.no_grad(), torch.autocast("mps", enabled=False), torch.device("cpu"):
+            with _alone():
                 wrong = "" if variant == names.TORCH else trial.wrong(variant, op, dtype)
                 timed = {} if wrong or sys.platform != "darwin" else trial.seconds(variant, op, dtype)
             found[variant] = Finding(wrong, timed)
         except Exception as error:  # noqa: BLE001 - no compiler, no memory: this process has torch, the next one tries again
             found[variant], whole = Finding(f"it could not be tried: {first_line(error)}"), False
     return found, whole
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Without gradients, autocast, modes that look at operators, and a default device."""
+    with _disable_current_modes(), torch.no_grad(), torch.autocast("mps", enabled=False), torch.device("cpu"):
+        yield
 
 
 def first_line(error: Exception) -> str:

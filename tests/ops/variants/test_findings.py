@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from patcher import surroundings
 from patcher.environment import WITHOUT
@@ -88,6 +89,24 @@ def test_what_could_not_be_tried_is_not_kept(tried: list[str], monkeypatch: pyte
     monkeypatch.setattr(trial, "wrong", failing)
     found = findings.of("rms_norm", torch.float16)["metal"]
     assert found.wrong == "it could not be tried: RuntimeError: no memory" and not (tmp_path / "variants").exists()
+
+
+def test_modes_see_nothing_of_a_trial(tried: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selective checkpointing keeps what it sees, and hands it on in the order in which it saw it."""
+    seen = []
+
+    class Looking(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func)
+            return func(*args, **kwargs or {})
+
+    monkeypatch.setattr(findings.sys, "platform", "linux")
+    monkeypatch.setattr(trial, "wrong", lambda *_: str(torch.ones(2) @ torch.ones(2)))
+    with Looking():
+        assert findings.of("rms_norm", torch.float16)["metal"].wrong == "tensor(2.)"
+        assert seen == []
+        torch.ones(1)
+    assert seen
 
 
 def test_on_a_simulated_mac_nothing_is_timed(tried: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
