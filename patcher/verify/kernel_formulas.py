@@ -12,6 +12,7 @@ TEMPERATURE = 0.7
 SOFTCAP = 5.0
 WINDOW = 6
 BETA = 0.3
+SCALES = (2.0, 0.5)
 
 
 def _rms(x: Tensor, w: Tensor) -> Tensor:
@@ -77,6 +78,17 @@ def log_prob_entropy(t: Tensors) -> list[Tensor]:
 
 def head_log_prob(t: Tensors) -> list[Tensor]:
     return _log_prob_entropy((t["hidden"] @ t["weight"].T + t["bias"]) / TEMPERATURE, t["index"])
+
+
+def head_loss(t: Tensors) -> list[Tensor]:
+    """Losses of rows of which -100 marks those that do not count."""
+    losses = functional.cross_entropy(t["hidden"] @ t["weight"].T, t["labels"], reduction="none")
+    return [losses]
+
+
+def lora(t: Tensors) -> list[Tensor]:
+    """Two projections, whose adapters differ in rank, width and scale."""
+    return [t["x"] @ t[f"A{i}"].T @ t[f"B{i}"].T * scale for i, scale in enumerate(SCALES)]
 
 
 def chunked_divergence(t: Tensors) -> list[Tensor]:

@@ -18,14 +18,17 @@ from patcher.ops.geglu import gelu, gelu_and_slope, gelu_tanh, gelu_tanh_and_slo
 from patcher.ops.grouped_mm import grouped_mm as grouped_mm_op
 from patcher.ops.grouped_mm import grouped_mm_weight_
 from patcher.ops.layer_norm import layer_norm, layer_norm_backward
+from patcher.ops.linear_cross_entropy import linear_cross_entropy
 from patcher.ops.log_prob_entropy import log_prob_entropy as log_prob_entropy_op
 from patcher.ops.log_prob_entropy import log_prob_entropy_backward
 from patcher.ops.logit_tiles import Head, LogitTransform
+from patcher.ops.lora import Adapter, Layout, add_lora_grad_input, lora_back, lora_gradients, pack
+from patcher.ops.lora import lora as lora_op
 from patcher.ops.qk_norm_rope import qk_norm_rope as qk_norm_rope_op
 from patcher.ops.qk_norm_rope import qk_norm_rope_backward
 from patcher.ops.rms_norm import add_rms_norm_, rms_norm, rms_norm_backward
 from patcher.ops.rope import rope_
-from patcher.verify.kernel_formulas import BETA, EPS, SOFTCAP, TEMPERATURE, WINDOW
+from patcher.verify.kernel_formulas import BETA, EPS, SCALES, SOFTCAP, TEMPERATURE, WINDOW
 
 Tensors = dict[str, Tensor]
 
@@ -110,6 +113,25 @@ def head_log_prob(t: Tensors, grads: Tensors) -> list[Tensor]:
         -grads["0"], head, t["index"], None, made, Terms(), (True, True, True), grad_entropy=grads["1"]
     )
     return _some(-made.nll, made.entropy, *gradients)
+
+
+def head_loss(t: Tensors, grads: Tensors) -> list[Tensor]:
+    """With a head that is not trained, so that the forward makes the gradient."""
+    hidden = t["hidden"].detach().requires_grad_()
+    losses = linear_cross_entropy(hidden, t["weight"], t["labels"], reduction="none")
+    return [losses.detach(), *torch.autograd.grad(losses, hidden, grads["0"].to(losses.dtype))]
+
+
+def lora(t: Tensors, grads: Tensors) -> list[Tensor]:
+    adapters = [Adapter(t[f"A{i}"], t[f"B{i}"], scale) for i, scale in enumerate(SCALES)]
+    layout, packed = Layout.of(adapters), pack(adapters, t["x"].dtype)
+    outputs = [t["x"].new_zeros(len(t["x"]), len(adapter.B)) for adapter in adapters]
+    H = lora_op(t["x"], outputs, packed, layout)
+    flowing = [grads[str(i)] for i in range(len(adapters))]
+    G, dx = lora_back(flowing, packed, layout), torch.zeros_like(t["x"])
+    add_lora_grad_input(dx, G, packed, layout)
+    pairs = lora_gradients(t["x"], H, G, flowing, layout, t["x"].dtype)
+    return [*outputs, dx, *(gradient for pair in pairs for gradient in pair)]
 
 
 def chunked_divergence(t: Tensors, grads: Tensors) -> list[Tensor]:

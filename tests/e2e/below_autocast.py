@@ -38,7 +38,8 @@ AUTOCAST = (torch.float16, torch.bfloat16)
 SHOWN_BY_OTHERS = {"spans", "row_chunks", "is_long", "parts_of_sum", "split_sum", "matmul_split"}
 SHOWN_BY_OTHERS |= {"kept_weight", "philox", "dropped", "threshold"}  # of attention
 SHOWN_BY_OTHERS |= {"linear_cross_entropy"}  # its dtype is autocast's, as a linear layer's
-"""Functions in patcher/ops that take no tensors, that only the guards and the other ops call, or that ask autocast."""
+SHOWN_BY_OTHERS |= {"dense_attention", "drawn_seed", "fits", "pattern_of", "refuse"}
+"""Functions in patcher/ops that compute nothing, that only guards and other ops call, or that ask autocast."""
 
 
 def seeded(*shape: int, dtype: torch.dtype = torch.float32, factor: float = 1.0) -> Tensor:
@@ -57,8 +58,10 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     sizes, experts = torch.tensor([2, 0, 4]), seeded(3, 8, 16, dtype=dtype)
     pattern, starts = Pattern(0.25, causal=True), torch.tensor([0, 3, 5], device="mps", dtype=torch.int32)
     problem, rows = Problem(q, kv, kv, pattern, Band(5, 5, None, 0)), [x[0].transpose(0, 1) for x in (q, kv, kv)]
+    differentiable = Problem(*(x.clone().requires_grad_() for x in (q, kv, kv)), pattern, Band(5, 5, None, 0))
     adapters = [Adapter(seeded(4, 16), seeded(16, 4), 2.0)]
     packed, layout, small = seeded(128, dtype=dtype), Layout.of(adapters), seeded(4, 6, dtype=dtype)
+    rstds = seeded(6, 4).abs().view(2, 3, 4), seeded(6, 2).abs().view(2, 3, 2)
     tall, wide = seeded(6, 300, dtype=dtype), seeded(300, 5, dtype=dtype)
 
     def tile() -> Tensor:
@@ -78,6 +81,14 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
             one, student, teacher, 0.4, one, one, one, (True, True, False)
         ),
         "add_product_": lambda: o.add_product_(torch.zeros(6, 5, device="mps"), tall.to(dtype), wide.to(dtype)),
+        "dense_attention_gradients": lambda: o.dense_attention_gradients(
+            differentiable, q, (True, True, True, False, False)
+        ),
+        "flash_attention": lambda: o.flash_attention(*(x.transpose(1, 2) for x in (q, kv, kv)), pattern),
+        "flash_attention_varlen": lambda: o.flash_attention_varlen(*rows, starts, starts, 3, 3, pattern),
+        "scaled_dot_product_attention": lambda: o.scaled_dot_product_attention(
+            q, kv, kv, q[0, 0, :, :5] > 0, 0.0, False, None
+        ),
         "counted_rows": lambda: o.counted_rows(index, 50, 3),
         "positions": lambda: o.positions(index > 2, 3),
         "fold_": lambda: o.fold_(
@@ -124,7 +135,22 @@ def ops(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
             o.rms_norm_backward(x, y, w, one, grad_input=out, needs_grad_weight=True),
         ),
         "add_rms_norm_": lambda: o.add_rms_norm_(x.clone(), y.clone(), w, 1e-6),
+        "qk_norm_rope_pair": lambda: o.qk_norm_rope_pair(heads, heads[:, :, :2], w, w, table, table, 1e-6, 1e-6),
+        "qk_norm_rope_pair_backward": lambda: o.qk_norm_rope_pair_backward(
+            heads, heads[:, :, :2], heads, heads[:, :, :2], w, w, *rstds, table, table
+        ),
         "rope_": lambda: o.rope_(heads, table[:, :8], table[:, 8:], out=torch.empty_like(heads)),
+        "rope_pair_": lambda: (
+            o.rope_pair_(
+                q,
+                kv,
+                table[:5, :8],
+                table[:5, 8:],
+                q_out=(turned := torch.empty_like(q)),
+                k_out=(other := torch.empty_like(kv)),
+            )
+            or (turned, other)
+        ),
     }
 
 
