@@ -66,18 +66,12 @@ def _arguments(
 
 
 def _refuse_other_engines(call: str, values: Mapping[str, Any]) -> None:
-    """vLLM, FlashAttention and fp8 need CUDA."""
+    """vLLM and fp8 need CUDA."""
     if values.get("fast_inference"):
         raise _refusal(
             call,
             "fast_inference=True: vLLM does not run on a Mac",
             "pass fast_inference=False and call model.generate() after FastLanguageModel.for_inference(model)",
-        )
-    if "flash_attention" in str(values.get("attn_implementation")):
-        raise _refusal(
-            call,
-            f"attn_implementation={values['attn_implementation']!r}: FlashAttention does not run on a Mac",
-            'leave attn_implementation out, or pass "sdpa" or "eager"',
         )
     if values.get("load_in_fp8"):
         raise _refusal(
