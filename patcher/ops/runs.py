@@ -8,13 +8,18 @@ from torch import Tensor
 
 
 def runs(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """``tensors``, in which neighbours of one storage and dtype are one flat view; all elements once, in any order.
+    """``tensors``, in which neighbours of one storage and dtype are one flat view; all elements once.
 
-    One that is not contiguous, has no elements or no neighbour stays as it is.
+    One that is not contiguous, has no elements or no neighbour stays as it is. Storages come in the order in which
+    ``tensors`` has the first of each, wherever they lie, so that what is summed is summed in one order in every run.
     """
+    every = list(tensors)
+    order: dict[int, int] = {}
+    for tensor in every:
+        order.setdefault(tensor.untyped_storage().data_ptr(), len(order))
     joined: list[Tensor] = []
     first, last, many = None, 0, False
-    for tensor in sorted(tensors, key=_place):
+    for tensor in sorted(every, key=lambda one: (order[one.untyped_storage().data_ptr()], one.storage_offset())):
         place = int(tensor.storage_offset())
         if first is not None and place == last and _follows(first, tensor):
             last, many = last + tensor.numel(), True
@@ -27,10 +32,6 @@ def runs(tensors: Iterable[Tensor]) -> list[Tensor]:
     if first is not None and many:
         joined[-1] = _whole(first, last)
     return joined
-
-
-def _place(tensor: Tensor) -> tuple[int, int]:
-    return tensor.untyped_storage().data_ptr(), int(tensor.storage_offset())
 
 
 def _follows(first: Tensor, tensor: Tensor) -> bool:

@@ -42,3 +42,12 @@ def test_the_same_tensor_twice_stays_twice() -> None:
 def test_what_lies_side_by_side_in_another_dtype_is_not_joined() -> None:
     buffer = torch.zeros(8)
     assert len(runs([buffer[:4], buffer.view(torch.int32)[4:]])) == 2
+
+
+def test_the_order_is_that_of_the_first_of_each_storage() -> None:
+    """Not that of addresses, which differ from run to run: sums over the runs would differ in their last bits."""
+    buffers = [torch.full((4,), float(place)) for place in range(12)]
+    shuffled = [buffers[place] for place in (7, 2, 9, 0, 11, 4, 1, 8, 3, 10, 5, 6)]
+    parts = [part for buffer in shuffled for part in (buffer[2:], buffer[:2])]
+    assert [run.tolist() for run in runs(parts)] == [buffer.tolist() for buffer in shuffled]
+    assert [run.data_ptr() for run in runs(shuffled)] == [buffer.data_ptr() for buffer in shuffled]
