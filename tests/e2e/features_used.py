@@ -246,7 +246,10 @@ def accumulation(name: str) -> Result:
 
 
 def neftune(name: str) -> Result:
-    """Noise on the embeddings, from the same generator on every device; none of it in evaluation."""
+    """Noise on the embeddings, from the same generator on every device; none of it in evaluation.
+
+    Rows are padded: the noise shrinks with the length of a row, and a batch without padding is one row.
+    """
     generator = torch.Generator().manual_seed(5)
     drawn: list[list[int]] = []
     own = torch.Tensor.uniform_
@@ -259,7 +262,7 @@ def neftune(name: str) -> Result:
     used = trainer(
         model,
         tokenizer,
-        arguments(name, neftune_noise_alpha=15.0),
+        arguments(name, neftune_noise_alpha=15.0, padding_free=False),
         eval_dataset=dataset(tokenizer).select(range(4)),
     )
     torch.Tensor.uniform_ = uniform_

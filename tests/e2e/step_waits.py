@@ -1,6 +1,8 @@
 """Waits for the GPU of each step of a training through Unsloth and TRL, on the simulated Mac's meter.
 
-python -m tests.e2e.step_waits sft|dpo FOLDER
+python -m tests.e2e.step_waits sft|dpo FOLDER [padded]
+
+Without "padded" Unsloth makes batches of SFT without padding.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ STEPS, LOGGED = 6, 3
 """Optimizer steps, and of which each is logged."""
 
 
-def main(kind: str, folder: Path) -> None:
+def main(kind: str, folder: Path, *padded: str) -> None:
     """Prints the waits of each step."""
     from patcher import patch_for_mac
 
@@ -42,9 +44,11 @@ def main(kind: str, folder: Path) -> None:
     pair = {"prompt": "a few words", "chosen": " and some more", "rejected": " words"}
     trainer: Any = {"sft": trl.SFTTrainer, "dpo": trl.DPOTrainer}[kind]
     settings: Any = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig}[kind]
+    padding = {"padding_free": False} if padded else {}
     arguments = settings(
         output_dir=str(folder / "out"), per_device_train_batch_size=2, max_steps=STEPS, logging_steps=LOGGED, bf16=True,
         save_strategy="no", report_to="none", disable_tqdm=True, max_length=64, optim="adamw_torch_fused",
+        **padding,
     )  # fmt: skip
     texts = [{"text": "a few words and some more " * (1 + number % 3)} for number in range(16)]
     rows = Dataset.from_list(texts if kind == "sft" else [pair] * 16)
@@ -55,4 +59,4 @@ def main(kind: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

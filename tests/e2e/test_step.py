@@ -18,6 +18,9 @@ STEP = 536
 """Of a step of two layers, the optimizer's two included."""
 OF_LOGGING = 2
 """Waits where a step is logged: for its loss and the norm of its gradients. Any other step waits for nothing."""
+WITHOUT_PADDING = 8
+"""Of a batch without padding: Unsloth asks for the lengths of its texts twice for the loss, and copies back where their
+ends are twice; each of two layers asks for them once; which labels count is asked for twice, as the ends do not."""
 
 
 def test_kernels_of_a_layer_and_of_a_step(tmp_path: Path) -> None:
@@ -29,10 +32,11 @@ def test_kernels_of_a_layer_and_of_a_step(tmp_path: Path) -> None:
     assert found["kernels"] <= STEP
 
 
-def test_a_trainers_step_waits_where_it_is_logged_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "waits"), [(["padded"], 0), ([], WITHOUT_PADDING)])
+def test_a_trainers_step_waits_where_it_is_logged_only(rows: list[str], waits: int, tmp_path: Path) -> None:
     """Batches, the loss, clipping and the optimizer wait for nothing, nor does Unsloth's checkpointing."""
-    waits = answer(run_module("tests.e2e.step_waits", "sft", tmp_path))
-    assert len(waits) == STEPS
-    later = list(enumerate(waits, start=1))[1:]
+    found = answer(run_module("tests.e2e.step_waits", "sft", tmp_path, *rows))
+    assert len(found) == STEPS
+    later = list(enumerate(found, start=1))[1:]
     # What a step that is logged waits for comes after its optimizer step, so it counts for the next.
-    assert all(found <= OF_LOGGING * (number % LOGGED == 1) for number, found in later)
+    assert all(count <= waits + OF_LOGGING * (number % LOGGED == 1) for number, count in later)

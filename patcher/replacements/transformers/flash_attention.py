@@ -232,8 +232,16 @@ def _lazy_imports(
     if "/" in name:
         load_and_register_attn_kernel(name, attention_wrapper)
     utils = import_module(_UTILS)
+    LEDGER.on_undo(partial(_forget, utils))
     caches = (None,) if hasattr(utils, "_flash_with_kvcache_fn") else ()
     return flash_attn_func, flash_attn_varlen_func, *caches, utils._pad_input, utils._unpad_input
+
+
+def _forget(utils: Any) -> None:
+    """Lets transformers look for its functions anew, of which it has kept those of `_lazy_imports`."""
+    if getattr(utils, "_flash_varlen_fn", None) is flash_attn_varlen_func:
+        for name in ("_loaded_implementation", "_flash_fn", "_flash_varlen_fn", "_process_flash_kwargs_fn"):
+            setattr(utils, name, None)
 
 
 def load_and_register_attn_kernel(
