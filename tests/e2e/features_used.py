@@ -259,10 +259,11 @@ def neftune(name: str) -> Result:
         return tensor.copy_(own(torch.empty(tensor.shape), low, high, generator=generator))
 
     model, tokenizer = adapted()
+    padded = {"padding_free": False} if UNSLOTH else {}
     used = trainer(
         model,
         tokenizer,
-        arguments(name, neftune_noise_alpha=15.0, padding_free=False),
+        arguments(name, neftune_noise_alpha=15.0, **padded),
         eval_dataset=dataset(tokenizer).select(range(4)),
     )
     torch.Tensor.uniform_ = uniform_
