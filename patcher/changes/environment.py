@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from importlib import metadata
+
+from packaging.version import Version
 
 from patcher.changes import torch, unsloth, unsloth_zoo
 from patcher.engine.model import EnvDefault, Upstream
@@ -27,6 +30,17 @@ def _on_linux_only(machine: Machine) -> str | None:
     return None if machine.simulated else "a Mac's torchvision wheel is whole"
 
 
+def _with_rows_of_several_texts(machine: Machine) -> str | None:
+    """Why Unsloth's batches without padding are right as they are, None before the release from which on they are."""
+    try:
+        version = metadata.version(unsloth.DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "Unsloth is not installed"
+    needed = Version(version) < Version(PADDING_FREE_SINCE)
+    return None if needed else f"rows of several texts are right since {PADDING_FREE_SINCE}"
+
+
+PADDING_FREE_SINCE = "2026.10.1"
 HIGH_DEFAULT = "1.2"
 _torch_needs = partial(EnvDefault, distribution=torch.DISTRIBUTION, reviewed=torch.REVIEWED)
 _torch = partial(_torch_needs, needed_for=None)
@@ -89,6 +103,16 @@ CHANGES = (
         why="with mlx installed Unsloth would take its MLX path, where the model is no torch module",
         upstream=unsloth.source("unsloth/__init__.py", "_is_mlx_available"),
         until="Unsloth asks before it takes the MLX path",
+    ),
+    _unsloth(
+        name="UNSLOTH_DISABLE_AUTO_PADDING_FREE",
+        value="1",
+        before="unsloth",
+        skip=_with_rows_of_several_texts,
+        why="before 2026.10.1 a row of several texts needs a mask of tokens by tokens on mps, and 2026.2.1 gives "
+        "losses that are off by 5%",
+        upstream=unsloth.source("unsloth/trainer.py", "_AUTO_PADDING_FREE_ENV_DISABLED"),
+        until="no release before 2026.10.1 is used",
     ),
     _unsloth(
         name="UNSLOTH_DISABLE_PINNED_MEMORY",

@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from importlib import metadata
 
 import pytest
 
@@ -301,3 +302,19 @@ def test_verbose_prints_each_change_as_it_is_applied(
     _on(monkeypatch, LINUX)
     assert not patch_for_mac(verbose=True).active
     assert (logger.level, logger.handlers) == (level, [])
+
+
+@pytest.mark.parametrize(("version", "set_to"), [("2026.9.14", "1"), ("2026.10.1", None), ("2026.10.9", None)])
+def test_padding_free_batches_are_off_for_releases_in_which_they_are_wrong(
+    version: str, set_to: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's own setting is kept, as any is."""
+    name = "UNSLOTH_DISABLE_AUTO_PADDING_FREE"
+    (change,) = (c for c in defaults.CHANGES if isinstance(c, EnvDefault) and c.name == name)
+    monkeypatch.setattr(session, "catalogue", lambda: (change,))
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda package: version if package == "unsloth" else real(package))
+    handle = patch_for_mac(simulate=True)
+    assert os.environ.get(name) == set_to
+    handle.undo()
+    assert name not in os.environ

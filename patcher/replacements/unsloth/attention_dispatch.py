@@ -45,13 +45,25 @@ def _is_known(config: Any, context: Any) -> bool:
 
 def _packed(config: Any, context: Any, Q: Tensor, K: Tensor, V: Tensor) -> Tensor | None:
     """A row of several texts, which do not see one another; None where their lengths are not those of the row."""
-    packing = import_module("unsloth.utils.packing")
-    tokens = Q.shape[-2]
-    if Q.shape[0] != 1 or sum(packing.packed_segment_lengths(context.seq_info, tokens)) != tokens:
+    texts = _texts(context.seq_info, Q.shape[-2]) if Q.shape[0] == 1 else None
+    if texts is None:
         return None
-    starts, longest = packing.cover_padded_cu_seqlens(context.seq_info, tokens)
+    starts, longest = texts
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (Q, K, V))
     return attention_varlen(q, k, v, starts, starts, longest, longest, _pattern(config, context, Q)).unsqueeze(0)
+
+
+def _texts(seq_info: tuple[Tensor, Tensor, int], tokens: int) -> tuple[Tensor, int] | None:
+    """Where the texts of a row begin, and how long the longest is; what is padded at the end of a row is a text.
+
+    None where the lengths are not those of the row, and before 2026.10.1, where nobody knows them on the host.
+    """
+    packing = import_module("unsloth.utils.packing")
+    lengths = getattr(packing, "packed_segment_lengths", None)
+    if lengths is None or sum(lengths(seq_info, tokens)) != tokens:
+        return None
+    covered: tuple[Tensor, int] = packing.cover_padded_cu_seqlens(seq_info, tokens)
+    return covered
 
 
 def _hiding(config: Any, context: Any, Q: Tensor, K: Tensor, V: Tensor) -> Tensor | None:

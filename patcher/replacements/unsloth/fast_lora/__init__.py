@@ -46,7 +46,9 @@ class Base(NamedTuple):
     quant_state: Any
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """``[out, in]``, by upstream's own function."""
+        """``[out, in]``; what is packed by upstream's own function."""
+        if self.quant_state is None:
+            return self.weight.to(dtype)
         found: Tensor = upstream().fast_dequantize(self.weight.t(), self.quant_state, dtype=dtype)
         return found.t()
 
