@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from patcher.engine.ledger import original
-from patcher.replacements.transformers.shared_prompts import is_row_wise
+from patcher.replacements.transformers.shared_prompts import cache_of_rows, is_row_wise
 
 STEPS = 16
 """Tokens between two looks at which rows have ended, each of which waits for the device."""
@@ -138,11 +138,8 @@ class LiveRows:
         Unsloth's fast decoding gives views of buffers that its attention layers keep, and makes new ones of what it is
         given where a layer has none.
         """
-        if not isinstance(cache, tuple | list):
-            cache.batch_select_indices(keep)
-            return cache
-        smaller = tuple(tuple(x.index_select(0, keep) for x in layer) for layer in cache)
-        for module in self.model.modules():
-            for name in ("paged_attention", "paged_attention_K", "paged_attention_V"):
-                module.__dict__.pop(name, None)
-        return smaller
+        if isinstance(cache, tuple | list):
+            for module in self.model.modules():
+                for name in ("paged_attention", "paged_attention_K", "paged_attention_V"):
+                    module.__dict__.pop(name, None)
+        return cache_of_rows(cache, keep)

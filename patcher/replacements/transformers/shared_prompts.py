@@ -7,7 +7,7 @@ values are copied for the rest, so that decoding finds what it would have found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -36,7 +36,7 @@ def _prefill(
     once = {name: _rows(value, first) for name, value in inputs.items()}
     outputs = upstream(self, once.pop("input_ids"), generation_config, once, is_first_iteration)
     outputs.logits = outputs.logits.index_select(0, prompt_of_row)
-    outputs.past_key_values = _copied(outputs.past_key_values, prompt_of_row)
+    outputs.past_key_values = cache_of_rows(outputs.past_key_values, prompt_of_row)
     return outputs
 
 
@@ -116,14 +116,9 @@ def _rows(value: Any, rows: Tensor) -> Any:
     return value.index_select(0, rows) if isinstance(value, Tensor) else value
 
 
-def _copied(cache: Any, prompt_of_row: Tensor) -> Any:
-    """The cache with a row for each row; Unsloth's fast decoding has a tuple of keys and values for each layer."""
-    if not isinstance(cache, tuple):
-        cache.batch_select_indices(prompt_of_row)
+def cache_of_rows(cache: Any, rows: Tensor) -> Any:
+    """The cache with these of its rows; Unsloth's fast decoding has keys and values of each layer, in a sequence."""
+    if not isinstance(cache, tuple | list):
+        cache.batch_select_indices(rows)
         return cache
-    return tuple(tuple(_layer(layer, prompt_of_row)) for layer in cache)
-
-
-def _layer(tensors: tuple[Tensor, ...], rows: Tensor) -> Iterator[Tensor]:
-    for x in tensors:
-        yield x.index_select(0, rows)
+    return tuple(tuple(x.index_select(0, rows) for x in layer) for layer in cache)
