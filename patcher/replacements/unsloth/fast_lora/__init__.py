@@ -45,21 +45,20 @@ class Base(NamedTuple):
     weight: Tensor
     quant_state: Any
 
-    def dense(self, dtype: torch.dtype) -> Tensor:
-        """``[out, in]``; what is packed by upstream's own function."""
-        if self.quant_state is None:
-            return self.weight.to(dtype)
-        found: Tensor = upstream().fast_dequantize(self.weight.t(), self.quant_state, dtype=dtype)
+    @property
+    def dense(self) -> Tensor:
+        """``[out, in]``, by upstream's own function."""
+        found: Tensor = upstream().fast_dequantize(self.weight.t(), self.quant_state)
         return found.t()
 
     def back(self, grad: Tensor, out: Tensor | None = None) -> Tensor:
         """``grad @ weight``, in its dtype whatever autocast says: it leaves products with an ``out`` alone."""
-        dense = self.dense(grad.dtype)
+        dense = self.dense
         return torch.mm(grad, dense, out=grad.new_empty(grad.shape[0], dense.shape[1]) if out is None else out)
 
     def add_back(self, grad: Tensor, out: Tensor) -> None:
         """Adds ``grad @ weight`` to ``out``."""
-        out.addmm_(grad, self.dense(grad.dtype))
+        out.addmm_(grad, self.dense)
 
 
 def upstream() -> ModuleType:
